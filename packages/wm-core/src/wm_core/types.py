@@ -1,0 +1,113 @@
+"""What flows between the parts: steps from the environment, latents from the model, dreams from imagination.
+
+Sizes: B batch, T time, N agents (optional), P past, M starts, H horizon, A action, D deter, S x K stochastic.
+A step is what arrived together: the action that led here, the reward and the observation it brought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Carry = Any  # nested tensors, batch first; only the dynamics that made it looks inside
+Steps = dict[str, Tensor]  # every value (B, T, ...), or (B, T, N, ...) with agents
+
+
+@dataclass(frozen=True)
+class Latent:
+    """The state of a world model, as named features.
+
+    deter (..., D) is the deterministic state, stoch (..., S, K) one-hot samples with straight-through gradients,
+    hidden (..., X) a recurrent state that is not deter (a state-space model's), or None.
+
+    >>> latent = Latent(deter=torch.zeros(2, 8), stoch=torch.zeros(2, 4, 3))
+    >>> latent.read("deter", "stoch").shape
+    torch.Size([2, 20])
+    """
+
+    deter: Tensor
+    stoch: Tensor
+    hidden: Tensor | None = None
+
+    def read(self, *names: str) -> Tensor:
+        """The named features, flattened and joined in the order asked: (..., F).
+
+        Raises ValueError for a feature that this latent does not carry.
+        """
+        parts = []
+        for name in names:
+            value = getattr(self, name, None)
+            if value is None:
+                raise ValueError(f"this world model has no latent feature {name!r}; choose among {self.names()}")
+            parts.append(value.flatten(-2) if name == "stoch" else value)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def names(self) -> tuple[str, ...]:
+        """The features this latent carries."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a dynamics makes of observed steps."""
+
+    latent: Latent  # (B, T, ...) posterior features
+    post: Tensor  # (B, T, ..., S, K) posterior logits
+    prior: Tensor  # (B, T, ..., S, K) prior logits
+    carry: Carry  # after step T
+    each: Any = None  # private to `starts`
+    targets: dict[str, Tensor] = field(default_factory=dict)  # targets born in the model, each (B, T, ...)
+
+
+@dataclass(frozen=True)
+class Dream:
+    """A rollout in imagination from M starts over H steps. Index 0 is the start, taken from replay."""
+
+    latent: Latent  # (M, H+1, ...)
+    action: Tensor  # (M, H, A): action[:, t] leads from t to t+1
+    reward: Tensor  # (M, H+1) predicted on arrival; reward[:, 0] belongs to the start
+    cont: Tensor  # (M, H+1) predicted probability of going on, with the discount inside
+    mask: Tensor | None = None  # (M, H+1, [N], A) actions allowed, where the suite has a mask
+
+
+@dataclass(frozen=True)
+class Past:
+    """What replay kept of the P steps before a batch, oldest first and right-aligned.
+
+    stored[name] is (B, min(P, n), ...) for the n last steps that the dynamics wants of it; action (B, P, A);
+    first and valid (B, P). valid is False where the stream holds no such step; the padding there is zero.
+    """
+
+    stored: dict[str, Tensor]
+    action: Tensor
+    first: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the rows of a batch lie: stream (B,) and the absolute position (B,) of each row's first step."""
+
+    stream: Tensor
+    start: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of consecutive steps, each from one stream.
+
+    steps holds the stored entries (B, T, ...) with `weight` (B, T), ones, and `reset` (B, T): `first`, and True at a
+    row's first step when nothing precedes it. The dynamics follows `reset`; losses and returns follow `first`.
+    """
+
+    steps: Steps
+    past: Past | None
+    index: Index
+
+
+for _type in (Latent, Trace, Dream, Past, Index, Batch):
+    pytree.register_dataclass(_type)
