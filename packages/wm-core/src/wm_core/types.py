@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
+from torch.export import register_dataclass
 
 Carry = Any  # nested tensors, batch first; only the dynamics that made it looks inside
 Steps = dict[str, Tensor]  # every value (B, T, ...), or (B, T, N, ...) with agents
@@ -110,4 +110,4 @@ class Batch:
 
 
 for _type in (Latent, Trace, Dream, Past, Index, Batch):
-    pytree.register_dataclass(_type)
+    register_dataclass(_type)

@@ -1,0 +1,253 @@
+"""What heads and policies return: OneHot, TwoHot, Bernoulli, Normal, and the squared errors of observations.
+
+Losses are reduced over the event alone: (B, T, event) -> (B, T). Everything here is computed in float32.
+Sizes: S latents of K classes, A actions, V bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wm_core import draws
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(1 + |x|)."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """sign(x) (exp|x| - 1), the inverse of symlog.
+
+    >>> symexp(symlog(torch.tensor(-7.0))).item()
+    -7.0
+    """
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+def unimix_logits(logits: Tensor, unimix: float) -> Tensor:
+    """log((1 - unimix) softmax + unimix / K): normalised log-probabilities of a softmax mixed with the uniform."""
+    if unimix == 0:
+        return F.log_softmax(logits.float(), -1)
+    probs = F.softmax(logits.float(), -1)
+    return torch.log((1 - unimix) * probs + unimix / logits.shape[-1])
+
+
+class OneHot:
+    """A categorical over one-hot vectors (..., K) with straight-through samples: onehot + p - sg(p).
+
+    `logits` are normalised log-probabilities, as `unimix_logits` gives them.
+
+    >>> dist = OneHot(torch.log(torch.tensor([0.1, 0.9])))
+    >>> dist.mode().tolist(), round(dist.entropy().item(), 3)
+    ([0.0, 1.0], 0.325)
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, noise: Tensor | None = None) -> Tensor:
+        """A one-hot sample with the gradient of the probabilities; `noise` is Gumbel noise drawn beforehand."""
+        noise = draws.gumbel(self.logits.shape, self.logits.device) if noise is None else noise
+        return straight_through(self.logits, noise)
+
+    def mode(self) -> Tensor:
+        return F.one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return (action * self.logits).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.logits.exp() * self.logits).sum(-1)
+
+    def loss(self, target: Tensor) -> Tensor:
+        return -self.log_prob(target)
+
+
+def straight_through(logp: Tensor, noise: Tensor) -> Tensor:
+    """argmax(logp + noise) as one-hot, with the gradient of exp(logp): (..., K)."""
+    probs = logp.exp()
+    hard = torch.zeros_like(probs).scatter_((-1), (logp.detach() + noise).argmax(-1, keepdim=True), 1.0)
+    return hard + (probs - probs.detach())
+
+
+class OneHots:
+    """Several independent one-hots side by side in one vector, a MultiDiscrete action."""
+
+    def __init__(self, parts: Sequence[OneHot]) -> None:
+        self.parts, self.sizes = list(parts), [p.logits.shape[-1] for p in parts]
+
+    def sample(self) -> Tensor:
+        return torch.cat([p.sample() for p in self.parts], -1)
+
+    def mode(self) -> Tensor:
+        return torch.cat([p.mode() for p in self.parts], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return sum_of(p.log_prob(a) for p, a in zip(self.parts, action.split(self.sizes, -1), strict=True))
+
+    def entropy(self) -> Tensor:
+        return sum_of(p.entropy() for p in self.parts)
+
+
+def sum_of(parts: Sequence[Tensor] | object) -> Tensor:
+    """The sum of tensors of one shape."""
+    first, *rest = list(parts)  # type: ignore[call-overload]
+    for part in rest:
+        first = first + part
+    return first  # type: ignore[no-any-return]
+
+
+class BoundedNormal:
+    """Continuous policy: mean = tanh(m), std = 0.1 + 0.9 sigmoid(s + 2); a plain normal, the sample is not squashed.
+
+    The environment clips to [-1, 1]; the world model rescales by max(1, |a|); log-prob and entropy are summed over A.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean = torch.tanh(mean.float())
+        self.std = 0.1 + 0.9 * torch.sigmoid(std.float() + 2)
+
+    def sample(self) -> Tensor:
+        return self.mean + self.std * draws.normal(self.mean.shape, self.mean.device)
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) / self.std
+        return (-0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+class Joint:
+    """Independent discrete and continuous parts side by side in one action vector."""
+
+    def __init__(self, discrete: OneHot | OneHots, continuous: BoundedNormal, width: int) -> None:
+        self.parts, self.width = (discrete, continuous), width
+
+    def sample(self) -> Tensor:
+        return torch.cat([p.sample() for p in self.parts], -1)
+
+    def mode(self) -> Tensor:
+        return torch.cat([p.mode() for p in self.parts], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        one, two = action[..., : self.width], action[..., self.width :]
+        return self.parts[0].log_prob(one) + self.parts[1].log_prob(two)
+
+    def entropy(self) -> Tensor:
+        return self.parts[0].entropy() + self.parts[1].entropy()
+
+
+@cache
+def _twohot_bins(count: int, device: torch.device) -> Tensor:
+    half = symexp(torch.linspace(-20, 0, (count + 1) // 2, device=device, dtype=torch.float64))
+    return torch.cat([half, -half[:-1].flip(0)]).float()
+
+
+def twohot_bins(count: int = 255, device: torch.device | str = "cpu") -> Tensor:
+    """symexp(linspace(-20, 0)) mirrored: `count` (odd) values in raw units, 0 in the middle."""
+    if count % 2 == 0:
+        raise ValueError(f"two-hot bins must be odd in number so that 0 lies in the middle, not {count}")
+    return _twohot_bins(count, torch.device(device))
+
+
+class TwoHot:
+    """A scalar as a categorical over symexp-spaced bins; the loss is the cross-entropy with the two-hot target.
+
+    The target is split between its two neighbours linearly in RAW distance. The prediction pairs +- bins before
+    adding, so that a zero-initialised head predicts exactly 0.
+
+    >>> head = TwoHot(torch.zeros(2, 255))
+    >>> head.mode().tolist(), round(head.loss(torch.tensor([0.0, 3.0]))[0].item(), 3)
+    ([0.0, 0.0], 5.541)
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits.float()
+        self.bins = twohot_bins(logits.shape[-1], logits.device)
+
+    def mode(self) -> Tensor:
+        """The mean, sum p * bin: (...)."""
+        probs = F.softmax(self.logits, -1)
+        half = self.bins.shape[0] // 2
+        pairs = probs[..., half + 1 :] - probs[..., :half].flip(-1)
+        return pairs @ self.bins[half + 1 :]
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy with the two-hot target, which gets no gradient: (...)."""
+        logp = F.log_softmax(self.logits, -1)
+        below, weight = self.split(target)
+        low = logp.gather(-1, below[..., None])[..., 0]
+        high = logp.gather(-1, below[..., None] + 1)[..., 0]
+        return -((1 - weight) * low + weight * high)
+
+    def split(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The bin below (...) int64 and the weight of the bin above (...), of a target clipped to the end bins."""
+        target = target.detach().float().clamp(self.bins[0], self.bins[-1])
+        below = (torch.searchsorted(self.bins, target.contiguous(), right=True) - 1).clamp(0, len(self.bins) - 2)
+        low, high = self.bins[below], self.bins[below + 1]
+        return below, (target - low) / (high - low)
+
+
+class Bernoulli:
+    """A probability from a logit (..., 1); the target may lie between 0 and 1 (a discount inside)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits.float()[..., 0]
+
+    def mode(self) -> Tensor:
+        """The probability."""
+        return torch.sigmoid(self.logits)
+
+    def loss(self, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(self.logits, target.float(), reduction="none")
+
+
+class SymlogMSE:
+    """sum (pred - symlog(target))^2 over the last axis, no 1/2."""
+
+    def __init__(self, pred: Tensor) -> None:
+        self.pred = pred.float()
+
+    def mode(self) -> Tensor:
+        return symexp(self.pred)
+
+    def loss(self, target: Tensor) -> Tensor:
+        return (self.pred - symlog(target.float())).square().sum(-1)
+
+
+class Categorical:
+    """A discrete observation: cross-entropy with an index (...); logits (..., K)."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits.float()
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)
+
+    def loss(self, target: Tensor) -> Tensor:
+        logp = F.log_softmax(self.logits, -1)
+        return -logp.gather(-1, target.long()[..., None])[..., 0]
+
+
+class ImageMSE:
+    """sum over H, W, C of (pred - image / 255)^2, no 1/2, no mean; pred (..., H, W, C) lies in [0, 1]."""
+
+    def __init__(self, pred: Tensor) -> None:
+        self.pred = pred.float()
+
+    def mode(self) -> Tensor:
+        return self.pred
+
+    def loss(self, target: Tensor) -> Tensor:
+        return (self.pred - target.float() / 255).square().flatten(-3).sum(-1)

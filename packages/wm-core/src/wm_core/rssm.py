@@ -1,0 +1,158 @@
+"""h_t = GRU(h, z, a), z_t ~ q(h_t, e_t), prior p(z_t | h_t): the recurrent state-space model of DreamerV3.
+
+Sizes: B batch, T time, M starts, A action, E embed, D deter, S x K stochastic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wm_core import draws
+from wm_core.blocks import MLP, BlockGRU, linear
+from wm_core.distributions import straight_through, unimix_logits
+from wm_core.types import Carry, Latent, Past, Trace
+
+
+class Prior(nn.Sequential):
+    """deter (..., D) -> logits (..., S*K): `layers` hidden layers and an output."""
+
+    def __init__(self, deter: int, stoch: int, *, hidden: int, layers: int = 2) -> None:
+        super().__init__(MLP(deter, hidden, layers), linear(hidden, stoch))
+
+
+class Posterior(nn.Module):
+    """[deter, embed] -> one hidden layer -> logits (..., S*K).
+
+    The embedding's half of the first layer does not depend on the state: `drive(embed)` runs it for all steps at
+    once, outside the time loop.
+    """
+
+    def __init__(self, deter: int, embed: int, stoch: int, *, hidden: int) -> None:
+        super().__init__()
+        self.deter = deter
+        self.mix, self.out = MLP(deter + embed, hidden, 1), linear(hidden, stoch)
+
+    def drive(self, embed: Tensor) -> Tensor:
+        """What the embedding (..., E) adds before the norm, and the bias: (..., hidden)."""
+        first = self.mix[0]
+        return F.linear(embed, first.weight[:, self.deter :], first.bias)  # type: ignore[arg-type,index]
+
+    def forward(self, deter: Tensor, driven: Tensor) -> Tensor:
+        """deter (N, D), driven (N, hidden) -> logits (N, S*K)."""
+        weight = self.mix[0].weight[:, : self.deter]  # type: ignore[index]
+        return self.out(self.mix[2](self.mix[1](torch.addmm(driven, deter, weight.t()))))  # type: ignore[no-any-return]
+
+
+def bound_action(action: Tensor) -> Tensor:
+    """a / sg(max(1, |a|)), elementwise: what lies in [-1, 1] is untouched."""
+    return action / action.detach().abs().clamp(min=1)
+
+
+def stoch_index(stoch: Tensor) -> Tensor:
+    """One-hot (..., S, K) -> class indices (..., S) as uint8, what replay keeps."""
+    return stoch.detach().argmax(-1).to(torch.uint8)
+
+
+def stoch_onehot(index: Tensor, classes: int) -> Tensor:
+    """Class indices (..., S) -> one-hot float32 (..., S, K)."""
+    return F.one_hot(index.long(), classes).float()
+
+
+class RSSM(nn.Module):
+    """The recurrent state-space model; any module deter -> logits may serve as its prior.
+
+    stores deter (float16) and stoch (class indices) of one past step; with `prefill` from fresh entries the carry
+    equals that of observing the past, up to float16. `unimix` is mixed into posterior and prior alike.
+
+    >>> rssm = RSSM(deter=16, stoch=(4, 3), embed=5, action=2, hidden=8, blocks=2)
+    >>> embed = {"obs": torch.zeros(2, 6, 5)}
+    >>> trace = rssm.observe(rssm.initial(2), embed, torch.zeros(2, 6, 2), torch.zeros(2, 6, dtype=torch.bool))
+    >>> trace.latent.read("deter", "stoch").shape, trace.prior.shape
+    (torch.Size([2, 6, 28]), torch.Size([2, 6, 4, 3]))
+    >>> carry, latent = rssm.starts(trace, last=6)
+    >>> carry, latent = rssm.imagine(carry, torch.zeros(12, 2))
+    """
+
+    def __init__(
+        self,
+        *,
+        deter: int,
+        stoch: tuple[int, int],
+        embed: int,
+        action: int,
+        hidden: int,
+        blocks: int = 8,
+        unimix: float = 0.01,
+        cell: nn.Module | None = None,
+        prior: nn.Module | None = None,
+        posterior: Posterior | None = None,
+    ) -> None:
+        super().__init__()
+        self.deter, self.shape, self.unimix = deter, stoch, unimix
+        flat = stoch[0] * stoch[1]
+        self.widths = {"deter": deter, "stoch": flat}
+        self.stores = {"deter": 1, "stoch": 1}
+        self.cell = cell or BlockGRU(deter=deter, state=(deter, flat), action=action, hidden=hidden, blocks=blocks)
+        self.posterior = posterior or Posterior(deter, embed, flat, hidden=hidden)
+        self.prior = prior or Prior(deter, flat, hidden=hidden)
+
+    def initial(self, *lead: int) -> Carry:
+        where = next(self.parameters())
+        zeros = torch.zeros(*lead, self.deter, device=where.device)
+        return {"deter": zeros, "stoch": torch.zeros(*lead, *self.shape, device=where.device)}
+
+    def prefill(self, carry: Carry, past: Past) -> Carry:
+        if past.valid.shape[1] == 0:
+            return carry
+        ok = past.valid[:, -1:]
+        deter = past.stored["deter"][:, -1].float()
+        stoch = stoch_onehot(past.stored["stoch"][:, -1], self.shape[1])
+        return {
+            "deter": torch.where(ok, deter, carry["deter"]),
+            "stoch": torch.where(ok[..., None], stoch, carry["stoch"]),
+        }
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        keep = (~first)[..., None].float()  # (B, T, 1)
+        driven = self.cell.drive(bound_action(action) * keep).unbind(1)
+        seen = self.posterior.drive(embed["obs"]).unbind(1)
+        noise = draws.gumbel((*first.shape, *self.shape), action.device).unbind(1)
+        deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
+        deters, posts, stochs = [], [], []
+        for t, kept in enumerate(keep.unbind(1)):
+            deter, stoch = deter * kept, stoch * kept
+            deter = self.cell(deter, (deter, stoch), driven[t])
+            post = self.logits(self.posterior(deter, seen[t]))
+            sample = straight_through(post, noise[t])
+            stoch = sample.flatten(-2)
+            deters.append(deter), posts.append(post), stochs.append(sample)
+        latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
+        carry = {"deter": deter, "stoch": stochs[-1]}
+        return Trace(latent, torch.stack(posts, 1), self.logits(self.prior(latent.deter)), carry)
+
+    def stored(self, trace: Trace) -> dict[str, Tensor]:
+        return {"deter": trace.latent.deter.detach().half(), "stoch": stoch_index(trace.latent.stoch)}
+
+    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
+        deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
+        deter = self.cell(deter, (deter, stoch), self.cell.drive(bound_action(action)))
+        logits = self.logits(self.prior(deter))
+        latent = Latent(deter, straight_through(logits, draws.gumbel(logits.shape, logits.device)))
+        return {"deter": latent.deter, "stoch": latent.stoch}, latent
+
+    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+        latent = replace(
+            trace.latent,
+            deter=trace.latent.deter[:, -last:].flatten(0, 1),
+            stoch=trace.latent.stoch[:, -last:].flatten(0, 1),
+        )
+        return {"deter": latent.deter, "stoch": latent.stoch}, latent
+
+    def logits(self, flat: Tensor) -> Tensor:
+        """(..., S*K) -> normalised log-probabilities (..., S, K) with the uniform mixed in, float32."""
+        return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)
