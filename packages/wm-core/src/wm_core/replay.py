@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wm_core.errors import UserError
 from wm_core.types import Batch, Index, Past
 
 FORMAT = 1
@@ -32,7 +33,7 @@ ALIGN = 64  # bytes; a column block begins on a cache line
 Array = NDArray[Any]
 
 
-class ReplayError(ValueError):
+class ReplayError(UserError):
     """What a user can do about it is in the sentence."""
 
 
