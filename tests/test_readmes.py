@@ -31,7 +31,7 @@ def execute(code: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]
     script.write_text(code)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, script.name], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, script.name], check=False, cwd=folder, env=env, capture_output=True, text=True, timeout=300
     )
 
 
