@@ -1,0 +1,125 @@
+"""REINFORCE with a two-hot critic on lambda returns, scaled by their percentile range: DreamerV3's behaviour.
+
+Sizes: B batch, T time, M starts, H horizon, F features.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wm_core.contracts import ActionDistribution, Metrics
+from wm_core.distributions import TwoHot
+from wm_core.heads import Head, PolicyHead
+from wm_core.returns import Percentiles, lambda_return, replay_return
+from wm_core.types import Dream, Latent, Steps, Trace
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the critic makes of a dream: one value forward serves returns, losses and the replay value."""
+
+    features: Tensor  # (M, H+1, F) without gradient
+    value: TwoHot  # of features, with the critic's gradient
+    slow: Tensor  # (M, H+1) the slow critic's values
+    returns: Tensor  # (M, H) lambda returns
+    weight: Tensor  # (M, H) probability that the rollout still goes on
+    scale: Tensor  # 0-d
+
+
+class ActorCritic(nn.Module):
+    """Policy, critic and slow critic.
+
+    Policy loss, for discrete and continuous actions: -w [log pi(a) sg((R - V) / S) + entropy * H(pi)].
+    Value loss: w [CE(R) + slow_weight * CE(V_slow)]. Weights w are products of predicted continuations, the start's
+    included. The slow critic follows by `slow_rate` in `follow`, after each update.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyHead,
+        critic: Head,
+        lam: float = 0.95,
+        entropy: float = 3e-4,
+        discount: float = 1 - 1 / 333,
+        slow_rate: float = 0.02,
+        slow_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.actor, self.critic = policy, critic
+        self.slow = copy.deepcopy(critic).requires_grad_(False)
+        self.scale = Percentiles()
+        self.lam, self.entropy, self.discount = lam, entropy, discount
+        self.slow_rate, self.slow_weight = slow_rate, slow_weight
+
+    def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
+        if mask is not None:
+            raise ValueError("this policy knows no action mask")
+        return self.actor(latent)  # type: ignore[no-any-return]
+
+    def evaluate(self, dream: Dream) -> Evaluation:
+        """Values, returns and weights of a dream, once."""
+        features = dream.latent.read(*self.critic.reads).detach()
+        value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
+        with torch.no_grad():
+            slow = self.slow.from_features(features).mode()
+            returns = lambda_return(dream.reward, dream.cont, value.mode(), self.lam)
+            weight = dream.cont[:, :-1].cumprod(1)
+            scale = self.scale(returns)
+        return Evaluation(features, value, slow, returns, weight, scale)
+
+    def losses(self, dream: Dream, evaluation: Evaluation | None = None) -> dict[str, Tensor]:
+        """{"policy", "value"}, each (M, H). Gradient reaches policy and critic, never the world model."""
+        e = evaluation or self.evaluate(dream)
+        read = dream.latent.read(*self.actor.reads).detach()[:, :-1]
+        pi = self.actor.from_features(read)
+        value = TwoHot(e.value.logits[:, :-1])
+        advantage = (e.returns - value.mode().detach()) / e.scale
+        policy = -(pi.log_prob(dream.action) * advantage + self.entropy * pi.entropy())
+        critic = value.loss(e.returns) + self.slow_weight * value.loss(e.slow[:, :-1])
+        return {"policy": e.weight * policy, "value": e.weight * critic}
+
+    def replay_value(self, trace: Trace, steps: Steps, evaluation: Evaluation) -> dict[str, Tensor]:
+        """{"replay_value": (B, T-1)}: the critic on replayed latents, its gradient reaching the world model too.
+
+        The evaluation must come from a dream that started at every step of the trace.
+        """
+        rows, length = steps["reward"].shape
+        boot = evaluation.returns[:, 0].reshape(rows, length)
+        slow = evaluation.slow[:, 0].reshape(rows, length)
+        target = replay_return(
+            steps["reward"], steps["last"], steps["terminal"], boot, discount=self.discount, lam=self.lam
+        )
+        value: TwoHot = self.critic.from_features(trace.latent.read(*self.critic.reads)[:, :-1])  # type: ignore[assignment]
+        loss = value.loss(target) + self.slow_weight * value.loss(slow[:, :-1])
+        weight = steps["weight"] / steps["weight"].mean()
+        return {"replay_value": (1 - steps["last"].float())[:, :-1] * weight[:, :-1] * loss}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the slow critic towards the critic: slow <- rate * critic + (1 - rate) * slow."""
+        slow, fast = list(self.slow.parameters()), list(self.critic.parameters())
+        torch._foreach_lerp_(slow, fast, self.slow_rate)
+
+    @torch.no_grad()
+    def metrics(self, dream: Dream, evaluation: Evaluation) -> Metrics:
+        """Size and spread of returns, advantages and values, and how random the policy still is."""
+        e = evaluation
+        value = e.value.mode()[:, :-1]
+        advantage = (e.returns - value) / e.scale
+        entropy = self.actor.from_features(dream.latent.read(*self.actor.reads)[:, 0]).entropy()
+        return {
+            "behaviour/return": e.returns.mean(),
+            "behaviour/return_scale": e.scale,
+            "behaviour/value": value.mean(),
+            "behaviour/slow_value": e.slow.mean(),
+            "behaviour/advantage_std": advantage.std(),
+            "behaviour/reward": dream.reward[:, 1:].mean(),
+            "behaviour/cont": dream.cont.mean(),
+            "behaviour/weight": e.weight.mean(),
+            "behaviour/action_entropy": entropy.mean(),
+        }

@@ -1,0 +1,117 @@
+"""observe one step -> latent -> policy -> action: what every agent shares. What it does with a batch is its app's.
+
+Sizes: n environments, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wm_core import draws
+from wm_core.clock import Clock
+from wm_core.contracts import Behaviour, Metrics
+from wm_core.replay import Replay
+from wm_core.types import Batch, Carry
+from wm_core.world import WorldModel
+
+
+class Agent(nn.Module):
+    """A world model, a behaviour, an optimiser, one generator and one clock.
+
+    Subclasses write `learn(replay)`: sample, `update`, annotate. `precision` is "fp32" or "bf16" (autocast; losses
+    and distributions stay float32). Acting runs in eval mode, learning in train mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        world: WorldModel,
+        behaviour: Behaviour,
+        optimiser: Any,
+        seed: int = 0,
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        self.world, self.behaviour, self.optimiser = world, behaviour, optimiser
+        self.device = next(world.parameters()).device
+        self.source = draws.Generator(seed, self.device)
+        self.clock = Clock(self.device)
+        self.precision = precision
+
+    def initial(self, n: int) -> Carry:
+        """What the agent knows of the past before the first step of n environments."""
+        return self.world.dynamics.initial(n)
+
+    @torch.no_grad()
+    def act(
+        self, carry: Carry, step: Mapping[str, np.ndarray], mode: bool = False
+    ) -> tuple[Carry, np.ndarray, dict[str, Tensor]]:
+        """Observe one step of n environments and choose: carry, actions float32 (n, A), notes for replay (n, ...).
+
+        `mode` takes the policy's mode instead of a sample.
+        """
+        self.eval()
+        steps = {key: torch.as_tensor(value)[:, None].to(self.device) for key, value in step.items()}
+        with draws.drawing(self.source), self.computing():
+            trace = self.world.observe(carry, steps)
+            policy = self.behaviour.policy(self.world.latest(trace))
+            action = policy.mode() if mode else policy.sample()
+        notes = {name: value[:, 0] for name, value in self.world.dynamics.stored(trace).items()}
+        return trace.carry, action.float().cpu().numpy(), notes
+
+    def learn(self, replay: Replay) -> Metrics:
+        """One update: sample, `update`, annotate. Metrics are 0-d tensors on the device."""
+        raise TypeError(f"{type(self).__name__} does not say how it learns")
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The precision in which networks run."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch on the agent's device; the index stays where replay reads it."""
+        if self.device.type == "cpu":
+            return batch
+        steps = {key: value.to(self.device, non_blocking=True) for key, value in batch.steps.items()}
+        past = batch.past
+        if past is not None:
+            past = type(past)(
+                {key: value.to(self.device, non_blocking=True) for key, value in past.stored.items()},
+                past.action.to(self.device, non_blocking=True),
+                past.first.to(self.device, non_blocking=True),
+                past.valid.to(self.device, non_blocking=True),
+            )
+        return Batch(steps, past, batch.index)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs besides the weights."""
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "source": self.source.state_dict(),
+            "clock": self.clock.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.source.load_state_dict(state["source"])
+        self.clock.load_state_dict(state["clock"])
+
+    def parameters_by_module(self) -> dict[str, int]:
+        """Trainable parameters of each part, and their total; the slow critic is not trained and not counted."""
+
+        def count(module: nn.Module) -> int:
+            return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+        parts = {"encoder": self.world.encoder, "dynamics": self.world.dynamics, "decoder": self.world.decoder}
+        parts |= dict(self.world.heads.items())
+        parts |= {name: module for name, module in self.behaviour.named_children() if count(module)}  # type: ignore[attr-defined]
+        counts = {name: count(module) for name, module in parts.items()}  # type: ignore[arg-type]
+        return counts | {"total": sum(counts.values())}

@@ -1,0 +1,137 @@
+"""A dictionary of observations -> one embedding, and back: images through convolutions, the rest through an MLP.
+
+Sizes: B batch, T time, E embed, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wm_core.blocks import MLP, linear
+from wm_core.contracts import Distribution
+from wm_core.distributions import Categorical, ImageMSE, SymlogMSE, symlog
+from wm_core.images import ConvDecoder, ConvEncoder
+from wm_core.observations import Observations
+from wm_core.types import Latent, Steps
+
+
+class VectorInput(nn.Module):
+    """The vectors (symlog) and discrete values (one-hot) of a step, joined in sorted order: (B, T, width)."""
+
+    def __init__(self, observations: Observations) -> None:
+        super().__init__()
+        self.vectors, self.discretes = dict(observations.vectors), dict(observations.discretes)
+        self.width = sum(self.vectors.values()) + sum(sum(sizes) for sizes in self.discretes.values())
+
+    def forward(self, steps: Steps) -> Tensor:
+        lead = steps["first"].shape
+        parts = []
+        for key in sorted([*self.vectors, *self.discretes]):
+            value = steps[key]
+            if key in self.vectors:
+                parts.append(symlog(value.float()).reshape(*lead, -1))
+            else:
+                columns = value.long().reshape(*lead, -1).unbind(-1)
+                parts += [F.one_hot(c, n).float() for c, n in zip(columns, self.discretes[key], strict=True)]
+        return torch.cat(parts, -1)
+
+
+class MultiEncoder(nn.Module):
+    """steps -> {"obs": (B, T, E)}: vector features first, then image features. `width` is E.
+
+    >>> from wm_core.observations import Observations
+    >>> encoder = MultiEncoder(Observations(vectors={"vector": 4}), units=8, depth=2)
+    >>> steps = {"vector": torch.zeros(2, 5, 4), "first": torch.zeros(2, 5, dtype=torch.bool)}
+    >>> encoder(steps)["obs"].shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, observations: Observations, *, units: int, depth: int, layers: int = 3) -> None:
+        super().__init__()
+        self.images = tuple(observations.images)
+        self.input = VectorInput(observations)
+        self.width = 0
+        if self.input.width:
+            self.mlp = MLP(self.input.width, units, layers)
+            self.width += units
+        if self.images:
+            height, width, _ = observations.images[self.images[0]]
+            channels = sum(shape[2] for shape in observations.images.values())
+            self.conv = ConvEncoder((height, width, channels), depth=depth)
+            self.width += self.conv.width
+
+    def forward(self, steps: Steps) -> dict[str, Tensor]:
+        parts = []
+        if self.input.width:
+            parts.append(self.mlp(self.input(steps)))
+        if self.images:
+            parts.append(self.conv(torch.cat([steps[key] for key in self.images], -1)))
+        return {"obs": parts[0] if len(parts) == 1 else torch.cat(parts, -1)}
+
+
+class MultiDecoder(nn.Module):
+    """latent -> a distribution for every observation key: images by ConvDecoder, the rest from one shared MLP."""
+
+    reads = ("deter", "stoch")
+
+    def __init__(
+        self,
+        observations: Observations,
+        *,
+        widths: Mapping[str, int],
+        units: int,
+        depth: int,
+        layers: int = 3,
+        blocks: int = 8,
+    ) -> None:
+        super().__init__()
+        self.channels = {key: shape[2] for key, shape in observations.images.items()}
+        self.discretes = dict(observations.discretes)
+        deter, stoch = widths["deter"], widths["stoch"]
+        outputs = dict(observations.vectors) | {key: sum(sizes) for key, sizes in self.discretes.items()}
+        if self.channels:
+            height, width, _ = next(iter(observations.images.values()))
+            shape = (height, width, sum(self.channels.values()))
+            self.conv = ConvDecoder(shape, deter=deter, stoch=stoch, depth=depth, units=units, blocks=blocks)
+        if outputs:
+            self.mlp = MLP(deter + stoch, units, layers)
+            self.outs = nn.ModuleDict({key: linear(units, size) for key, size in outputs.items()})
+
+    def forward(self, latent: Latent) -> dict[str, Distribution]:
+        found: dict[str, Distribution] = {}
+        if self.channels:
+            images = self.conv(latent.deter, latent.read("stoch")).split(list(self.channels.values()), -1)
+            found |= {key: ImageMSE(image) for key, image in zip(self.channels, images, strict=True)}
+        if hasattr(self, "mlp"):
+            hidden = self.mlp(latent.read("stoch", "deter"))
+            for key, out in self.outs.items():
+                found[key] = (
+                    Discretes(out(hidden), self.discretes[key]) if key in self.discretes else Vector(out(hidden))
+                )
+        return found
+
+
+class Vector(SymlogMSE):
+    """Squared symlog error of a vector of any rank up to two, flattened."""
+
+    def loss(self, target: Tensor) -> Tensor:
+        return super().loss(target.reshape(self.pred.shape))
+
+
+class Discretes:
+    """Independent categoricals side by side: cross-entropy with indices (..., k), summed over the k entries."""
+
+    def __init__(self, logits: Tensor, sizes: tuple[int, ...]) -> None:
+        self.parts = [Categorical(part) for part in logits.split(list(sizes), -1)]
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+    def loss(self, target: Tensor) -> Tensor:
+        lead = self.parts[0].logits.shape[:-1]
+        columns = target.reshape(*lead, -1).unbind(-1)
+        return torch.stack([part.loss(column) for part, column in zip(self.parts, columns, strict=True)]).sum(0)

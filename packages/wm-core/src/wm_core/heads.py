@@ -1,0 +1,93 @@
+"""Latent -> distribution: a head declares the features it reads, and how its output is to be understood.
+
+Sizes: F features, U units, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from wm_core.blocks import MLP, linear
+from wm_core.contracts import ActionDistribution, Distribution
+from wm_core.distributions import BoundedNormal, Joint, OneHot, OneHots, unimix_logits
+from wm_core.types import Latent
+
+
+class Head(nn.Module):
+    """An MLP on the named features and a distribution on top. outscale 0 makes it predict zero at first.
+
+    >>> import torch
+    >>> from wm_core.distributions import TwoHot
+    >>> head = Head(TwoHot, 255, widths={"deter": 8, "stoch": 6}, units=16, layers=1, outscale=0.0)
+    >>> latent = Latent(torch.ones(2, 5, 8), torch.zeros(2, 5, 2, 3))
+    >>> head(latent).mode().abs().max().item()
+    0.0
+    """
+
+    def __init__(
+        self,
+        distribution: Callable[[Tensor], Distribution],
+        outputs: int,
+        *,
+        widths: Mapping[str, int],
+        units: int,
+        layers: int,
+        outscale: float = 1.0,
+        reads: tuple[str, ...] = ("deter", "stoch"),
+    ) -> None:
+        super().__init__()
+        self.distribution, self.reads = distribution, reads
+        self.mlp = MLP(sum(widths[name] for name in reads), units, layers)
+        self.out = linear(self.mlp.width, outputs, outscale)
+
+    def forward(self, latent: Latent) -> Distribution:
+        return self.from_features(latent.read(*self.reads))
+
+    def from_features(self, features: Tensor) -> Distribution:
+        """The same from features (..., F) read beforehand."""
+        return self.distribution(self.out(self.mlp(features)))
+
+
+class PolicyHead(nn.Module):
+    """Latent -> distribution over action vectors: one-hots for `discrete` sizes, bounded normals for `continuous`.
+
+    `unimix` mixes the uniform into discrete policies (the paper's 1%; the reference code has none).
+
+    >>> import torch
+    >>> policy = PolicyHead(discrete=(3,), continuous=0, widths={"deter": 8, "stoch": 6}, units=16, layers=1)
+    >>> policy(Latent(torch.ones(2, 8), torch.zeros(2, 2, 3))).sample().shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        *,
+        discrete: tuple[int, ...],
+        continuous: int,
+        widths: Mapping[str, int],
+        units: int,
+        layers: int,
+        unimix: float = 0.01,
+        outscale: float = 0.01,
+        reads: tuple[str, ...] = ("deter", "stoch"),
+    ) -> None:
+        super().__init__()
+        if not discrete and not continuous:
+            raise ValueError("a policy needs at least one action to choose")
+        self.discrete, self.continuous, self.unimix, self.reads = tuple(discrete), continuous, unimix, reads
+        self.mlp = MLP(sum(widths[name] for name in reads), units, layers)
+        self.out = linear(self.mlp.width, sum(discrete) + 2 * continuous, outscale)
+
+    def forward(self, latent: Latent) -> ActionDistribution:
+        return self.from_features(latent.read(*self.reads))
+
+    def from_features(self, features: Tensor) -> ActionDistribution:
+        out = self.out(self.mlp(features))
+        width = sum(self.discrete)
+        parts = [OneHot(unimix_logits(part, self.unimix)) for part in out[..., :width].split(list(self.discrete), -1)]
+        if not self.continuous:
+            return parts[0] if len(parts) == 1 else OneHots(parts)
+        normal = BoundedNormal(*out[..., width:].chunk(2, -1))
+        return normal if not parts else Joint(OneHots(parts), normal, width)

@@ -1,0 +1,123 @@
+"""Images <-> features: stride-1 5x5 convolutions with max-pooling down, and their mirror up.
+
+Sizes: N images, H W C their shape, d depth, D deter, F features. Channel multipliers of the four stages: 2, 3, 4, 4.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wm_core.blocks import MLP, BlockLinear, RMSNorm, linear, truncated_normal_
+
+MULTIPLIERS = (2, 3, 4, 4)
+
+
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 5x5 convolution, stride 1, same padding, Dreamer's initialisation (fan-in 25 * inputs)."""
+    layer = nn.Conv2d(inputs, outputs, 5, padding=2)
+    truncated_normal_(layer.weight, 25 * inputs)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class ChannelNorm(RMSNorm):
+    """RMSNorm over the channels of a map (N, C, H, W), then SiLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(super().forward(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+class ConvEncoder(nn.Module):
+    """uint8 images (..., H, W, C) -> features (..., width): four times [conv 5x5, max-pool 2x2, norm, SiLU].
+
+    The input is x / 255 - 0.5. H and W must be multiples of 16. 64x64 gives 4*4*(4*depth) features.
+
+    >>> encoder = ConvEncoder((64, 64, 3), depth=2)
+    >>> encoder(torch.zeros(2, 5, 64, 64, 3, dtype=torch.uint8)).shape, encoder.width
+    (torch.Size([2, 5, 128]), 128)
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, depth: int) -> None:
+        super().__init__()
+        height, width, channels = shape
+        sizes = [depth * m for m in MULTIPLIERS]
+        self.convs = nn.ModuleList([conv(i, o) for i, o in pairwise([channels, *sizes])])
+        self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes])
+        self.width = (height // 16) * (width // 16) * sizes[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        lead = image.shape[:-3]
+        x = image.flatten(0, -4).permute(0, 3, 1, 2)  # channels-last strides for free
+        x = x.float().mul_(1 / 255).sub_(0.5)
+        for layer, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(F.max_pool2d(layer(x), 2))
+        return x.permute(0, 2, 3, 1).reshape(*lead, -1)
+
+
+class UpConv(nn.Module):
+    """Nearest upsampling by two, then a 5x5 convolution, computed as one 3x3 convolution at the low resolution.
+
+    Each of the four output phases sees only 3x3 distinct inputs, so its kernel is a sum of the 5x5 taps; a pixel
+    shuffle puts the phases together. Exact, borders included, with 9 taps for 25 and no upsampled map in memory.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        layer = conv(inputs, outputs)
+        self.weight, self.bias = layer.weight, layer.bias
+        # fold[p, j, k] = 1 where tap k of phase p falls on low-resolution neighbour j
+        fold = torch.zeros(2, 3, 5)
+        for phase in range(2):
+            for tap in range(5):
+                fold[phase, (phase + tap - 2) // 2 + 1, tap] = 1
+        self.register_buffer("fold", fold, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, I, H, W) -> (N, O, 2H, 2W)."""
+        outputs, inputs = self.weight.shape[:2]
+        taps = torch.einsum("pjk,qil,ockl->opqcji", self.fold, self.fold, self.weight)
+        taps = taps.reshape(outputs * 4, inputs, 3, 3).contiguous(memory_format=torch.channels_last)
+        bias = self.bias.repeat_interleave(4)  # type: ignore[union-attr]
+        return F.pixel_shuffle(F.conv2d(x, taps, bias, padding=1), 2)
+
+
+class ConvDecoder(nn.Module):
+    """deter (..., D) and flat stoch (..., Z) -> images (..., H, W, C) in (0, 1).
+
+    Both meet at the lowest resolution: block-wise from deter (each block owns a slice of the channels), through a
+    hidden layer of 2 * units from stoch.
+
+    >>> decoder = ConvDecoder((64, 64, 3), deter=16, stoch=6, depth=2, units=4)
+    >>> decoder(torch.zeros(2, 5, 16), torch.zeros(2, 5, 6)).shape
+    torch.Size([2, 5, 64, 64, 3])
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], *, deter: int, stoch: int, depth: int, units: int, blocks: int = 8
+    ) -> None:
+        super().__init__()
+        height, width, channels = shape
+        sizes = [depth * m for m in reversed(MULTIPLIERS)]
+        self.blocks, self.low = blocks, (height // 16, width // 16, sizes[0])
+        total = self.low[0] * self.low[1] * self.low[2]
+        self.from_deter = BlockLinear(deter, total, blocks)
+        self.from_stoch = nn.Sequential(MLP(stoch, 2 * units, 1), linear(2 * units, total))
+        self.norm = RMSNorm(self.low[2])
+        self.ups = nn.ModuleList([UpConv(i, o) for i, o in pairwise(sizes)])
+        self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes[1:]])
+        self.out = UpConv(sizes[-1], channels)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        lead, (height, width, _) = deter.shape[:-1], self.low
+        one = self.from_deter(deter.flatten(0, -2)).unflatten(-1, (self.blocks, height, width, -1))
+        one = one.permute(0, 2, 3, 1, 4).flatten(-2)  # (N, h, w, blocks * channels/block)
+        two = self.from_stoch(stoch.flatten(0, -2)).unflatten(-1, self.low)
+        x = F.silu(self.norm(one + two)).permute(0, 3, 1, 2)
+        for up, norm in zip(self.ups, self.norms, strict=True):
+            x = norm(up(x))
+        x = torch.sigmoid(self.out(x).float())
+        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])

@@ -1,0 +1,63 @@
+"""What an environment shows, sorted: images, vectors, discrete values. Read from a gymnasium space, without importing it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wm_core.errors import UserError
+
+RESERVED = frozenset({"action", "reward", "first", "last", "terminal", "weight", "reset"})
+
+
+@dataclass(frozen=True)
+class Observations:
+    """images: key -> (H, W, C); vectors: key -> flat size; discretes: key -> the number of values of each entry."""
+
+    images: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    vectors: Mapping[str, int] = field(default_factory=dict)
+    discretes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (*self.images, *self.vectors, *self.discretes)
+
+
+def describe(space: Any) -> Observations:
+    """Sort the entries of a gymnasium Dict space.
+
+    uint8 boxes of rank 3 are images (sides must be multiples of 16 and equal among images), other boxes up to rank 2
+    and MultiBinary are vectors, Discrete and MultiDiscrete are discrete. Raises UserError for anything else.
+    """
+    images: dict[str, tuple[int, int, int]] = {}
+    vectors: dict[str, int] = {}
+    discretes: dict[str, tuple[int, ...]] = {}
+    for key, one in sorted(getattr(space, "spaces", {"observation": space}).items()):
+        kind, shape = type(one).__name__, getattr(one, "shape", None)
+        if key in RESERVED:
+            raise UserError(f"observation key {key!r} is reserved for the step dictionary; rename it in a wrapper")
+        if kind == "Discrete":
+            discretes[key] = (int(one.n),)
+        elif kind == "MultiDiscrete":
+            discretes[key] = tuple(int(n) for n in one.nvec.reshape(-1))
+        elif kind == "MultiBinary" or (kind == "Box" and len(shape) <= 2):
+            vectors[key] = math.prod(shape)
+        elif kind == "Box" and len(shape) == 3 and one.dtype.name == "uint8":
+            if shape[0] % 16 or shape[1] % 16:
+                raise UserError(
+                    f"image {key!r} is {shape[0]}x{shape[1]}; the encoder needs sides that are multiples of 16: "
+                    "resize it, for example to 64x64"
+                )
+            images[key] = shape
+        else:
+            raise UserError(
+                f"the encoder cannot read observation {key!r} of space {one}; it reads uint8 images (H, W, C), "
+                "boxes up to rank 2, Discrete, MultiDiscrete and MultiBinary: convert it in a wrapper"
+            )
+    if len({shape[:2] for shape in images.values()}) > 1:
+        raise UserError(f"all images must have one size, not {images}: resize them in a wrapper")
+    if not (images or vectors or discretes):
+        raise UserError("the environment shows nothing: its observation space is empty")
+    return Observations(images, vectors, discretes)

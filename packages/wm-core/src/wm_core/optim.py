@@ -1,0 +1,196 @@
+"""Update rules over named parameters with device-side counters: LaProp with adaptive gradient clipping, and Adam.
+
+One call per operation for all tensors together (torch's foreach kernels); no host reads, so that an update can be
+captured as one graph. State is a dictionary of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Clip = Callable[[list[Tensor], list[Tensor]], Tensor]
+
+
+class AdaptiveClip:
+    """g <- g / max(1, |g| / (bound * max(least, |p|))), L2 over each whole tensor, biases and scales too."""
+
+    def __init__(self, bound: float = 0.3, least: float = 1e-3) -> None:
+        self.bound, self.least = bound, least
+
+    def __call__(self, params: list[Tensor], grads: list[Tensor]) -> Tensor:
+        """Clips in place and returns the norm of all gradients before it (0-d)."""
+        sizes = torch.stack(torch._foreach_norm(params))  # noqa: SLF001
+        norms = torch.stack(torch._foreach_norm(grads))  # noqa: SLF001
+        scale = 1 / (norms / (self.bound * sizes.clamp(min=self.least))).clamp(min=1)
+        torch._foreach_mul_(grads, list(scale.unbind()))
+        return torch.linalg.vector_norm(norms)
+
+
+class NormClip:
+    """g <- g * min(1, bound / |g|), L2 over all tensors together."""
+
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+
+    def __call__(self, params: list[Tensor], grads: list[Tensor]) -> Tensor:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # noqa: SLF001
+        torch._foreach_mul_(grads, (self.bound / (norm + 1e-6)).clamp(max=1))
+        return norm
+
+
+class Rule:
+    """Parameters, their two moments and a counter: what LaProp and Adam share.
+
+    `warmup` raises the learning rate linearly from 0 over that many updates (the first update moves nothing).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        clip: Clip,
+        betas: tuple[float, float],
+        eps: float,
+        warmup: int = 0,
+    ) -> None:
+        self.params: list[Tensor] = [p for p in params if p.requires_grad]
+        self.first = [torch.zeros_like(p) for p in self.params]
+        self.second = [torch.zeros_like(p) for p in self.params]
+        self.count = torch.zeros((), device=self.params[0].device)
+        self.lr, self.clip, self.betas, self.eps, self.warmup = lr, clip, betas, eps, warmup
+
+    @torch.no_grad()
+    def step(self, loss: Tensor) -> dict[str, Tensor]:
+        """One update on the gradient of a 0-d loss; gives the gradient's norm before clipping."""
+        grads = list(torch.autograd.grad(loss, self.params, allow_unused=True, materialize_grads=True))
+        return self.apply(grads)
+
+    @torch.no_grad()
+    def apply(self, grads: list[Tensor]) -> dict[str, Tensor]:
+        """One update on gradients given in the order of `params`; they are consumed."""
+        norm = self.clip(self.params, grads)
+        rate = (
+            self.lr * (self.count / self.warmup).clamp(max=1) if self.warmup else torch.full_like(self.count, self.lr)
+        )
+        self.count += 1
+        self.move(grads, rate)
+        return {"grad_norm": norm, "lr": rate}
+
+    def move(self, grads: list[Tensor], rate: Tensor) -> None:
+        raise TypeError(f"{type(self).__name__} says not how to move; use LaProp or Adam")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first, "second": self.second, "count": self.count}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("first", "second"):
+            for mine, theirs in zip(getattr(self, name), state[name], strict=True):
+                mine.copy_(theirs)
+        self.count.copy_(state["count"])
+
+
+class LaProp(Rule):
+    """v <- b2 v + (1 - b2) g^2;  m <- b1 m + (1 - b1) g / (sqrt(v^) + eps);  p <- p - lr m^, both bias-corrected.
+
+    >>> weight = nn.Parameter(torch.tensor([1.0]))
+    >>> rule = LaProp([weight], lr=0.1)
+    >>> _ = rule.step((3 * weight).sum())
+    >>> round(weight.item(), 4)  # the first step is lr * sign(g)
+    0.9
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        clip: Clip | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-20,
+        warmup: int = 0,
+    ) -> None:
+        super().__init__(params, lr=lr, clip=clip or AdaptiveClip(), betas=betas, eps=eps, warmup=warmup)
+
+    def move(self, grads: list[Tensor], rate: Tensor) -> None:
+        b1, b2 = self.betas
+        torch._foreach_mul_(self.second, b2)
+        torch._foreach_addcmul_(self.second, grads, grads, 1 - b2)
+        scale = torch._foreach_div(self.second, 1 - b2**self.count)  # noqa: SLF001
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, self.eps)
+        torch._foreach_div_(grads, scale)
+        torch._foreach_lerp_(self.first, grads, 1 - b1)
+        step = torch._foreach_mul(self.first, rate / (1 - b1**self.count))  # noqa: SLF001
+        torch._foreach_sub_(self.params, step)
+
+
+class Adam(Rule):
+    """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr m^ / (sqrt(v^) + eps); a global norm clip."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        clip: Clip | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        warmup: int = 0,
+    ) -> None:
+        super().__init__(params, lr=lr, clip=clip or NormClip(1000.0), betas=betas, eps=eps, warmup=warmup)
+
+    def move(self, grads: list[Tensor], rate: Tensor) -> None:
+        b1, b2 = self.betas
+        torch._foreach_lerp_(self.first, grads, 1 - b1)
+        torch._foreach_mul_(self.second, b2)
+        torch._foreach_addcmul_(self.second, grads, grads, 1 - b2)
+        scale = torch._foreach_div(self.second, 1 - b2**self.count)  # noqa: SLF001
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, self.eps)
+        step = torch._foreach_div(self.first, scale)  # noqa: SLF001
+        torch._foreach_mul_(step, rate / (1 - b1**self.count))
+        torch._foreach_sub_(self.params, step)
+
+
+class Together:
+    """Several rules that split one loss between them, each with its own parameters: one backward pass.
+
+    PO-Dreamer's paper clips the model and the behaviour apart.
+    """
+
+    def __init__(self, **rules: Rule) -> None:
+        self.rules = rules
+
+    @torch.no_grad()
+    def step(self, loss: Tensor) -> dict[str, Tensor]:
+        params = [p for rule in self.rules.values() for p in rule.params]
+        grads = list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
+        metrics = {}
+        for name, rule in self.rules.items():
+            mine, grads = grads[: len(rule.params)], grads[len(rule.params) :]
+            metrics |= {f"{key}/{name}": value for key, value in rule.apply(mine).items()}
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: rule.state_dict() for name, rule in self.rules.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, rule in self.rules.items():
+            rule.load_state_dict(state[name])
+
+
+def total(losses: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
+    """sum of scale * mean(loss) over names that must match exactly (KeyError otherwise): 0-d.
+
+    >>> total({"a": torch.ones(2, 3), "b": torch.ones(4)}, {"a": 1.0, "b": 0.5}).item()
+    1.5
+    """
+    if losses.keys() != scales.keys():
+        raise KeyError(f"losses and scales name different things: {sorted(losses.keys() ^ scales.keys())}")
+    return torch.stack([scales[name] * loss.float().mean() for name, loss in losses.items()]).sum()

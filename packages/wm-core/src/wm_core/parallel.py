@@ -1,0 +1,125 @@
+"""encode -> z ~ q(e) for all steps at once -> shift by one -> backbone -> prior: the skeleton R2I and STORM share.
+
+Sizes: B batch, T time, M starts, A action, E embed, D deter, S x K stochastic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wm_core import draws
+from wm_core.blocks import MLP, linear
+from wm_core.contracts import Backbone
+from wm_core.distributions import straight_through, unimix_logits
+from wm_core.rssm import Prior, bound_action
+from wm_core.types import Carry, Latent, Past, Trace
+
+
+class Parallel(nn.Module):
+    """A dynamics whose posterior does not see its own state, so that time runs in parallel.
+
+    z_t ~ q(z | e_t); token_t = f(z_{t-1}, a_t), both zero at a reset; deter_{1:T}, hidden = backbone(tokens);
+    prior p(z_t | deter_t). It stores nothing: sample with past=0.
+
+    >>> parallel = Parallel(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
+    >>> embed = {"obs": torch.zeros(2, 6, 5)}
+    >>> trace = parallel.observe(parallel.initial(2), embed, torch.zeros(2, 6, 2), torch.zeros(2, 6, dtype=torch.bool))
+    >>> trace.latent.deter.shape
+    torch.Size([2, 6, 16])
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        deter: int,
+        stoch: tuple[int, int],
+        embed: int,
+        action: int,
+        hidden: int,
+        unimix: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.shape, self.unimix = backbone, stoch, unimix
+        flat = stoch[0] * stoch[1]
+        self.widths = {"deter": deter, "stoch": flat}
+        self.stores: dict[str, int] = {}
+        self.token = MLP(flat + action, deter, 1)
+        self.posterior = nn.Sequential(MLP(embed, hidden, 1), linear(hidden, flat))
+        self.prior = Prior(deter, flat, hidden=hidden)
+
+    def initial(self, *lead: int) -> Carry:
+        where = next(self.parameters())
+        return {"stoch": torch.zeros(*lead, *self.shape, device=where.device), "backbone": self.backbone.initial(*lead)}
+
+    def prefill(self, carry: Carry, past: Past) -> Carry:
+        """Nothing is stored, so nothing is known of the past: the carry as it is."""
+        return carry
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        post = self.logits(self.posterior(embed["obs"]))
+        stoch = straight_through(post, draws.gumbel(post.shape, post.device))
+        before = torch.cat([carry["stoch"][:, None], stoch[:, :-1]], 1).flatten(-2)
+        keep = (~first)[..., None].float()
+        tokens = self.token(torch.cat([before, bound_action(action)], -1) * keep)
+        deter, hidden, after, each = self.backbone(carry["backbone"], tokens, first)
+        latent = Latent(deter, stoch, hidden)
+        return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1], "backbone": after}, each)
+
+    def stored(self, trace: Trace) -> dict[str, Tensor]:
+        return {}
+
+    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
+        token = self.token(torch.cat([carry["stoch"].flatten(-2), bound_action(action)], -1))[:, None]
+        first = torch.zeros(token.shape[:2], dtype=torch.bool, device=token.device)
+        deter, hidden, after, _ = self.backbone(carry["backbone"], token, first)
+        logits = self.logits(self.prior(deter[:, 0]))
+        stoch = straight_through(logits, draws.gumbel(logits.shape, logits.device))
+        latent = Latent(deter[:, 0], stoch, None if hidden is None else hidden[:, 0])
+        return {"stoch": stoch, "backbone": after}, latent
+
+    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+        def rows(x: Tensor) -> Tensor:
+            return x[:, -last:].flatten(0, 1)
+
+        hidden = trace.latent.hidden
+        latent = replace(
+            trace.latent,
+            deter=rows(trace.latent.deter),
+            stoch=rows(trace.latent.stoch),
+            hidden=None if hidden is None else rows(hidden),
+        )
+        return {"stoch": latent.stoch, "backbone": self.backbone.starts(trace.each, last)}, latent
+
+    def logits(self, flat: Tensor) -> Tensor:
+        return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)
+
+
+class GRUBackbone(nn.Module):
+    """The plainest backbone: one torch GRU cell over the tokens, its state the output."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.cell = width, nn.GRUCell(width, width)
+
+    def initial(self, *lead: int) -> Tensor:
+        return torch.zeros(*lead, self.width, device=self.cell.weight_hh.device)
+
+    def __call__(self, carry: Tensor, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        return super().__call__(carry, tokens, first)  # type: ignore[no-any-return]
+
+    def forward(self, carry: Tensor, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        outs = []
+        for token, keep in zip(tokens.unbind(1), (~first)[..., None].float().unbind(1), strict=True):
+            carry = self.cell(token, carry * keep)
+            outs.append(carry)
+        out = torch.stack(outs, 1)
+        return out, None, carry, out
+
+    def starts(self, each: Any, last: int) -> Tensor:
+        return each[:, -last:].flatten(0, 1)  # type: ignore[no-any-return]

@@ -1,0 +1,105 @@
+"""encode -> observe -> heads and KL -> losses (B, T); and dreams from any start: the world model of all agents.
+
+Sizes: B batch, T time, M starts, H horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics
+from wm_core.kl import BalancedKL
+from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
+
+Policy = Callable[[Latent], ActionDistribution]
+Decoder = Callable[[Latent], Mapping[str, Distribution]]
+
+
+class WorldModel(nn.Module):
+    """Encoder, dynamics, decoder and heads under one roof; losses stay un-reduced (B, T).
+
+    `decoder(latent)` gives a distribution for every observation key; `heads` must hold "reward" and "cont", and may
+    hold others whose targets are steps or `trace.targets`. `discount` sits inside the target of the continue head,
+    (1 - terminal) * discount, so that imagination needs no other.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        dynamics: Dynamics,
+        decoder: Decoder,
+        heads: Mapping[str, Head],
+        kl: BalancedKL,
+        discount: float = 1 - 1 / 333,
+    ) -> None:
+        super().__init__()
+        if missing := {"reward", "cont"} - set(heads):
+            raise ValueError(f"a world model needs the heads {sorted(missing)}")
+        self.encoder, self.dynamics, self.decoder = encoder, dynamics, decoder
+        self.heads = nn.ModuleDict(heads)  # type: ignore[arg-type]
+        self.kl, self.discount = kl, discount
+
+    def prefill(self, past: Past | None, batch: int) -> Carry:
+        """The carry after the past of a batch of `batch` rows; without any, the initial one. No gradient."""
+        carry = self.dynamics.initial(batch)
+        if past is None:
+            return carry
+        with torch.no_grad():
+            return self.dynamics.prefill(carry, past)
+
+    def observe(self, carry: Carry, steps: Steps) -> Trace:
+        """Posterior over the steps; the dynamics follows `reset` where a batch has it, else `first`."""
+        embed = self.encoder(steps)
+        return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
+
+    def latest(self, trace: Trace) -> Latent:
+        """The latent of a trace's last step: (B, ...)."""
+        return self.dynamics.starts(trace, 1)[1]
+
+    def losses(self, carry: Carry, steps: Steps) -> tuple[dict[str, Tensor], Trace]:
+        """Every loss of the world model (B, T), weighted by weight / mean(weight), and the trace they came from."""
+        trace = self.observe(carry, steps)
+        targets = steps | trace.targets | {"cont": (1 - steps["terminal"].float()) * self.discount}
+        found = dict(self.decoder(trace.latent)) | {name: head(trace.latent) for name, head in self.heads.items()}
+        losses = {name: distribution.loss(targets[name]) for name, distribution in found.items()}
+        weight = steps["weight"]
+        losses |= self.kl(trace.post, trace.prior, weight)[0]
+        scale = weight / weight.mean()
+        return {name: loss * scale for name, loss in losses.items()}, trace
+
+    @torch.no_grad()
+    def dream(self, start: tuple[Carry, Latent], policy: Policy, horizon: int) -> Dream:
+        """`horizon` prior steps from M starts under the policy. Nothing here carries gradient."""
+        carry, latent = start
+        latents, actions = [latent], []
+        for _ in range(horizon):
+            actions.append(policy(latent).sample())
+            carry, latent = self.dynamics.imagine(carry, actions[-1])
+            latents.append(latent)
+        stacked = stack(latents)
+        reward, cont = self.heads["reward"](stacked).mode(), self.heads["cont"](stacked).mode()
+        return Dream(stacked, torch.stack(actions, 1), reward, cont)
+
+    @torch.no_grad()
+    def metrics(self, trace: Trace) -> Metrics:
+        """Health of the latent: the KL before clipping and both entropies, in nats summed over the latents."""
+        post, prior = trace.post.detach(), trace.prior.detach()
+        return {
+            "latent/kl": (post.exp() * (post - prior)).sum((-2, -1)).mean(),
+            "latent/posterior_entropy": -(post.exp() * post).sum((-2, -1)).mean(),
+            "latent/prior_entropy": -(prior.exp() * prior).sum((-2, -1)).mean(),
+        }
+
+
+def stack(latents: list[Latent]) -> Latent:
+    """Latents (M, ...) of successive steps -> one latent (M, H, ...), without gradient."""
+
+    def join(name: str) -> Tensor:
+        return torch.stack([getattr(latent, name).detach() for latent in latents], 1)
+
+    hidden = None if latents[0].hidden is None else join("hidden")
+    return Latent(join("deter"), join("stoch"), hidden)
