@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wm_core.precision import wide
+
 
 def truncated_normal_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
     """Fill with a normal truncated at two deviations, of standard deviation outscale / sqrt(fan_in).
@@ -47,7 +49,7 @@ class RMSNorm(nn.Module):
         self.scale, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.scale.shape, self.scale, self.eps).to(x.dtype)
+        return F.rms_norm(wide(x), self.scale.shape, self.scale, self.eps).to(x.dtype)
 
 
 class MLP(nn.Sequential):

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wm_core import draws
+from wm_core.precision import wide
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -34,8 +35,8 @@ def symexp(x: Tensor) -> Tensor:
 def unimix_logits(logits: Tensor, unimix: float) -> Tensor:
     """log((1 - unimix) softmax + unimix / K): normalised log-probabilities of a softmax mixed with the uniform."""
     if unimix == 0:
-        return F.log_softmax(logits.float(), -1)
-    probs = F.softmax(logits.float(), -1)
+        return F.log_softmax(wide(logits), -1)
+    probs = F.softmax(wide(logits), -1)
     return torch.log((1 - unimix) * probs + unimix / logits.shape[-1])
 
 
@@ -111,8 +112,8 @@ class BoundedNormal:
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean = torch.tanh(mean.float())
-        self.std = 0.1 + 0.9 * torch.sigmoid(std.float() + 2)
+        self.mean = torch.tanh(wide(mean))
+        self.std = 0.1 + 0.9 * torch.sigmoid(wide(std) + 2)
 
     def sample(self) -> Tensor:
         return self.mean + self.std * draws.normal(self.mean.shape, self.mean.device)
@@ -173,8 +174,8 @@ class TwoHot:
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits.float()
-        self.bins = twohot_bins(logits.shape[-1], logits.device)
+        self.logits = wide(logits)
+        self.bins = twohot_bins(logits.shape[-1], logits.device).to(self.logits.dtype)
 
     def mode(self) -> Tensor:
         """The mean, sum p * bin: (...)."""
@@ -193,7 +194,7 @@ class TwoHot:
 
     def split(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The bin below (...) int64 and the weight of the bin above (...), of a target clipped to the end bins."""
-        target = target.detach().float().clamp(self.bins[0], self.bins[-1])
+        target = target.detach().to(self.bins.dtype).clamp(self.bins[0], self.bins[-1])
         below = (torch.searchsorted(self.bins, target.contiguous(), right=True) - 1).clamp(0, len(self.bins) - 2)
         low, high = self.bins[below], self.bins[below + 1]
         return below, (target - low) / (high - low)
@@ -203,21 +204,21 @@ class Bernoulli:
     """A probability from a logit (..., 1); the target may lie between 0 and 1 (a discount inside)."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits.float()[..., 0]
+        self.logits = wide(logits)[..., 0]
 
     def mode(self) -> Tensor:
         """The probability."""
         return torch.sigmoid(self.logits)
 
     def loss(self, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(self.logits, target.float(), reduction="none")
+        return F.binary_cross_entropy_with_logits(self.logits, target.to(self.logits.dtype), reduction="none")
 
 
 class SymlogMSE:
     """sum (pred - symlog(target))^2 over the last axis, no 1/2."""
 
     def __init__(self, pred: Tensor) -> None:
-        self.pred = pred.float()
+        self.pred = wide(pred)
 
     def mode(self) -> Tensor:
         return symexp(self.pred)
@@ -230,7 +231,7 @@ class Categorical:
     """A discrete observation: cross-entropy with an index (...); logits (..., K)."""
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits.float()
+        self.logits = wide(logits)
 
     def mode(self) -> Tensor:
         return self.logits.argmax(-1)
@@ -244,7 +245,7 @@ class ImageMSE:
     """sum over H, W, C of (pred - image / 255)^2, no 1/2, no mean; pred (..., H, W, C) lies in [0, 1]."""
 
     def __init__(self, pred: Tensor) -> None:
-        self.pred = pred.float()
+        self.pred = wide(pred)
 
     def mode(self) -> Tensor:
         return self.pred

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wm_core.blocks import MLP, BlockLinear, RMSNorm, linear, truncated_normal_
+from wm_core.precision import wide
 
 MULTIPLIERS = (2, 3, 4, 4)
 
@@ -119,5 +120,5 @@ class ConvDecoder(nn.Module):
         x = F.silu(self.norm(one + two)).permute(0, 3, 1, 2)
         for up, norm in zip(self.ups, self.norms, strict=True):
             x = norm(up(x))
-        x = torch.sigmoid(self.out(x).float())
+        x = torch.sigmoid(wide(self.out(x)))
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wm_core.precision import wide
+
 Clip = Callable[[list[Tensor], list[Tensor]], Tensor]
 
 
@@ -193,4 +195,4 @@ def total(losses: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
     """
     if losses.keys() != scales.keys():
         raise KeyError(f"losses and scales name different things: {sorted(losses.keys() ^ scales.keys())}")
-    return torch.stack([scales[name] * loss.float().mean() for name, loss in losses.items()]).sum()
+    return torch.stack([scales[name] * wide(loss).mean() for name, loss in losses.items()]).sum()

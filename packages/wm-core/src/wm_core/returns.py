@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wm_core.precision import wide
+
 
 def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float) -> Tensor:
     """R_t = r_{t+1} + c_{t+1} [(1 - lam) V_{t+1} + lam R_{t+1}], R_H = V_H.
@@ -67,8 +69,8 @@ class Percentiles(nn.Module):
     @torch.no_grad()
     def forward(self, returns: Tensor) -> Tensor:
         """Take the batch in, then give the scale max(least, high - low): a 0-d tensor without gradient."""
-        flat = returns.detach().float().flatten()
-        low, high = torch.quantile(flat, torch.tensor(self.quantiles, device=flat.device)).unbind()
+        flat = wide(returns.detach()).flatten()
+        low, high = torch.quantile(flat, torch.tensor(self.quantiles, device=flat.device, dtype=flat.dtype)).unbind()
         self.low.lerp_(low, self.rate)
         self.high.lerp_(high, self.rate)
         return (self.high - self.low).clamp(min=self.least)

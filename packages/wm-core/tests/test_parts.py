@@ -1,0 +1,364 @@
+"""Parts against brute force, float64 and hand-computed tables."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from wm_core import draws
+from wm_core.blocks import BlockGRU, BlockLinear, RMSNorm, truncated_normal_
+from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, TwoHot, symlog, twohot_bins, unimix_logits
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.errors import UserError
+from wm_core.heads import Head, PolicyHead
+from wm_core.images import UpConv
+from wm_core.kl import BalancedKL
+from wm_core.observations import Observations, describe
+from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
+from wm_core.returns import Percentiles, lambda_return, replay_return
+from wm_core.rssm import RSSM
+from wm_core.sizes import SIZES
+from wm_core.types import Latent
+
+# nominal size -> (encoder, dynamics, decoder, reward, continue, policy, value) in millions, and their sum:
+# 64x64x3 images, 6 discrete actions; specs/dreamerv3.md section 1
+COUNTS = {
+    "1m": (0.69, 0.014, 0.377, 0.081, 0.058, 0.041, 0.050, 0.066),
+    "12m": (10.49, 0.22, 5.98, 1.27, 0.72, 0.66, 0.79, 0.85),
+    "25m": (23.49, 0.49, 13.4, 2.86, 1.57, 1.48, 1.77, 1.87),
+    "50m": (41.65, 0.88, 23.9, 5.08, 2.75, 2.62, 3.15, 3.28),
+    "100m": (93.46, 1.97, 53.7, 11.4, 6.10, 5.90, 7.09, 7.28),
+    "200m": (165.9, 3.49, 95.5, 20.3, 10.7, 10.5, 12.6, 12.9),
+    "400m": (372.9, 7.85, 214.8, 45.6, 24.0, 23.6, 28.3, 28.7),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts_equal_the_table(name):
+    size, seen = SIZES[name], Observations(images={"image": (64, 64, 3)})
+    units = size["units"]
+    with torch.device("meta"):
+        encoder = MultiEncoder(seen, units=units, depth=size["depth"])
+        dynamics = RSSM(
+            deter=size["deter"],
+            stoch=(32, size["classes"]),
+            embed=encoder.width,
+            action=6,
+            hidden=size["hidden"],
+        )
+        widths = dynamics.widths
+        parts = [
+            encoder,
+            dynamics,
+            MultiDecoder(seen, widths=widths, units=units, depth=size["depth"]),
+            Head(TwoHot, 255, widths=widths, units=units, layers=1),
+            Head(Bernoulli, 1, widths=widths, units=units, layers=1),
+            PolicyHead(discrete=(6,), continuous=0, widths=widths, units=units, layers=3),
+            Head(TwoHot, 255, widths=widths, units=units, layers=3),
+        ]
+    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in parts]
+    for got, want in zip([sum(counts), *counts], COUNTS[name], strict=True):
+        digits = len(str(want).split(".")[1])
+        assert abs(got - want) <= 0.5 * 10**-digits + 1e-9, (name, got, want)
+
+
+def test_vector_walker_count_equals_the_table():
+    seen = Observations(vectors={"height": 1, "orientations": 14, "velocity": 9})
+    size = SIZES["12m"]
+    with torch.device("meta"):
+        encoder = MultiEncoder(seen, units=256, depth=16)
+        dynamics = RSSM(deter=2048, stoch=(32, 16), embed=encoder.width, action=6, hidden=256)
+        widths = dynamics.widths
+        parts = [
+            encoder,
+            dynamics,
+            MultiDecoder(seen, widths=widths, units=256, depth=16),
+            Head(TwoHot, 255, widths=widths, units=256, layers=1),
+            Head(Bernoulli, 1, widths=widths, units=256, layers=1),
+            PolicyHead(discrete=(), continuous=6, widths=widths, units=256, layers=3),
+            Head(TwoHot, 255, widths=widths, units=256, layers=3),
+        ]
+    assert size["deter"] == 2048
+    assert abs(sum(p.numel() for part in parts for p in part.parameters()) / 1e6 - 9.74) < 0.005
+
+
+def test_initialisation_has_the_stated_deviation():
+    torch.manual_seed(0)
+    weight = truncated_normal_(torch.empty(2000, 100), 100)
+    assert abs(weight.std().item() - 0.1) < 0.001 and weight.abs().max() <= 2 * 1.1368 / 10 + 1e-6
+    block = BlockLinear(64, 64 * 32, 8)
+    assert abs(block.weight.std().item() - 1 / 8) < 0.005  # the full fan-in, not the block's
+
+
+def test_rms_norm_is_the_formula():
+    x = torch.randn(5, 7, dtype=torch.float32)
+    assert torch.allclose(RMSNorm(7)(x), x / (x.square().mean(-1, keepdim=True) + 1e-4).sqrt(), atol=1e-6)
+
+
+def test_block_linear_equals_a_dense_block_diagonal():
+    layer = BlockLinear(12, 8, 4).double()
+    nn.init.normal_(layer.bias)
+    dense = torch.block_diag(*[layer.weight[:, g] for g in range(4)])
+    x = torch.randn(3, 5, 12, dtype=torch.float64)
+    assert torch.allclose(layer(x), x @ dense + layer.bias)
+
+
+def test_block_gru_equals_the_equations_block_by_block():
+    torch.manual_seed(0)
+    deter, hidden, blocks = 12, 6, 3
+    cell = BlockGRU(deter=deter, state=(12, 5), action=2, hidden=hidden, blocks=blocks).double()
+    nn.init.normal_(cell.bias)
+    nn.init.normal_(cell.gates.bias)
+    h, z, a = (torch.randn(4, n, dtype=torch.float64) for n in (12, 5, 2))
+    got = cell(h, (h, z), cell.drive(a))
+    x = torch.cat([cell.inputs[0](h), cell.inputs[1](z), cell.action(a)], -1)
+    pre = [torch.cat([h[:, g * 4 : g * 4 + 4], x], -1) @ cell.weight[:, g] for g in range(blocks)]
+    mid = F.silu(cell.norm(torch.cat(pre, -1) + cell.bias))
+    out = []
+    for g in range(blocks):
+        bias = cell.gates.bias.view(blocks, 12)[g]
+        reset, cand, update = (mid[:, g * 4 : g * 4 + 4] @ cell.gates.weight[:, g] + bias).chunk(3, -1)
+        cand, update = torch.tanh(torch.sigmoid(reset) * cand), torch.sigmoid(update - 1)
+        out.append(update * cand + (1 - update) * h[:, g * 4 : g * 4 + 4])
+    assert torch.allclose(got, torch.cat(out, -1), atol=1e-6)  # RMSNorm runs in float32
+
+
+def test_up_convolution_equals_upsample_then_convolve_with_gradients():
+    torch.manual_seed(0)
+    up = UpConv(3, 5).double()
+    nn.init.normal_(up.bias)
+    x = torch.randn(2, 3, 6, 4, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), up.weight, up.bias, padding=2)
+    got = up(x)
+    assert torch.allclose(got, plain, atol=1e-12)
+    probe = torch.randn_like(plain)
+    one = torch.autograd.grad((got * probe).sum(), [x, up.weight, up.bias])
+    two = torch.autograd.grad((plain * probe).sum(), [x, up.weight, up.bias])
+    assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(one, two, strict=True))
+
+
+def test_two_hot_bins_and_targets_by_hand():
+    bins = twohot_bins()
+    assert len(bins) == 255 and bins[127] == 0 and torch.equal(bins, -bins.flip(0))
+    assert bins[128].item() == pytest.approx(math.expm1(20 / 127), rel=1e-6)
+    head = TwoHot(torch.zeros(3, 255))
+    below, weight = head.split(torch.tensor([0.0, bins[130].item(), 1e30]))
+    assert below.tolist() == [127, 130, 253] and weight[:2].tolist() == [0.0, 0.0] and weight[2] == 1.0
+    x = 0.25 * bins[130] + 0.75 * bins[131]
+    below, weight = head.split(x[None])
+    assert below.item() == 130 and weight.item() == pytest.approx(0.75, abs=1e-5)
+    logits = torch.full((255,), -1e9)
+    logits[130], logits[131] = math.log(0.25), math.log(0.75)
+    assert TwoHot(logits).mode().item() == pytest.approx(x.item(), rel=1e-5)
+
+
+def test_two_hot_of_zero_logits_predicts_exactly_zero():
+    assert TwoHot(torch.zeros(4, 255)).mode().abs().max() == 0
+
+
+def test_samples_follow_the_probabilities_and_carry_their_gradient():
+    logits = torch.randn(5, requires_grad=True)
+    dist = OneHot(unimix_logits(logits, 0.01))
+    with draws.drawing(draws.Generator(0)):
+        many = OneHot(dist.logits.expand(40_000, 5)).sample()
+    assert torch.allclose(many.mean(0), 0.99 * logits.softmax(-1) + 0.002, atol=0.01)
+    probe = torch.randn(5)
+    one = torch.autograd.grad((dist.sample() * probe).sum(), logits)[0]
+    two = torch.autograd.grad(((0.99 * logits.softmax(-1) + 0.002) * probe).sum(), logits)[0]
+    assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_bounded_normal_matches_torch():
+    mean, std = torch.randn(6, 3), torch.randn(6, 3)
+    mine = BoundedNormal(mean, std)
+    torch_normal = torch.distributions.Normal(mean.tanh(), 0.1 + 0.9 * torch.sigmoid(std + 2))
+    x = torch.randn(6, 3)
+    assert torch.allclose(mine.log_prob(x), torch_normal.log_prob(x).sum(-1), atol=1e-5)
+    assert torch.allclose(mine.entropy(), torch_normal.entropy().sum(-1), atol=1e-5)
+
+
+def test_kl_equals_torch_and_is_flat_below_the_free_nats():
+    post = unimix_logits(torch.randn(2, 3, 4, 5), 0.01).requires_grad_()
+    prior = unimix_logits(torch.randn(2, 3, 4, 5), 0.01).requires_grad_()
+    losses, raw = BalancedKL(free=1.0)(post, prior)
+    plain = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=post), torch.distributions.Categorical(logits=prior)
+    ).sum(-1)
+    assert torch.allclose(raw, plain, atol=1e-5) and torch.allclose(losses["dyn"], plain.clamp(min=1), atol=1e-5)
+    assert torch.autograd.grad(losses["dyn"].sum(), post, allow_unused=True, retain_graph=True)[0] is None
+    near = (post.detach() + 0.01 * torch.randn_like(post)).log_softmax(-1).requires_grad_()
+    small, _ = BalancedKL(free=1.0)(post, near)
+    assert torch.autograd.grad(small["dyn"].sum(), near)[0].abs().max() == 0
+
+
+def test_kl_of_the_batch_mean_is_one_number():
+    post, prior = (unimix_logits(torch.randn(2, 3, 4, 5), 0.01) for _ in range(2))
+    weight = torch.tensor([[1.0, 0, 1], [1, 1, 1]])
+    losses, raw = BalancedKL(free=0.1, clip="mean")(post, prior, weight)
+    each = (post.exp() * (post - prior)).sum((-1, -2))
+    assert torch.allclose(raw, ((each * weight).sum() / 5).expand(2, 3)) and torch.allclose(losses["rep"], raw)
+
+
+def test_lambda_return_equals_a_loop():
+    torch.manual_seed(0)
+    reward, cont, value = torch.randn(3, 6), torch.rand(3, 6), torch.randn(3, 6)
+    got = lambda_return(reward, cont, value, 0.95)
+    for m in range(3):
+        after = value[m, 5]
+        for t in reversed(range(5)):
+            after = reward[m, t + 1] + cont[m, t + 1] * (0.05 * value[m, t + 1] + 0.95 * after)
+            assert torch.isclose(got[m, t], after, atol=1e-5)
+
+
+def test_replay_return_stops_at_ends_by_a_hand_table():
+    reward = torch.tensor([[0.0, 1.0, 2.0, 5.0]])
+    last = torch.tensor([[False, True, False, False]])
+    boot = torch.tensor([[9.0, 3.0, 4.0, 6.0]])
+    terminal = torch.zeros_like(last)
+    got = replay_return(reward, last, terminal, boot, discount=0.5, lam=0.5)
+    third = 5 + 0.5 * 6  # bootstraps at the row's end
+    second = 2 + 0.5 * (0.5 * 4 + 0.5 * third)
+    first = 1 + 0.5 * 3  # a truncation bootstraps
+    assert got[0].tolist() == [first, second, third]
+    got = replay_return(reward, last, last, boot, discount=0.5, lam=0.5)
+    assert got[0, 0] == 1.0  # a terminal ends it
+
+
+def test_percentiles_move_slowly_and_never_below_one():
+    scale = Percentiles(rate=0.5)
+    assert scale(torch.linspace(0, 1, 101)).item() == 1.0
+    for _ in range(30):
+        last = scale(torch.linspace(0, 100, 101))
+    assert last.item() == pytest.approx(90, abs=0.1)
+
+
+def test_laprop_and_clipping_by_a_three_step_hand_example():
+    weight = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
+    rule = LaProp([weight], lr=0.1, clip=AdaptiveClip(0.3), warmup=2)
+    p, m, v = weight.detach().clone(), torch.zeros(2).double(), torch.zeros(2).double()
+    for step, grad in enumerate([[10.0, 1.0], [0.1, -0.2], [-3.0, 4.0]]):
+        g = torch.tensor(grad, dtype=torch.float64)
+        rule.apply([g.clone()])
+        bound = 0.3 * max(1e-3, p.norm().item())
+        g = g / max(1.0, g.norm().item() / bound)
+        v = 0.999 * v + 0.001 * g * g
+        m = 0.9 * m + 0.1 * g / ((v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-20)
+        p = p - 0.1 * min(1, step / 2) * m / (1 - 0.9 ** (step + 1))
+        assert torch.allclose(weight.detach(), p, rtol=1e-5), step
+
+
+def test_adam_equals_torch():
+    one, two = (nn.Parameter(torch.ones(5)) for _ in range(2))
+    mine = Adam([one], lr=0.01, clip=NormClip(2.0))
+    theirs = torch.optim.Adam([two], lr=0.01)
+    for seed in range(5):
+        grad = torch.randn(5, generator=torch.Generator().manual_seed(seed)) * 3
+        mine.apply([grad.clone()])
+        two.grad = grad.clone()
+        torch.nn.utils.clip_grad_norm_([two], 2.0)
+        theirs.step()
+    assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_a_split_optimiser_equals_a_joint_one():
+    def run(split):
+        torch.manual_seed(0)
+        a, b = nn.Linear(3, 3), nn.Linear(3, 1)
+        params = [list(a.parameters()), list(b.parameters())]
+        rule = (
+            Together(a=LaProp(params[0], lr=0.01), b=LaProp(params[1], lr=0.01))
+            if split
+            else LaProp(params[0] + params[1], lr=0.01)
+        )
+        for _ in range(3):
+            rule.step(b(a(torch.ones(2, 3)).tanh()).square().sum())
+        return a.weight.detach(), b.weight.detach()
+
+    assert all(torch.equal(x, y) for x, y in zip(run(True), run(False), strict=True))
+
+
+def test_optimiser_state_round_trip_continues_exactly():
+    def start():
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 1)
+        return layer, LaProp(layer.parameters(), lr=0.01, warmup=3)
+
+    def run(layer, rule, steps):
+        for _ in range(steps):
+            rule.step(layer(torch.ones(2, 4)).square().sum())
+
+    layer, rule = start()
+    run(layer, rule, 6)
+    half, first = start()
+    run(half, first, 3)
+    again, second = start()
+    again.load_state_dict(half.state_dict())
+    second.load_state_dict(first.state_dict())
+    run(again, second, 3)
+    assert torch.equal(layer.weight, again.weight)
+
+
+def test_loss_names_and_scales_must_match():
+    with pytest.raises(KeyError, match="image"):
+        total({"image": torch.ones(2)}, {"vector": 1.0})
+
+
+class _Box:
+    def __init__(self, shape, dtype):
+        self.shape, self.dtype = shape, type("D", (), {"name": dtype})
+
+
+_Box.__name__ = "Box"
+
+
+class _Dict:
+    def __init__(self, **spaces):
+        self.spaces = spaces
+
+
+@pytest.mark.parametrize(
+    ("space", "word"),
+    [
+        (_Dict(image=_Box((60, 64, 3), "uint8")), "multiples of 16"),
+        (_Dict(image=_Box((64, 64, 3), "float32")), "cannot read"),
+        (_Dict(reward=_Box((2,), "float32")), "reserved"),
+        (_Dict(), "shows nothing"),
+        (_Dict(a=_Box((64, 64, 3), "uint8"), b=_Box((32, 32, 3), "uint8")), "one size"),
+    ],
+)
+def test_unreadable_observations_are_told_in_a_sentence(space, word):
+    with pytest.raises(UserError, match=word):
+        describe(space)
+
+
+def test_mixed_observations_are_encoded_and_decoded():
+    seen = Observations(images={"image": (32, 48, 3)}, vectors={"speed": 2}, discretes={"gear": (5, 3)})
+    encoder = MultiEncoder(seen, units=8, depth=2)
+    steps = {
+        "image": torch.randint(0, 255, (2, 3, 32, 48, 3), dtype=torch.uint8),
+        "speed": torch.randn(2, 3, 2),
+        "gear": torch.tensor([[[4, 2]] * 3] * 2),
+        "first": torch.zeros(2, 3, dtype=torch.bool),
+    }
+    assert encoder(steps)["obs"].shape == (2, 3, encoder.width) == (2, 3, 8 + 2 * 3 * 8)
+    decoder = MultiDecoder(seen, widths={"deter": 16, "stoch": 12}, units=8, depth=2)
+    found = decoder(Latent(torch.randn(2, 3, 16), torch.randn(2, 3, 4, 3)))
+    assert {key: tuple(dist.loss(steps[key]).shape) for key, dist in found.items()} == dict.fromkeys(
+        steps.keys() - {"first"}, (2, 3)
+    )
+    assert found["image"].mode().shape == steps["image"].shape
+    plain = (found["image"].mode() - steps["image"] / 255).square().sum((-1, -2, -3))
+    assert torch.allclose(found["image"].loss(steps["image"]), plain, rtol=1e-5)
+    assert torch.allclose(
+        found["speed"].loss(steps["speed"]), (found["speed"].pred - symlog(steps["speed"])).square().sum(-1)
+    )
+
+
+def test_joint_actions_have_one_vector():
+    policy = PolicyHead(discrete=(3, 2), continuous=2, widths={"deter": 4, "stoch": 4}, units=8, layers=1)
+    dist = policy(Latent(torch.randn(5, 4), torch.randn(5, 2, 2)))
+    action = dist.sample()
+    assert action.shape == (5, 7) and (action[:, :3].sum(-1) == 1).all() and (action[:, 3:5].sum(-1) == 1).all()
+    assert dist.log_prob(action).shape == dist.entropy().shape == (5,)
