@@ -197,10 +197,7 @@ class Replay:
         context = self._past(rows, past) if past else None
         steps["weight"] = torch.ones(batch, length)
         steps["reset"] = steps["first"].clone()
-        if context is None:
-            steps["reset"][:, 0] = True
-        else:
-            steps["reset"][:, 0] |= ~context.valid[:, -1]
+        steps["reset"][:, 0][slice(None) if context is None else ~context.valid[:, -1]] = True
         return Batch(steps, context, Index(torch.from_numpy(stream), torch.from_numpy(start)))
 
     def _draw(self, batch: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
