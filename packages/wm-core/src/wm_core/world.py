@@ -56,6 +56,10 @@ class WorldModel(nn.Module):
         embed = self.encoder(steps)
         return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
 
+    def starts(self, trace: Trace, last: int | None = None) -> tuple[Carry, Latent]:
+        """The last `last` steps of a trace as starts of a dream, all by default: row b*last + t."""
+        return self.dynamics.starts(trace, trace.latent.deter.shape[1] if last is None else last)
+
     def latest(self, trace: Trace) -> Latent:
         """The latent of a trace's last step: (B, ...)."""
         return self.dynamics.starts(trace, 1)[1]

@@ -1,0 +1,187 @@
+"""World model and behaviour together: what gradients reach, what weights do, what a fresh model predicts."""
+
+import pytest
+import torch
+
+from wm_core import draws
+from wm_core.actor_critic import ActorCritic
+from wm_core.distributions import Bernoulli, TwoHot
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.heads import Head, PolicyHead
+from wm_core.kl import BalancedKL
+from wm_core.observations import Observations
+from wm_core.optim import LaProp, total
+from wm_core.rssm import RSSM
+from wm_core.types import Past
+from wm_core.world import WorldModel
+
+ROWS, LENGTH, HORIZON = 3, 7, 5
+SEEN = Observations(vectors={"vector": 4})
+
+
+@pytest.fixture
+def world():
+    torch.manual_seed(0)
+    encoder = MultiEncoder(SEEN, units=8, depth=2)
+    dynamics = RSSM(deter=16, stoch=(4, 3), embed=encoder.width, action=2, hidden=8, blocks=2)
+    widths = dynamics.widths
+    return WorldModel(
+        encoder=encoder,
+        dynamics=dynamics,
+        decoder=MultiDecoder(SEEN, widths=widths, units=8, depth=2, blocks=2),
+        heads={
+            "reward": Head(TwoHot, 255, widths=widths, units=8, layers=1, outscale=0.0),
+            "cont": Head(Bernoulli, 1, widths=widths, units=8, layers=1),
+        },
+        kl=BalancedKL(),
+    )
+
+
+@pytest.fixture
+def behaviour(world):
+    torch.manual_seed(1)
+    widths = world.dynamics.widths
+    critic = Head(TwoHot, 255, widths=widths, units=8, layers=2, outscale=1.0)
+    return ActorCritic(policy=PolicyHead(discrete=(2,), continuous=0, widths=widths, units=8, layers=2), critic=critic)
+
+
+@pytest.fixture
+def steps():
+    torch.manual_seed(2)
+    first = torch.zeros(ROWS, LENGTH, dtype=torch.bool)
+    first[:, 0] = first[1, 3] = True
+    last = torch.zeros_like(first)
+    last[1, 2] = True
+    return {
+        "vector": torch.randn(ROWS, LENGTH, 4),
+        "action": torch.nn.functional.one_hot(torch.randint(0, 2, (ROWS, LENGTH)), 2).float() * (~first)[..., None],
+        "reward": torch.randn(ROWS, LENGTH) * ~first,
+        "first": first,
+        "last": last,
+        "terminal": last.clone(),
+        "weight": torch.ones(ROWS, LENGTH),
+    }
+
+
+def dream_of(world, behaviour, trace):
+    return world.dream(world.starts(trace), behaviour.policy, HORIZON)
+
+
+def gradients(loss, module):
+    found = torch.autograd.grad(loss, [p for p in module.parameters() if p.requires_grad], allow_unused=True, retain_graph=True)
+    return [g for g in found if g is not None and g.abs().max() > 0]
+
+
+def test_losses_are_per_step_and_named(world, steps):
+    losses, trace = world.losses(world.prefill(None, ROWS), steps)
+    assert losses.keys() == {"vector", "reward", "cont", "dyn", "rep"}
+    assert all(loss.shape == (ROWS, LENGTH) for loss in losses.values())
+    assert trace.latent.read("deter", "stoch").shape == (ROWS, LENGTH, 28)
+
+
+def test_a_fresh_model_predicts_zero_reward(world, steps):
+    _, trace = world.losses(world.prefill(None, ROWS), steps)
+    assert world.heads["reward"](trace.latent).mode().abs().max() == 0
+
+
+def test_behaviour_losses_leave_the_world_alone_and_replay_value_does_not(world, behaviour, steps):
+    _, trace = world.losses(world.prefill(None, ROWS), steps)
+    dream = dream_of(world, behaviour, trace)
+    evaluation = behaviour.evaluate(dream)
+    losses = behaviour.losses(dream, evaluation)
+    assert all(loss.shape == (ROWS * LENGTH, HORIZON) for loss in losses.values())
+    joint = losses["policy"].mean() + losses["value"].mean()
+    assert not gradients(joint, world)
+    assert gradients(losses["policy"].mean(), behaviour.actor) and not gradients(
+        losses["policy"].mean(), behaviour.critic
+    )
+    assert gradients(losses["value"].mean(), behaviour.critic) and not gradients(
+        losses["value"].mean(), behaviour.actor
+    )
+    replay = behaviour.replay_value(trace, steps, evaluation)["replay_value"]
+    assert replay.shape == (ROWS, LENGTH - 1) and replay[1, 2] == 0  # nothing is asked of a last step
+    assert gradients(replay.mean(), world.dynamics.cell) and gradients(replay.mean(), behaviour.critic)
+    assert all(p.grad is None and not p.requires_grad for p in behaviour.slow.parameters())
+
+
+def test_world_losses_leave_the_behaviour_alone(world, behaviour, steps):
+    losses, _ = world.losses(world.prefill(None, ROWS), steps)
+    loss = total(losses, dict.fromkeys(losses, 1.0))
+    assert not gradients(loss, behaviour) and len(gradients(loss, world)) > 20
+
+
+def test_a_step_of_weight_zero_asks_nothing(world, steps):
+    weight = torch.ones(ROWS, LENGTH)
+    weight[0, 2] = 0
+    with draws.drawing(draws.Fixed()):
+        plain, _ = world.losses(world.prefill(None, ROWS), steps)
+        weighted, _ = world.losses(world.prefill(None, ROWS), steps | {"weight": weight})
+    assert weighted["vector"][0, 2] == 0
+    scale = ROWS * LENGTH / (ROWS * LENGTH - 1)
+    assert torch.allclose(weighted["vector"][1], plain["vector"][1] * scale, rtol=1e-5)
+
+
+def test_the_dynamics_follows_reset_and_losses_follow_first(world, steps):
+    steps["first"][0, 0] = False
+    with draws.drawing(draws.Fixed()):
+        past = Past(
+            {"deter": torch.ones(ROWS, 1, 16).half(), "stoch": torch.zeros(ROWS, 1, 4, dtype=torch.uint8)},
+            torch.zeros(ROWS, 1, 2),
+            torch.zeros(ROWS, 1, dtype=torch.bool),
+            torch.ones(ROWS, 1, dtype=torch.bool),
+        )
+        carry = world.prefill(past, ROWS)
+        kept = world.observe(carry, steps).latent.deter
+        cut = world.observe(carry, steps | {"reset": steps["first"] | (torch.arange(LENGTH) == 0)}).latent.deter
+        fresh = world.observe(world.prefill(None, ROWS), steps).latent.deter
+    assert not torch.allclose(kept[0, 0], cut[0, 0]) and torch.allclose(cut[0, 0], fresh[0, 0], atol=1e-6)
+    assert torch.allclose(kept[1], cut[1])
+
+
+def test_dreams_start_where_they_should_and_carry_no_gradient(world, behaviour, steps):
+    _, trace = world.losses(world.prefill(None, ROWS), steps)
+    dream = dream_of(world, behaviour, trace)
+    assert dream.action.shape == (ROWS * LENGTH, HORIZON, 2) and dream.reward.shape == (ROWS * LENGTH, HORIZON + 1)
+    start = trace.latent.read("deter", "stoch").reshape(ROWS * LENGTH, -1)
+    assert torch.equal(dream.latent.read("deter", "stoch")[:, 0], start)
+    assert not dream.latent.deter.requires_grad and not dream.reward.requires_grad
+
+
+def test_the_slow_critic_follows_at_its_rate(behaviour):
+    before = behaviour.slow.out.weight.clone()
+    with torch.no_grad():
+        behaviour.critic.out.weight.add_(1.0)
+    behaviour.follow()
+    assert torch.allclose(behaviour.slow.out.weight, before + 0.02, atol=1e-6)
+
+
+def test_the_world_model_learns_a_predictable_world(world):
+    torch.manual_seed(3)
+    action = torch.nn.functional.one_hot(torch.randint(0, 2, (8, 16)), 2).float()
+    walk = action[..., 1].cumsum(1)
+    steps = {
+        "vector": torch.stack([torch.sin(walk * f) for f in (0.5, 1.0, 1.5, 2.0)], -1),
+        "action": action,
+        "reward": action[..., 1],
+        "weight": torch.ones(8, 16),
+        **{key: torch.zeros(8, 16, dtype=torch.bool) for key in ("first", "last", "terminal")},
+    }
+    rule = LaProp(world.parameters(), lr=3e-3)
+    history = []
+    for _ in range(200):
+        losses, _ = world.losses(world.prefill(None, 8), steps)
+        rule.step(total(losses, dict.fromkeys(losses, 1.0)))
+        history.append({name: loss.mean().item() for name, loss in losses.items()})
+    assert history[-1]["vector"] < 0.4 * history[0]["vector"]
+    assert history[-1]["reward"] < 0.4 * history[0]["reward"]
+
+
+def test_missing_heads_are_named(world):
+    with pytest.raises(ValueError, match="cont"):
+        WorldModel(
+            encoder=world.encoder,
+            dynamics=world.dynamics,
+            decoder=world.decoder,
+            heads={"reward": world.heads["reward"]},
+            kl=BalancedKL(),
+        )
