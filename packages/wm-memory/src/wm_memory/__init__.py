@@ -1,0 +1,44 @@
+"""Recall over the last steps across episodes, and the two-branch recurrent state-space model of PO-Dreamer."""
+
+from wm_memory.bank import across_episodes, this_episode
+from wm_memory.frames import Frames, MemoryEncoder
+from wm_memory.fused import FusedRSSM, RecalledRSSM
+from wm_memory.gaussian import BottleneckEncoder, Gaussian
+from wm_memory.memory import Memory
+from wm_memory.norm_gru import NormGRU
+from wm_memory.pair import CrossAttention, PairAttention
+from wm_memory.recall import (
+    ActionEncoder,
+    AgePositions,
+    NoActions,
+    NoPositions,
+    RankPositions,
+    Recall,
+    Repeat,
+    cosine,
+    select,
+)
+
+__all__ = [
+    "ActionEncoder",
+    "AgePositions",
+    "BottleneckEncoder",
+    "CrossAttention",
+    "Frames",
+    "FusedRSSM",
+    "Gaussian",
+    "Memory",
+    "MemoryEncoder",
+    "NoActions",
+    "NoPositions",
+    "NormGRU",
+    "PairAttention",
+    "RankPositions",
+    "Recall",
+    "RecalledRSSM",
+    "Repeat",
+    "across_episodes",
+    "cosine",
+    "select",
+    "this_episode",
+]

@@ -1,0 +1,225 @@
+"""Two recurrent states over one latent: one follows the observation, one what it recalls (PO-Dreamer, Eq. 1, 2, 7-9).
+
+Sizes: B batch, T time, M starts, A action, E embed, V recalled, D deter of one branch, S x K stochastic of one branch.
+The two branches are one latent of 2D and 2S factors: deter = [h_co, h_mg], stoch = [z_co, z_mg]. Heads, KL, policy and
+critic need not know of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from wm_core import draws
+from wm_core.blocks import BlockGRU
+from wm_core.distributions import straight_through, unimix_logits
+from wm_core.rssm import RSSM, Posterior, Prior, bound_action, stoch_index, stoch_onehot
+from wm_core.types import Carry, Latent, Past, Trace
+
+from wm_memory.diagnostics import diagnose
+from wm_memory.memory import Memory
+from wm_memory.norm_gru import NormGRU
+from wm_memory.pair import PairAttention
+
+
+Cell = BlockGRU | NormGRU  # or any module of the same two calls: drive(action), forward(deter, state, driven)
+
+
+class Branch(nn.Module):
+    """One recurrent state: its cell, its posterior and its prior."""
+
+    def __init__(self, cell: Cell, posterior: Posterior, prior: nn.Module) -> None:
+        super().__init__()
+        self.cell, self.posterior, self.prior = cell, posterior, prior
+
+
+class FusedRSSM(nn.Module):
+    """The fused recurrent state-space model: a Dynamics whose carry also holds a bank of what was seen.
+
+    deter and stoch = (S, K) are the sizes of ONE branch; `widths` tells those of the latent. embed is the width of
+    "obs". Both cells read the whole state and the action; the posterior of the co branch reads "obs", that of the mg
+    branch what `memory` recalled; the priors read the pair after `attention` (PairAttention by default, CrossAttention,
+    nn.Identity()). `cells` (co, mg) default to BlockGRUs; pass NormGRUs of state=(2 * deter, 2 * S * K) for the paper's
+    S-size nets. `layers` is the number of hidden layers of each prior.
+
+    Recall happens for all T steps before the time loop; imagination uses the priors alone and its carry holds deter
+    and stoch only. `prefill` from fresh stored entries equals observe(past).carry, the bank included, up to float16.
+    Trace.targets["memory"] is f (B, T, E) without gradient, for the memory decoder.
+
+    >>> from wm_memory import Gaussian, Memory, Recall
+    >>> memory = Memory(Recall(width=16, action=3, count=4), action=3, window=10, bottleneck=Gaussian(16))
+    >>> model = FusedRSSM(memory=memory, deter=16, stoch=(4, 3), embed=5, action=3, hidden=8, blocks=2)
+    >>> embed = {"obs": torch.zeros(2, 6, 5), "memory": torch.zeros(2, 6, 16), "key": torch.zeros(2, 6, 16)}
+    >>> trace = model.observe(model.initial(2), embed, torch.zeros(2, 6, 3), torch.zeros(2, 6, dtype=torch.bool))
+    >>> trace.latent.read("deter", "stoch").shape, trace.prior.shape
+    (torch.Size([2, 6, 56]), torch.Size([2, 6, 8, 3]))
+    >>> carry, latent = model.imagine(*model.starts(trace, last=6)[:1], torch.zeros(12, 3))
+    """
+
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        deter: int,
+        stoch: tuple[int, int],
+        embed: int,
+        action: int,
+        hidden: int,
+        blocks: int = 8,
+        layers: int = 2,
+        unimix: float = 0.01,
+        attention: nn.Module | None = None,
+        cells: tuple[Cell, Cell] | None = None,
+    ) -> None:
+        super().__init__()
+        self.memory, self.unimix = memory, unimix
+        flat = stoch[0] * stoch[1]
+        self.deter, self.shape = 2 * deter, (2 * stoch[0], stoch[1])
+        self.widths = {"deter": self.deter, "stoch": 2 * flat}
+        self.stores = {"deter": 1, "stoch": 1, **memory.stores}
+
+        def cell() -> Cell:
+            return BlockGRU(deter=deter, state=(2 * deter, 2 * flat), action=action, hidden=hidden, blocks=blocks)
+
+        def branch(cell: Cell, embed: int) -> Branch:
+            posterior = Posterior(deter, embed, flat, hidden=hidden)
+            return Branch(cell, posterior, Prior(deter, flat, hidden=hidden, layers=layers))
+
+        co, mg = cells or (cell(), cell())
+        self.co, self.mg = branch(co, embed), branch(mg, memory.width)
+        self.attention = attention or PairAttention(deter)
+
+    def initial(self, *lead: int) -> Carry:
+        where = next(self.parameters())
+        deter = torch.zeros(*lead, self.deter, device=where.device)
+        stoch = torch.zeros(*lead, *self.shape, device=where.device)
+        return {"deter": deter, "stoch": stoch, **self.memory.initial(*lead)}
+
+    def prefill(self, carry: Carry, past: Past) -> Carry:
+        if past.valid.shape[1] == 0:
+            return carry
+        ok = past.valid[:, -1:]
+        deter = past.stored["deter"][:, -1].float()
+        stoch = stoch_onehot(past.stored["stoch"][:, -1], self.shape[1])
+        return {
+            "deter": torch.where(ok, deter, carry["deter"]),
+            "stoch": torch.where(ok[..., None], stoch, carry["stoch"]),
+            **self.memory.prefill(carry, past),
+        }
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        recalled = self.memory(carry, embed, action, first)
+        keep = (~first)[..., None].float()  # (B, T, 1)
+        driven = self.drive(bound_action(action) * keep)
+        seen_co, seen_mg = self.co.posterior.drive(embed["obs"]), self.mg.posterior.drive(recalled.value)
+        noise = draws.gumbel((*first.shape, *self.shape), action.device)
+        deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
+        deters, posts, stochs = [], [], []
+        for t, kept in enumerate(keep.unbind(1)):
+            deter = self.step(deter * kept, stoch * kept, (driven[0][:, t], driven[1][:, t]))
+            co, mg = deter.chunk(2, -1)
+            flat = [self.co.posterior(co, seen_co[:, t]), self.mg.posterior(mg, seen_mg[:, t])]
+            post = self.logits(torch.cat(flat, -1))
+            sample = straight_through(post, noise[:, t])
+            stoch = sample.flatten(-2)
+            deters.append(deter)
+            posts.append(post)
+            stochs.append(sample)
+        latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
+        carry = {"deter": deter, "stoch": stochs[-1], **recalled.bank}
+        each = {"key": recalled.key, "recalled": recalled.f}
+        targets = {"memory": recalled.f.detach()}
+        return Trace(latent, torch.stack(posts, 1), self.prior(latent.deter), carry, each, targets)
+
+    def stored(self, trace: Trace) -> dict[str, Tensor]:
+        deter, stoch = trace.latent.deter.detach().half(), stoch_index(trace.latent.stoch)
+        return {"deter": deter, "stoch": stoch, "key": trace.each["key"].half()}
+
+    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
+        deter = self.step(carry["deter"], carry["stoch"].flatten(-2), self.drive(bound_action(action)))
+        logits = self.prior(deter)
+        latent = Latent(deter, straight_through(logits, draws.gumbel(logits.shape, logits.device)))
+        return {"deter": latent.deter, "stoch": latent.stoch}, latent
+
+    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+        latent = replace(
+            trace.latent,
+            deter=trace.latent.deter[:, -last:].flatten(0, 1),
+            stoch=trace.latent.stoch[:, -last:].flatten(0, 1),
+        )
+        return {"deter": latent.deter, "stoch": latent.stoch}, latent
+
+    def drive(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """What the action adds to either cell, for all steps at once."""
+        return self.co.cell.drive(action), self.mg.cell.drive(action)
+
+    def step(self, deter: Tensor, stoch: Tensor, driven: tuple[Tensor, Tensor]) -> Tensor:
+        """Both cells on the whole state (Eq. 7): deter (N, 2D), stoch (N, 2SK) -> the next deter (N, 2D)."""
+        co, mg = deter.chunk(2, -1)
+        state = (deter, stoch)
+        return torch.cat([self.co.cell(co, state, driven[0]), self.mg.cell(mg, state, driven[1])], -1)
+
+    def prior(self, deter: Tensor) -> Tensor:
+        """deter (..., 2D) -> logits (..., 2S, K), after the pair has looked at each other (Eq. 8, 9)."""
+        co, mg = self.attention(deter.unflatten(-1, (2, -1))).unbind(-2)
+        return self.logits(torch.cat([self.co.prior(co), self.mg.prior(mg)], -1))
+
+    def logits(self, flat: Tensor) -> Tensor:
+        """(..., 2S*K) -> normalised log-probabilities (..., 2S, K) with the uniform mixed in, float32."""
+        return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)
+
+    def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> dict[str, Tensor]:
+        """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
+        return diagnose(self.memory, carry, embed, action, first)
+
+
+class RecalledRSSM(nn.Module):
+    """An RSSM that sees only what it recalls ("MG only"): `rssm` must have embed = memory.width.
+
+    >>> from wm_memory import Memory, Recall
+    >>> memory = Memory(Recall(width=16, action=3, count=4), action=3, window=10)
+    >>> model = RecalledRSSM(memory, RSSM(deter=16, stoch=(4, 3), embed=16, action=3, hidden=8, blocks=2))
+    >>> embed = {"memory": torch.zeros(2, 6, 16), "key": torch.zeros(2, 6, 16)}
+    >>> trace = model.observe(model.initial(2), embed, torch.zeros(2, 6, 3), torch.zeros(2, 6, dtype=torch.bool))
+    >>> trace.latent.read("deter").shape
+    torch.Size([2, 6, 16])
+    """
+
+    def __init__(self, memory: Memory, rssm: RSSM) -> None:
+        super().__init__()
+        self.memory, self.rssm = memory, rssm
+        self.widths = rssm.widths
+        self.stores = {**rssm.stores, **memory.stores}
+
+    def initial(self, *lead: int) -> Carry:
+        return {**self.rssm.initial(*lead), **self.memory.initial(*lead)}
+
+    def prefill(self, carry: Carry, past: Past) -> Carry:
+        if past.valid.shape[1] == 0:
+            return carry
+        return {**self.rssm.prefill(carry, past), **self.memory.prefill(carry, past)}
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        recalled = self.memory(carry, embed, action, first)
+        trace = self.rssm.observe(carry, {"obs": recalled.value}, action, first)
+        return replace(
+            trace,
+            carry={**trace.carry, **recalled.bank},
+            each={"key": recalled.key, "recalled": recalled.f},
+            targets={"memory": recalled.f.detach()},
+        )
+
+    def stored(self, trace: Trace) -> dict[str, Tensor]:
+        return {**self.rssm.stored(trace), "key": trace.each["key"].half()}
+
+    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
+        return self.rssm.imagine(carry, action)
+
+    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+        return self.rssm.starts(trace, last)
+
+    def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> dict[str, Tensor]:
+        """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
+        return diagnose(self.memory, carry, embed, action, first)
