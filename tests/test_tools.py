@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import shutil
@@ -104,3 +105,22 @@ def test_release_cut_refuses_an_unknown_member_and_a_dirty_tree(copy: pathlib.Pa
     assert "no member is called nobody" in tool(copy, "release", "cut", "nobody").stderr
     (copy / "packages/wm-core/README.md").write_text("changed\n")
     assert "commit first" in tool(copy, "release", "cut", "wm-core").stderr
+
+
+def test_cpu_env_asks_for_the_cpu_build_and_every_member(copy: pathlib.Path) -> None:
+    """Only the commands: torch's own index is not reached from here."""
+    said = tool(copy, "cpu_env", "--print").stdout
+    install = next(line for line in said.splitlines() if " pip install " in line)
+    assert "--torch-backend cpu" in install
+    for file in [*copy.glob("packages/*/pyproject.toml"), *copy.glob("apps/*/pyproject.toml")]:
+        assert f"-e {file.parent}" in install or f"-e '{file.parent}[" in install
+    local = tool(copy, "cpu_env", "--print", "--find-links", ".", "--torch", "2.13.0+cpu").stdout
+    assert "--torch-backend" not in local and f"--find-links {copy}" in local
+
+
+def test_the_flags_of_cpu_env_exist() -> None:
+    """`--torch-backend` is an option of `uv pip install` alone, which is why cpu_env.py is a recipe of its own."""
+    uv = os.environ.get("UV", "uv")
+    for command, knows in ((["pip", "install"], True), (["sync"], False), (["run"], False)):
+        told = subprocess.run([uv, *command, "--help"], check=True, capture_output=True, text=True).stdout
+        assert ("--torch-backend" in told) == knows
