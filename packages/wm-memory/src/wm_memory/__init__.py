@@ -1,6 +1,7 @@
 """Recall over the last steps across episodes, and the two-branch recurrent state-space model of PO-Dreamer."""
 
 from wm_memory.bank import across_episodes, this_episode
+from wm_memory.decoder import MemoryDecoder, SoftmaxMatch, Squared
 from wm_memory.frames import Frames, MemoryEncoder
 from wm_memory.fused import FusedRSSM, RecalledRSSM
 from wm_memory.gaussian import BottleneckEncoder, Gaussian
@@ -28,6 +29,7 @@ __all__ = [
     "FusedRSSM",
     "Gaussian",
     "Memory",
+    "MemoryDecoder",
     "MemoryEncoder",
     "NoActions",
     "NoPositions",
@@ -37,6 +39,8 @@ __all__ = [
     "Recall",
     "RecalledRSSM",
     "Repeat",
+    "SoftmaxMatch",
+    "Squared",
     "across_episodes",
     "cosine",
     "select",

@@ -23,7 +23,6 @@ from wm_memory.memory import Memory
 from wm_memory.norm_gru import NormGRU
 from wm_memory.pair import PairAttention
 
-
 Cell = BlockGRU | NormGRU  # or any module of the same two calls: drive(action), forward(deter, state, driven)
 
 
