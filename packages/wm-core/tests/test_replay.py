@@ -75,16 +75,16 @@ class Listed:
                 held = where >= self.oldest
                 assert bool(batch.past.valid[row, slot]) == held
                 for key, value in (("action", batch.past.action), ("first", batch.past.first)):
-                    expected = self.all[stream, where][key] if held else 0 * value[row, slot].numpy()
-                    np.testing.assert_array_equal(value[row, slot].numpy(), expected)
+                    wanted_here: Any = self.all[stream, where][key] if held else 0
+                    np.testing.assert_array_equal(value[row, slot].numpy(), wanted_here)
             assert batch.past.stored.keys() == STORES.keys()
             for name, wanted in STORES.items():
                 value, size = batch.past.stored[name], min(past, wanted)
                 assert value.shape[1] == size
                 for slot in range(size):
                     where = start - size + slot
-                    expected = self.all[stream, where][name] if where >= self.oldest else 0
-                    np.testing.assert_array_equal(value[row, slot].numpy(), expected)
+                    wanted_here = self.all[stream, where][name] if where >= self.oldest else 0
+                    np.testing.assert_array_equal(value[row, slot].numpy(), wanted_here)
 
 
 def chunk_bytes() -> int:
@@ -94,7 +94,7 @@ def chunk_bytes() -> int:
 
 
 def build(folder: Path | None, chunks: int = 4, **options: Any) -> Replay:
-    options = {"chunk": CHUNK, "length": LENGTH, "stores": STORES, "streams": STREAMS} | options
+    options = dict[str, Any](chunk=CHUNK, length=LENGTH, stores=STORES, streams=STREAMS) | options
     return Replay(folder, limit_bytes=chunks * chunk_bytes(), **options)
 
 
@@ -138,7 +138,7 @@ def test_sampling_is_uniform_over_all_row_starts_of_all_streams() -> None:
     replay = filled(None, 61, online=False)
     starts = 61 - 32 - LENGTH + 1  # 4 chunks of 8 are held: positions 32 to 60
     assert replay.steps == STREAMS * 29
-    count = Counter()
+    count: Counter[tuple[int, int]] = Counter()
     draws = 200 * starts * STREAMS
     for _ in range(draws // 200):
         index = replay.sample(200, LENGTH).index
@@ -150,7 +150,9 @@ def test_sampling_is_uniform_over_all_row_starts_of_all_streams() -> None:
 
 
 def test_the_online_queue_serves_every_step_once_and_soon() -> None:
-    replay, waiting, served = build(None, chunks=40), [], []
+    replay = build(None, chunks=40)
+    waiting: list[tuple[int, int]] = []
+    served: list[tuple[int, int]] = []
     for t in range(10 * LENGTH):
         replay.add(step(t))
         if (t + 1) % LENGTH == 0:
@@ -290,7 +292,8 @@ def test_a_killed_run_goes_on_as_the_unbroken_one(tmp_path: Path, steps: int) ->
     assert held == {p.name for p in (tmp_path / "b").glob("*.chunk")}
     for t in range(steps, steps + 2 * CHUNK):
         equal(resumed.sample(4, LENGTH, past=12), whole.sample(4, LENGTH, past=12))
-        resumed.add(step(t)), whole.add(step(t))
+        resumed.add(step(t))
+        whole.add(step(t))
     assert resumed.steps == whole.steps
 
 
@@ -326,7 +329,8 @@ def test_a_run_whose_every_checkpointed_step_was_evicted_starts_collecting_again
     again = reread(tmp_path / "r", later)
     assert again.steps == STREAMS * LENGTH
     batch = again.sample(4, LENGTH, past=3)
-    assert batch.index.start.tolist() == [21] * 4 and not batch.past.valid.any()
+    assert batch.index.start.tolist() == [21] * 4
+    assert batch.past is not None and not batch.past.valid.any()
     assert batch.steps["count"][0].tolist()[0] % 10**10 == 21
 
 
