@@ -1,0 +1,89 @@
+"""The numbers every run has. An app's Config is a frozen subclass that adds the numbers of its method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from wm_core.errors import UserError
+
+# What may be another number when a run is resumed: nothing here changes what has been learned or measured so far.
+RESUMABLE = (
+    "steps",
+    "device",
+    "threads",
+    "workers",
+    "log_every",
+    "save_every",
+    "eval_every",
+    "eval_episodes",
+    "video_every",
+    "tensorboard",
+)
+POSITIVE = ("envs", "batch", "length", "replay_bytes", "chunk", "log_every", "save_every", "eval_episodes")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One flat level of fields; TOML presets and the command line fill them.
+
+    >>> RunConfig(task="toy:catch", batch=8).batch
+    8
+    """
+
+    task: str = ""
+    """Environment: atari100k_<game>, toy:<name>, gym:<id> or module:factory."""
+    seed: int = 0
+    """Of weights, environments, replay and policy."""
+    steps: int = 400_000
+    """Environment steps of the run, action repeat included, reset records not counted."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the networks; auto is bf16 on a GPU and fp32 on a CPU."""
+    threads: int = 0
+    """CPU threads of the networks; 0 leaves torch's choice."""
+    envs: int = 1
+    """Environments side by side; each has its own replay stream."""
+    workers: int = -1
+    """Environment processes; 0 runs them in this process, -1 leaves the choice to the adapter."""
+    batch: int = 16
+    """Rows of a replay batch."""
+    length: int = 64
+    """Steps of a row."""
+    train_ratio: float = 128.0
+    """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
+    learning_starts: int = 1024
+    """Records in the replay before the first update. The policy acts from the first step on."""
+    replay_bytes: int = 20_000_000_000
+    """Budget of the replay on disk; beyond it the oldest chunk goes."""
+    chunk: int = 1024
+    """Steps per stream in a replay file; what is evicted at once."""
+    log_every: int = 2_000
+    """Environment steps between two lines of metrics."""
+    save_every: int = 20_000
+    """Environment steps between two checkpoints."""
+    eval_every: int = 0
+    """Environment steps between two evaluations in fresh environments; 0: none."""
+    eval_episodes: int = 10
+    """Episodes of such an evaluation."""
+    video_every: int = 0
+    """Environment steps between two videos of policy and open loop; 0: only at the end."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside the JSON lines."""
+
+
+def check(config: RunConfig) -> None:
+    """Refuse numbers that no run can have. Raises UserError naming the field.
+
+    >>> check(RunConfig(batch=0))
+    Traceback (most recent call last):
+    wm_core.errors.UserError: batch must be at least 1, not 0
+    """
+    for field in fields(config):
+        value = getattr(config, field.name)
+        least = 1 if field.name in POSITIVE else -1 if field.name == "workers" else 0
+        if field.name in RunConfig.__dataclass_fields__ and isinstance(value, (int, float)) and not value >= least:
+            raise UserError(f"{field.name} must be at least {least}, not {value}")
+    if config.length < 2:
+        raise UserError(f"length must be at least 2, not {config.length}: a row needs a step and one that follows it")

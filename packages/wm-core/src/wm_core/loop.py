@@ -1,0 +1,294 @@
+"""env -> act -> replay -> learn -> env: the one training loop, and evaluation without learning.
+
+Sizes: n environments, A action. `steps` are environment steps with action repeat; reset records are not counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wm_core import draws
+from wm_core.agent import Agent
+from wm_core.replay import Replay
+from wm_core.types import Carry
+
+Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
+PRIVATE = ("fps/", "usage/")  # metrics that are no function of the run's seed
+
+
+class Environments(Protocol):
+    """What the loop asks of n environments: batched step dictionaries under next-step auto-reset."""
+
+    num_envs: int
+    repeat: int  # environment steps per action
+    observation_space: Any  # a gymnasium Dict, of one environment
+    action_space: Any
+    action_spec: Any
+    protocol: Mapping[str, Any]  # what a score means
+
+    def reset(self, seed: int) -> Step: ...
+
+    def step(self, action: NDArray[np.float32]) -> Step: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+    def take_faults(self) -> list[str]: ...
+
+    def close(self) -> None: ...
+
+
+class Log(Protocol):
+    """Where numbers go: the run folder, or a list in a test."""
+
+    def metrics(self, step: int, values: Mapping[str, float], /) -> None: ...
+
+    def score(self, step: int, score: float, length: int, /) -> None: ...
+
+
+class Ratio:
+    """How many updates are due: `train_ratio` replayed steps per policy step, exactly, with fractions kept.
+
+    The first call gives one update, and starts to count; steps before it are not owed (dreamerv3.md section 10).
+
+    >>> ratio = Ratio(train_ratio=4, replayed=16)
+    >>> [ratio.due(2) for _ in range(5)]
+    [1, 0, 1, 0, 1]
+    """
+
+    def __init__(self, train_ratio: float, replayed: int) -> None:
+        self.train_ratio, self.replayed = train_ratio, replayed
+        self.owed: float | None = None  # replayed steps not yet made up for; None before learning started
+
+    def due(self, policy_steps: int) -> int:
+        """Updates due after that many more policy steps; `replayed` steps each."""
+        if self.owed is None:
+            self.owed = 0.0
+            return 1 if self.train_ratio else 0
+        self.owed += policy_steps * self.train_ratio
+        updates = int(self.owed // self.replayed)
+        self.owed -= updates * self.replayed
+        return updates
+
+
+class Meter:
+    """Means of metrics over an interval: summed where they are born, fetched once.
+
+    >>> meter = Meter()
+    >>> meter.add({"loss": torch.tensor(1.0)})
+    >>> meter.add({"loss": torch.tensor(2.0)})
+    >>> meter.take()
+    {'loss': 1.5}
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}  # 0-d float64, on the metric's device
+        self.counts: dict[str, int] = {}
+
+    @torch.no_grad()
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """One update's metrics, 0-d tensors. No host read."""
+        for name, value in metrics.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """The means, and an empty meter. One host read."""
+        if not self.sums:
+            return {}
+        values = torch.stack(list(self.sums.values())).tolist()
+        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+@dataclass
+class Position:
+    """Where the loop stands between two iterations: with agent, environments, replay and logs, all of a run."""
+
+    step: Step  # the records that the next `act` sees
+    carry: Carry
+    ratio: Ratio
+    score: NDArray[np.float64]  # (n,) of the episodes under way
+    length: NDArray[np.int64]  # (n,) actions of the episodes under way
+    steps: int = 0
+    fresh: int = 0  # policy steps since the ratio last looked
+    logged: int = 0  # steps // log_every at the last log
+    updates: int = 0  # since the last log
+    played: int = 0  # policy steps since the last log
+    meter: Meter = field(default_factory=Meter)
+
+    @classmethod
+    def begin(cls, agent: Agent, envs: Environments, *, seed: int, train_ratio: float, replayed: int) -> Position:
+        """At the first reset, knowing nothing."""
+        n = envs.num_envs
+        step, carry = envs.reset(seed), agent.initial(n)
+        return cls(step, carry, Ratio(train_ratio, replayed), np.zeros(n), np.zeros(n, np.int64))
+
+    def count(self, repeat: int) -> list[tuple[float, int]]:
+        """Take note of the records that have just arrived; gives score and length of episodes that end here."""
+        real = ~self.step["first"]
+        self.score = np.where(real, self.score + self.step["reward"], 0.0)
+        self.length = np.where(real, self.length + 1, 0)
+        self.steps += int(real.sum()) * repeat
+        self.fresh += int(real.sum())
+        self.played += int(real.sum())
+        return [(float(self.score[i]), int(self.length[i])) for i in np.flatnonzero(self.step["last"])]
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        numbers = ("steps", "fresh", "logged", "updates", "played", "score", "length", "carry")
+        return {name: getattr(self, name) for name in numbers} | {
+            "step": dict(self.step),
+            "owed": self.ratio.owed,
+            "sums": self.meter.sums,
+            "counts": self.meter.counts,
+        }
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device | str) -> None:
+        """Stand where `state` was taken."""
+        for name in ("steps", "fresh", "logged", "updates", "played", "score", "length"):
+            setattr(self, name, state[name])
+        self.step, self.carry = state["step"], to_device(state["carry"], device)
+        self.ratio.owed = state["owed"]
+        self.meter.sums, self.meter.counts = to_device(state["sums"], device), dict(state["counts"])
+
+    @classmethod
+    def resume(
+        cls, state: Mapping[str, Any], device: torch.device | str, *, train_ratio: float, replayed: int
+    ) -> Position:
+        """A position from `state` alone."""
+        self = cls(state["step"], None, Ratio(train_ratio, replayed), state["score"], state["length"])
+        self.load_state(state, device)
+        return self
+
+
+def train(
+    agent: Agent,
+    envs: Environments,
+    replay: Replay,
+    at: Position,
+    log: Log,
+    *,
+    log_every: int,
+    learning_starts: int,
+    length: int,
+    go_on: Callable[[Position], bool],
+    say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
+) -> None:
+    """Act, keep, learn, step, until `go_on(at)` says no; it is asked before every iteration, and may save or show.
+
+    Everything is triggered by steps, so that a run stopped and resumed goes the way of an unbroken one.
+    """
+    timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
+    while go_on(at):
+        at.carry, action, notes = agent.act(at.carry, at.step)
+        replay.add({**at.step, **notes})
+        if replay.steps >= learning_starts and replay.ready(length):
+            for _ in range(at.ratio.due(at.fresh)):
+                at.meter.add(agent.learn(replay))
+                at.updates += 1
+            at.fresh = 0
+        at.step = envs.step(action)
+        before = at.steps
+        ended = at.count(envs.repeat)
+        agent.clock.count_steps((at.steps - before) // envs.repeat)
+        for score, actions in ended:
+            log.score(at.steps, score, actions)
+        for sentence in envs.take_faults():
+            say(sentence)
+            log.metrics(at.steps, {"env/faults": 1})
+        if at.steps // log_every > at.logged:
+            now = time.monotonic()
+            speed = (now - timer, (at.played - earlier[0]) * envs.repeat, at.updates - earlier[1])
+            log.metrics(at.steps, _numbers(at, agent, replay, *speed))
+            at.logged, at.updates, at.played, timer, earlier = at.steps // log_every, 0, 0, now, (0, 0)
+
+
+def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: int, updates: int) -> dict[str, float]:
+    """One line of metrics; `steps` and `updates` were made in these seconds."""
+    numbers = {f"train/{name}": value for name, value in at.meter.take().items()}
+    numbers |= {
+        "train/updates": int(agent.clock.updates),
+        "replay/steps": replay.steps,
+        "replay/replay_ratio": at.updates * at.ratio.replayed / max(1, at.played),
+        "fps/policy": steps / max(seconds, 1e-9),
+        "fps/train": updates * at.ratio.replayed / max(seconds, 1e-9),
+        "usage/ram_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6),
+    }
+    if agent.device.type == "cuda":
+        numbers["usage/vram_gb"] = torch.cuda.max_memory_allocated(agent.device) / 1e9
+    return numbers
+
+
+def evaluate(
+    agent: Agent, envs: Environments, *, episodes: int, seed: int, mode: bool = False, carry: Carry = None
+) -> list[tuple[float, int]]:
+    """Score and length of `episodes` episodes in these environments, learning nothing and disturbing nothing.
+
+    Each environment plays its share, whatever the episodes' lengths, for whoever takes the first to end prefers short
+    ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone.
+    """
+    n = envs.num_envs
+    share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
+    results: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+    score, length = np.zeros(n), np.zeros(n, np.int64)
+    for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry):
+        score = np.where(step["first"], 0.0, score + step["reward"])
+        length = np.where(step["first"], 0, length + 1)
+        for i in np.flatnonzero(step["last"]):
+            if len(results[i]) < share[i]:
+                results[i].append((float(score[i]), int(length[i])))
+        if all(len(done) == wanted for done, wanted in zip(results, share, strict=True)):
+            break
+    return [result for each in results for result in each]
+
+
+def rollout(
+    agent: Agent, envs: Environments, *, seed: int, mode: bool = False, carry: Carry = None
+) -> Iterator[dict[str, Any]]:
+    """Play for ever: records of n environments with the notes of acting, each (n, ...). The generator is put back."""
+    step = envs.reset(seed)
+    carry = agent.initial(envs.num_envs) if carry is None else carry
+    source = draws.Generator(seed, agent.device)
+    while True:
+        with _drawing_from(agent, source):
+            carry, action, notes = agent.act(carry, step, mode)
+        yield {**step, **notes}
+        step = envs.step(action)
+
+
+@contextmanager
+def _drawing_from(agent: Agent, source: draws.Generator) -> Iterator[None]:
+    """The agent draws from another generator inside; torch's global ones are put back too."""
+    kept, agent.source = agent.source, source
+    devices = [agent.device] if agent.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        agent.source = kept
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """Every tensor of nested dicts, lists and tuples on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
+    return value
