@@ -2,6 +2,7 @@
 
 from wm_memory.bank import across_episodes, this_episode
 from wm_memory.decoder import MemoryDecoder, SoftmaxMatch, Squared
+from wm_memory.diagnostics import branch_kl, staleness, without_recall
 from wm_memory.frames import Frames, MemoryEncoder
 from wm_memory.fused import FusedRSSM, RecalledRSSM
 from wm_memory.gaussian import BottleneckEncoder, Gaussian
@@ -13,6 +14,7 @@ from wm_memory.recall import (
     AgePositions,
     NoActions,
     NoPositions,
+    OneHotActionEncoder,
     RankPositions,
     Recall,
     Repeat,
@@ -34,6 +36,7 @@ __all__ = [
     "NoActions",
     "NoPositions",
     "NormGRU",
+    "OneHotActionEncoder",
     "PairAttention",
     "RankPositions",
     "Recall",
@@ -42,7 +45,10 @@ __all__ = [
     "SoftmaxMatch",
     "Squared",
     "across_episodes",
+    "branch_kl",
     "cosine",
     "select",
+    "staleness",
     "this_episode",
+    "without_recall",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import linear
+from wm_core.precision import wide
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class RecallBlock(nn.Module):
 
 
 def masked_softmax(logits: Tensor, ok: Tensor) -> Tensor:
-    """Softmax over the slots that are ok, in float32; uniform, and to be discarded, where none is."""
-    logits = logits.float()
+    """Softmax over the slots that are ok, not in half precision; uniform, and to be discarded, where none is."""
+    logits = wide(logits)
     return F.softmax(logits.masked_fill(~ok, torch.finfo(logits.dtype).min), -1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.blocks import linear
 from wm_core.contracts import Distribution
+from wm_core.precision import wide
 from wm_core.types import Latent
 
 from wm_memory.norms import BatchNorm
@@ -28,20 +29,20 @@ class SoftmaxMatch:
     """
 
     def __init__(self, prediction: Tensor) -> None:
-        self.prediction = prediction.float()
+        self.prediction = wide(prediction)
 
     def mode(self) -> Tensor:
         return self.prediction
 
     def loss(self, target: Tensor) -> Tensor:
-        return -(F.softmax(target.detach().float(), -1) * F.log_softmax(self.prediction, -1)).sum(-1)
+        return -(F.softmax(target.detach().to(self.prediction.dtype), -1) * F.log_softmax(self.prediction, -1)).sum(-1)
 
 
 class Squared(SoftmaxMatch):
     """The mean squared error over the features; the target gets no gradient."""
 
     def loss(self, target: Tensor) -> Tensor:
-        return (self.prediction - target.detach().float()).square().mean(-1)
+        return (self.prediction - target.detach().to(self.prediction.dtype)).square().mean(-1)
 
 
 class MemoryDecoder(nn.Module):

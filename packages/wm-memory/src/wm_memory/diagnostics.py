@@ -6,15 +6,56 @@ Sizes: B batch, T time, C columns, K selected, H heads.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from wm_core.types import Carry
+from torch.nn import functional as F
+from wm_core import draws
+from wm_core.distributions import straight_through
+from wm_core.precision import wide
+from wm_core.types import Carry, Latent, Trace
 
 from wm_memory import bank
 from wm_memory.gaussian import Gaussian
 from wm_memory.memory import Memory
 from wm_memory.norms import evaluating
+from wm_memory.recall import cosine, select
+
+
+def branch_kl(trace: Trace) -> dict[str, Tensor]:
+    """KL[post || prior] of either branch of a FusedRSSM, in nats, unclipped, mean over steps: kl/co and kl/mg."""
+    post, prior = trace.post.detach(), trace.prior.detach()
+    co, mg = (post.exp() * (post - prior)).sum(-1).chunk(2, -1)
+    return {"kl/co": co.sum(-1).mean(), "kl/mg": mg.sum(-1).mean()}
+
+
+@torch.no_grad()
+def without_recall(trace: Trace) -> Latent:
+    """The latent of a FusedRSSM's trace with z_mg drawn from its prior: what heads lose on it is what recall brought."""
+    mg = trace.prior.chunk(2, -2)[1]
+    drawn = straight_through(mg, draws.gumbel(mg.shape, mg.device))
+    return replace(trace.latent, stoch=torch.cat([trace.latent.stoch.chunk(2, -2)[0], drawn], -2))
+
+
+@torch.no_grad()
+def staleness(query: Tensor, stale: Tensor, fresh: Tensor, mask: Tensor, *, count: int = 40) -> dict[str, Tensor]:
+    """How far stored keys (B, C, E) lie from freshly encoded ones, for queries (B, T, E) that may see mask (B, T, C):
+    stale/cosine between both, stale/overlap of what they select (Jaccard; 1 where nothing changes).
+
+    >>> keys = torch.randn(1, 6, 4)
+    >>> found = staleness(keys[:, 5:], keys, keys, torch.ones(1, 1, 6, dtype=torch.bool), count=2)
+    >>> round(found["stale/cosine"].item(), 3), found["stale/overlap"].item()
+    (1.0, 1.0)
+    """
+    seen = mask.any(1)
+    alike = F.cosine_similarity(wide(stale), wide(fresh), dim=-1)
+    picked = []
+    for keys in (stale, fresh):
+        index, ok = select(cosine(query, keys), mask, count)
+        picked.append(torch.zeros_like(mask).scatter(-1, index, ok))
+    both, either = (picked[0] & picked[1]).sum(), (picked[0] | picked[1]).sum()
+    return {"stale/cosine": (alike * seen).sum() / seen.sum().clamp(min=1), "stale/overlap": both / either.clamp(min=1)}
 
 
 @torch.no_grad()

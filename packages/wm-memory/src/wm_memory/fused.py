@@ -111,17 +111,18 @@ class FusedRSSM(nn.Module):
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
         recalled = self.memory(carry, embed, action, first)
         keep = (~first)[..., None].float()  # (B, T, 1)
-        driven = self.drive(bound_action(action) * keep)
-        seen_co, seen_mg = self.co.posterior.drive(embed["obs"]), self.mg.posterior.drive(recalled.value)
-        noise = draws.gumbel((*first.shape, *self.shape), action.device)
+        driven = [part.unbind(1) for part in self.drive(bound_action(action) * keep)]
+        seen_co = self.co.posterior.drive(embed["obs"]).unbind(1)
+        seen_mg = self.mg.posterior.drive(recalled.value).unbind(1)
+        noise = draws.gumbel((*first.shape, *self.shape), action.device).unbind(1)
         deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
         deters, posts, stochs = [], [], []
         for t, kept in enumerate(keep.unbind(1)):
-            deter = self.step(deter * kept, stoch * kept, (driven[0][:, t], driven[1][:, t]))
+            deter = self.step(deter * kept, stoch * kept, (driven[0][t], driven[1][t]))
             co, mg = deter.chunk(2, -1)
-            flat = [self.co.posterior(co, seen_co[:, t]), self.mg.posterior(mg, seen_mg[:, t])]
+            flat = [self.co.posterior(co, seen_co[t]), self.mg.posterior(mg, seen_mg[t])]
             post = self.logits(torch.cat(flat, -1))
-            sample = straight_through(post, noise[:, t])
+            sample = straight_through(post, noise[t])
             stoch = sample.flatten(-2)
             deters.append(deter)
             posts.append(post)
@@ -172,6 +173,10 @@ class FusedRSSM(nn.Module):
     def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> dict[str, Tensor]:
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
         return diagnose(self.memory, carry, embed, action, first)
+
+    def nats(self, trace: Trace) -> Tensor:
+        """KL of the bottleneck to a standard normal (B, T), for a loss that the paper does not have; Gaussian only."""
+        return self.memory.bottleneck.nats(trace.each["recalled"])  # type: ignore[operator]
 
 
 class RecalledRSSM(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import linear
 from wm_core.contracts import Encoder
+from wm_core.precision import wide
 from wm_core.types import Steps
 
 from wm_memory.norms import BatchNorm
@@ -47,9 +48,9 @@ class Gaussian(nn.Module):
         self.mean, self.raw = linear(inputs, width), linear(inputs, width)
 
     def moments(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each (..., V), float32."""
+        """Mean and standard deviation, each (..., V), not in half precision."""
         hidden = self.mlp(f)
-        return self.mean(hidden).float(), F.softplus(self.raw(hidden).float()) + 1e-3
+        return wide(self.mean(hidden)), F.softplus(wide(self.raw(hidden))) + 1e-3
 
     def forward(self, f: Tensor) -> Tensor:
         mean, std = self.moments(f)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,21 @@ class BatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked.add_(1)
         momentum, train = self.momentum or 0.1, self.training
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, train, momentum, self.eps)
+
+    def weighted(self, x: Tensor, count: Tensor) -> Tensor:
+        """x (R, C) whose rows stand for `count` (R,) equal ones each: what `forward` would make of them all."""
+        if not self.training:
+            return self.normalise(x)
+        total = count.sum()
+        share = (count / total)[:, None]
+        mean = (share * x).sum(0)
+        var = (share * (x - mean).square()).sum(0)
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum or 0.1)  # type: ignore[union-attr]
+            unbiased = var * (total / (total - 1).clamp(min=1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum or 0.1)  # type: ignore[union-attr]
+        return (x - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
 
 
 @contextmanager

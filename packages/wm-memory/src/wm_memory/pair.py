@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.blocks import linear
+from wm_core.precision import wide
 
 
 class PairAttention(nn.Module):
@@ -29,7 +30,7 @@ class PairAttention(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         q, k, v = self.qkv(pair).unflatten(-1, (3, self.heads, -1)).transpose(-4, -2).unbind(-3)  # each (..., H, 2, d)
-        weights = F.softmax((q @ k.mT).float() * q.shape[-1] ** -0.5, -1)
+        weights = F.softmax(wide(q @ k.mT) * q.shape[-1] ** -0.5, -1)
         heard = (weights.to(v.dtype) @ v).transpose(-3, -2).flatten(-2)
         return self.norm(pair + self.out(heard))
 

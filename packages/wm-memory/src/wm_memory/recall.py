@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from wm_core.blocks import linear
+from wm_core.precision import wide
 
 from wm_memory.attention import Chosen, RecallBlock, attend_folded, attend_gathered
 from wm_memory.bank import ages
@@ -27,7 +28,7 @@ def cosine(query: Tensor, keys: Tensor) -> Tensor:
     [[[1.0, 0.0, -1.0]]]
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, keys = query.float(), keys.float()
+        query, keys = wide(query), wide(keys)
         query = query / query.norm(dim=-1, keepdim=True).clamp(min=1e-8)
         return (query @ keys.mT) / keys.norm(dim=-1).clamp(min=1e-8)[:, None]
 
@@ -112,6 +113,25 @@ class ActionEncoder(nn.Sequential):
 
     def __init__(self, action: int, width: int, *, norm: Callable[[int], nn.Module] = BatchNorm) -> None:
         super().__init__(linear(action, width), norm(width), nn.ReLU(), linear(width, width), norm(width), nn.ReLU())
+
+
+class OneHotActionEncoder(ActionEncoder):
+    """The same function of the same weights for actions that are one-hot or zero: only A + 1 of them exist, so each is
+    encoded once and looked up, and batch statistics weigh it by how often it occurs.
+
+    >>> OneHotActionEncoder(4, 8)(torch.eye(4)[None, [0, 2, 2, 1, 3]]).shape
+    torch.Size([1, 5, 8])
+    """
+
+    def forward(self, action: Tensor) -> Tensor:
+        which = torch.cat([action, 1 - action.sum(-1, keepdim=True)], -1)  # the last column: no action
+        count = which.detach().flatten(0, -2).sum(0)
+        x = torch.cat(
+            [torch.eye(len(count) - 1, dtype=action.dtype, device=action.device), action.new_zeros(1, len(count) - 1)]
+        )
+        for layer in self:
+            x = layer.weighted(x, count) if isinstance(layer, BatchNorm) else layer(x)
+        return which.to(x.dtype) @ x
 
 
 class NoActions(nn.Module):
@@ -245,7 +265,7 @@ class Repeat(Recall):
         for block in self.stack():
             q, (k, v) = block.queries(x), block.keys_values(query)  # each (B, H, T, d)
             logits = (q * k).sum(-1, keepdim=True).expand(-1, -1, -1, self.count)
-            weight = logits.float().softmax(-1)
+            weight = wide(logits).softmax(-1)
             heard = block.weights_dropout(weight).sum(-1, keepdim=True).to(v.dtype) * v
             x = block.finish(x, heard.transpose(1, 2).flatten(-2))
             weights.append(weight)
