@@ -5,7 +5,7 @@ Sizes: B batch, T time, E embed, U units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class VectorInput(nn.Module):
 class MultiEncoder(nn.Module):
     """steps -> {"obs": (B, T, E)}: vector features first, then image features. `width` is E.
 
+    `images` makes the image encoder: ConvEncoder (2025) or StridedEncoder (2023).
+
     >>> from wm_core.observations import Observations
     >>> encoder = MultiEncoder(Observations(vectors={"vector": 4}), units=8, depth=2)
     >>> steps = {"vector": torch.zeros(2, 5, 4), "first": torch.zeros(2, 5, dtype=torch.bool)}
@@ -50,7 +52,15 @@ class MultiEncoder(nn.Module):
     torch.Size([2, 5, 8])
     """
 
-    def __init__(self, observations: Observations, *, units: int, depth: int, layers: int = 3) -> None:
+    def __init__(
+        self,
+        observations: Observations,
+        *,
+        units: int,
+        depth: int,
+        layers: int = 3,
+        images: Callable[..., nn.Module] = ConvEncoder,
+    ) -> None:
         super().__init__()
         self.images = tuple(observations.images)
         self.input = VectorInput(observations)
@@ -61,7 +71,7 @@ class MultiEncoder(nn.Module):
         if self.images:
             height, width, _ = observations.images[self.images[0]]
             channels = sum(shape[2] for shape in observations.images.values())
-            self.conv = ConvEncoder((height, width, channels), depth=depth)
+            self.conv = images((height, width, channels), depth=depth)
             self.width += self.conv.width
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
@@ -74,7 +84,7 @@ class MultiEncoder(nn.Module):
 
 
 class MultiDecoder(nn.Module):
-    """latent -> a distribution for every observation key: images by ConvDecoder, the rest from one shared MLP."""
+    """latent -> a distribution for every observation key: images by `images`, the rest from one shared MLP."""
 
     reads = ("deter", "stoch")
 
@@ -87,6 +97,7 @@ class MultiDecoder(nn.Module):
         depth: int,
         layers: int = 3,
         blocks: int = 8,
+        images: Callable[..., nn.Module] = ConvDecoder,
     ) -> None:
         super().__init__()
         self.channels = {key: shape[2] for key, shape in observations.images.items()}
@@ -96,7 +107,7 @@ class MultiDecoder(nn.Module):
         if self.channels:
             height, width, _ = next(iter(observations.images.values()))
             shape = (height, width, sum(self.channels.values()))
-            self.conv = ConvDecoder(shape, deter=deter, stoch=stoch, depth=depth, units=units, blocks=blocks)
+            self.conv = images(shape, deter=deter, stoch=stoch, depth=depth, units=units, blocks=blocks)
         if outputs:
             self.mlp = MLP(deter + stoch, units, layers)
             self.outs = nn.ModuleDict({key: linear(units, size) for key, size in outputs.items()})

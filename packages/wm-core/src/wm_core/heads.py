@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wm_core.blocks import MLP, linear
 from wm_core.contracts import ActionDistribution, Distribution
-from wm_core.distributions import BoundedNormal, Joint, OneHot, OneHots, unimix_logits
+from wm_core.distributions import Bernoulli, BoundedNormal, Joint, OneHot, OneHots, TwoHot, unimix_logits
 from wm_core.types import Latent
 
 
@@ -91,3 +91,11 @@ class PolicyHead(nn.Module):
             return parts[0] if len(parts) == 1 else OneHots(parts)
         normal = BoundedNormal(*out[..., width:].chunk(2, -1))
         return normal if not parts else Joint(OneHots(parts), normal, width)
+
+
+def reward_and_continue(widths: Mapping[str, int], *, units: int, layers: int = 1) -> dict[str, Head]:
+    """The two heads that every dream needs: {"reward": two-hot, zero at first; "cont": Bernoulli}."""
+    return {
+        "reward": Head(TwoHot, 255, widths=widths, units=units, layers=layers, outscale=0.0),
+        "cont": Head(Bernoulli, 1, widths=widths, units=units, layers=layers),
+    }

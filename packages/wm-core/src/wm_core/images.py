@@ -1,4 +1,4 @@
-"""Images <-> features: stride-1 5x5 convolutions with max-pooling down, and their mirror up.
+"""Images <-> features: 5x5 convolutions and max-pooling (2025), or 4x4 convolutions of stride 2 (2023), and their mirrors.
 
 Sizes: N images, H W C their shape, d depth, D deter, F features. Channel multipliers of the four stages: 2, 3, 4, 4.
 """
@@ -121,4 +121,64 @@ class ConvDecoder(nn.Module):
         for up, norm in zip(self.ups, self.norms, strict=True):
             x = norm(up(x))
         x = torch.sigmoid(wide(self.out(x)))
+        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])
+
+
+class StridedEncoder(nn.Module):
+    """The 2023 encoder: four times [conv 4x4 stride 2, norm, SiLU], channels depth * (1, 2, 4, 8), no bias.
+
+    Called like ConvEncoder. 64x64 gives 4*4*(8*depth) features.
+
+    >>> StridedEncoder((64, 64, 3), depth=2)(torch.zeros(2, 5, 64, 64, 3, dtype=torch.uint8)).shape
+    torch.Size([2, 5, 256])
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, depth: int) -> None:
+        super().__init__()
+        height, width, channels = shape
+        sizes = [depth * m for m in (1, 2, 4, 8)]
+        self.convs = nn.ModuleList([nn.Conv2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise([channels, *sizes])])
+        for layer in self.convs:
+            truncated_normal_(layer.weight, 16 * layer.in_channels)  # type: ignore[arg-type, operator]
+        self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes])
+        self.width = (height // 16) * (width // 16) * sizes[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.flatten(0, -4).permute(0, 3, 1, 2).float().mul_(1 / 255).sub_(0.5)
+        for layer, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(layer(x))
+        return x.permute(0, 2, 3, 1).reshape(*image.shape[:-3], -1)
+
+
+class StridedDecoder(nn.Module):
+    """The 2023 decoder: one linear layer, then four transposed convolutions 4x4 of stride 2; + 0.5, no sigmoid.
+
+    Called like ConvDecoder; it has no hidden layer and no blocks, so `units` and `blocks` say nothing here.
+
+    >>> decoder = StridedDecoder((64, 64, 3), deter=16, stoch=6, depth=2, units=0)
+    >>> decoder(torch.zeros(2, 5, 16), torch.zeros(2, 5, 6)).shape
+    torch.Size([2, 5, 64, 64, 3])
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], *, deter: int, stoch: int, depth: int, units: int, blocks: int = 8
+    ) -> None:
+        super().__init__()
+        height, width, channels = shape
+        sizes = [depth * m for m in (8, 4, 2, 1)]
+        self.low = (height // 16, width // 16, sizes[0])
+        self.inputs = linear(deter + stoch, self.low[0] * self.low[1] * self.low[2])
+        self.ups = nn.ModuleList([nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(sizes)])
+        self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes[1:]])
+        self.out = nn.ConvTranspose2d(sizes[-1], channels, 4, 2, 1)
+        for layer in (*self.ups, self.out):
+            truncated_normal_(layer.weight, 4 * layer.in_channels)  # type: ignore[arg-type, operator]
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        lead = deter.shape[:-1]
+        x = self.inputs(torch.cat([stoch, deter], -1)).reshape(-1, *self.low).permute(0, 3, 1, 2)
+        for up, norm in zip(self.ups, self.norms, strict=True):
+            x = norm(up(x))
+        x = wide(self.out(x)) + 0.5
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])
