@@ -1,0 +1,175 @@
+"""DreamerV3: Config, build, learn (Nature 2025). One joint loss, one optimiser; separation is by stop-gradients alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wm_core import draws
+from wm_core.actor_critic import ActorCritic
+from wm_core.agent import Agent
+from wm_core.config import RunConfig
+from wm_core.contracts import Metrics
+from wm_core.distributions import TwoHot
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.heads import Head, PolicyHead, reward_and_continue
+from wm_core.kl import BalancedKL
+from wm_core.observations import describe
+from wm_core.optim import AdaptiveClip, LaProp, total
+from wm_core.replay import Replay
+from wm_core.rssm import RSSM
+from wm_core.types import Batch
+from wm_core.world import WorldModel
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Every number of DreamerV3; the defaults are the 12M model under the paper's settings."""
+
+    # model: `--size` sets these five together
+    deter: int = 2048
+    """Width of the deterministic state."""
+    hidden: int = 256
+    """Width of the dynamics' hidden layers."""
+    classes: int = 16
+    """Classes of each stochastic latent."""
+    depth: int = 16
+    """Channel unit of the convolutions."""
+    units: int = 256
+    """Width of encoder, decoder and head layers."""
+    stoch: int = 32
+    """Number of stochastic latents."""
+    blocks: int = 8
+    """Blocks of the block-diagonal GRU."""
+    unimix: float = 0.01
+    """Uniform share of posterior and prior."""
+    # losses
+    free_nats: float = 1.0
+    """Free nats of both KL terms."""
+    reconstruction_scale: float = 1.0
+    """Scale of every observation loss."""
+    dyn_scale: float = 1.0
+    """Scale of the dynamics KL (0.5 in the 2023 version)."""
+    rep_scale: float = 0.1
+    """Scale of the representation KL."""
+    replay_value_scale: float = 0.3
+    """Scale of the critic's loss on replayed latents, whose gradient reaches the world model."""
+    # behaviour
+    horizon: int = 15
+    """Steps of imagination."""
+    discount_horizon: float = 333.0
+    """1 / (1 - discount)."""
+    lam: float = 0.95
+    """Lambda of the returns."""
+    entropy: float = 3e-4
+    """Scale of the policy's entropy."""
+    actor_unimix: float = 0.01
+    """Uniform share of discrete policies (the reference code has 0)."""
+    slow_rate: float = 0.02
+    """Rate at which the slow critic follows."""
+    # optimiser
+    lr: float = 4e-5
+    """Learning rate of LaProp."""
+    warmup: int = 1000
+    """Updates over which the learning rate rises from 0."""
+    agc: float = 0.3
+    """Bound of adaptive gradient clipping."""
+
+
+class Dreamer(Agent):
+    """DreamerV3 on any dynamics that stores its latent."""
+
+    def __init__(self, *, batch: int, length: int, horizon: int, scales: dict[str, float], **parts: Any) -> None:
+        super().__init__(**parts)
+        self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
+
+    def learn(self, replay: Replay) -> Metrics:
+        batch = self.to_device(replay.sample(self.batch, self.length, past=1))
+        metrics, stored = self.update(batch)
+        replay.annotate(batch.index, **stored)
+        return metrics
+
+    def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
+        """Tensors alone: one gradient step on a batch; metrics (0-d) and fresh latents for replay (B, T, ...)."""
+        self.train()
+        world, behaviour = self.world, self.behaviour
+        with draws.drawing(self.source):
+            with self.computing():
+                losses, trace = world.losses(world.prefill(batch.past, len(batch.steps["first"])), batch.steps)
+                dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
+                evaluation = behaviour.evaluate(dream)
+                losses |= behaviour.losses(dream, evaluation)
+                losses |= behaviour.replay_value(trace, batch.steps, evaluation)
+            optimised = self.optimiser.step(total(losses, self.scales))
+        behaviour.follow()
+        self.clock.count_update()
+        metrics = {f"loss/{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics |= {f"opt/{name}": value for name, value in optimised.items()}
+        metrics |= world.metrics(trace) | behaviour.metrics(dream, evaluation)
+        return metrics, world.dynamics.stored(trace)
+
+
+def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
+    """The agent of a config for one environment's spaces; UserError for a space that the encoder cannot read."""
+    torch.manual_seed(config.seed)
+    seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
+    with torch.device(config.device):
+        encoder = MultiEncoder(seen, units=config.units, depth=config.depth)
+        dynamics = RSSM(
+            deter=config.deter,
+            stoch=(config.stoch, config.classes),
+            embed=encoder.width,
+            action=action_spec.size,
+            hidden=config.hidden,
+            blocks=config.blocks,
+            unimix=config.unimix,
+        )
+        widths = dynamics.widths
+        world = WorldModel(
+            encoder=encoder,
+            dynamics=dynamics,
+            decoder=MultiDecoder(seen, widths=widths, units=config.units, depth=config.depth, blocks=config.blocks),
+            heads=reward_and_continue(widths, units=config.units),
+            kl=BalancedKL(config.free_nats),
+            discount=discount,
+        )
+        behaviour = ActorCritic(
+            policy=PolicyHead(
+                discrete=action_spec.discrete,
+                continuous=action_spec.continuous,
+                widths=widths,
+                units=config.units,
+                layers=3,
+                unimix=config.actor_unimix,
+            ),
+            critic=Head(TwoHot, 255, widths=widths, units=config.units, layers=3, outscale=0.0),
+            lam=config.lam,
+            entropy=config.entropy,
+            discount=discount,
+            slow_rate=config.slow_rate,
+        )
+        params = [*world.parameters(), *behaviour.parameters()]
+        optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
+    scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
+        "reward": 1.0,
+        "cont": 1.0,
+        "dyn": config.dyn_scale,
+        "rep": config.rep_scale,
+        "policy": 1.0,
+        "value": 1.0,
+        "replay_value": config.replay_value_scale,
+    }
+    return Dreamer(
+        world=world,
+        behaviour=behaviour,
+        optimiser=optimiser,
+        seed=config.seed,
+        precision=config.precision,
+        batch=config.batch,
+        length=config.length,
+        horizon=config.horizon,
+        scales=scales,
+    )
