@@ -1,0 +1,29 @@
+"""Environments as batched step dictionaries: Atari 100k, any gymnasium environment, toys.
+
+>>> import numpy as np
+>>> env = make_vec("toy:catch", 4)
+>>> step = env.reset(seed=0)
+>>> sorted(step)
+['action', 'first', 'image', 'last', 'reward', 'terminal']
+>>> step = env.step(np.zeros((4, env.action_spec.size), np.float32))
+"""
+
+from env_adapters.check import check_env
+from env_adapters.errors import CheckError, TaskError
+from env_adapters.make import make, make_vec, tasks
+from env_adapters.step import ActionSpec, action_spec, decode_action, encode_action
+from env_adapters.vector import VectorEnv
+
+__all__ = [
+    "ActionSpec",
+    "CheckError",
+    "TaskError",
+    "VectorEnv",
+    "action_spec",
+    "check_env",
+    "decode_action",
+    "encode_action",
+    "make",
+    "make_vec",
+    "tasks",
+]

@@ -1,0 +1,188 @@
+"""What every environment of this package keeps, as a function anyone can run on their own."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from env_adapters.errors import CheckError, TaskError
+from env_adapters.make import Factory, make
+from env_adapters.step import ActionCodec, Environment, digest
+from env_adapters.wrappers import adapt, fact
+
+_PLAIN = (np.ndarray, str, int, float, bool, type(None))
+
+
+def check_env(env: str | Factory | Environment, *, steps: int = 200, seed: int = 0, **options: Any) -> list[str]:
+    """Run an environment through the specification; remarks on what could not be exercised, none if all was.
+
+    env: an environment, or anything `make` takes (with its options). steps: how many to play, per pass, of four passes.
+
+    CheckError, in one sentence, where the environment breaks it: observations outside their space; rewards that are no
+    finite number; flags that are no bool; actions that do not survive their vector; records that differ for the same
+    seed and actions; a snapshot of other than plain values, or one after which the episode goes another way; a protocol
+    that is no JSON or has no name.
+
+    >>> check_env("toy:catch", steps=20)
+    []
+    """
+    if not isinstance(env, gymnasium.Env):
+        env = make(env, seed=seed, **options)
+    else:
+        try:
+            env = adapt(env, type(env.unwrapped).__name__)
+        except TaskError as error:
+            raise CheckError(str(error)) from error
+    _check_protocol(env)
+    codec = _check_actions(env, seed)
+    records, ends = _play(env, codec, steps, seed)
+    again, _ = _play(env, codec, steps, seed)
+    for at, (one, two) in enumerate(zip(records, again, strict=True)):
+        _require(one == two, f"two passes with the same seeds and actions differ at step {at}; it is not deterministic")
+    remarks = _check_snapshot(env, codec, steps, seed)
+    if not ends:
+        remarks.append(f"no episode ended within {steps} steps: ends and the next reset were not exercised")
+    return remarks
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise CheckError(sentence)
+
+
+def _check_protocol(env: Environment) -> None:
+    protocol, repeat = fact(env, "protocol", None), fact(env, "repeat", 1)
+    try:
+        plain = json.loads(json.dumps(protocol))
+    except (TypeError, ValueError) as error:
+        raise CheckError(f"the protocol is no JSON: {error}") from error
+    _require(plain == protocol, "the protocol changes when it is written as JSON; use str keys and lists")
+    _require(isinstance(plain, dict) and isinstance(plain.get("name"), str), "the protocol is a dict with a name")
+    _require(isinstance(repeat, int) and repeat >= 1, f"repeat is {repeat!r}; it counts steps and is at least 1")
+
+
+def _check_actions(env: Environment, seed: int) -> ActionCodec:
+    codec = ActionCodec(env.action_space)
+    env.action_space.seed(seed)
+    for _ in range(10):
+        native = env.action_space.sample()
+        back = codec.decode(codec.encode(native))
+        _require(env.action_space.contains(back), f"the action {native!r} comes back as {back!r}, outside its space")
+        same = np.allclose(codec.encode(back), codec.encode(native), atol=1e-5)
+        _require(same, f"the action {native!r} comes back from its vector as {back!r}")
+    return codec
+
+
+def _play(env: Environment, codec: ActionCodec, steps: int, seed: int) -> tuple[list[str], int]:
+    """Fingerprints of the records of a few episodes with random actions, and how many episodes ended."""
+    fact(env, "reseed", lambda seed: None)(seed)
+    rng, records, ends, done = np.random.default_rng(seed), [], 0, True
+    for at in range(steps):
+        if done:
+            records.append(_reset(env, seed + at))
+            done = False
+        else:
+            record, done = _step(env, codec, rng)
+            records.append(record)
+            ends += done
+    return records, ends
+
+
+def _reset(env: Environment, seed: int) -> str:
+    result = env.reset(seed=seed)
+    _require(isinstance(result, tuple) and len(result) == 2, "reset returns (observation, info)")
+    _check_observation(env, result[0], "reset")
+    _require(isinstance(result[1], dict), "the info that reset returns is a dict")
+    return digest(result[0])
+
+
+def _step(env: Environment, codec: ActionCodec, rng: np.random.Generator) -> tuple[str, bool]:
+    vector = rng.uniform(-1, 1, codec.spec.size).astype(np.float32)
+    result = env.step(codec.decode(vector))
+    _require(isinstance(result, tuple) and len(result) == 5, "step returns (observation, reward, bool, bool, info)")
+    observation, reward, terminated, truncated, info = result
+    _check_observation(env, observation, "step")
+    number = isinstance(reward, int | float | np.number | np.bool_) and math.isfinite(float(reward))
+    _require(number, f"the reward {reward!r} is no finite number")
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        _require(isinstance(flag, bool | np.bool_), f"{name} is {flag!r}, no bool")
+    _require(isinstance(info, dict), "the info that step returns is a dict")
+    for name in fact(env, "signals", ()):
+        signal = info.get(name)
+        _require(isinstance(signal, bool | np.bool_), f"the signal {name!r} is {signal!r} in info, no bool")
+    done = bool(terminated or truncated)
+    return digest((observation, float(reward), bool(terminated), bool(truncated))), done
+
+
+def _check_observation(env: Environment, value: Any, verb: str) -> None:
+    space = env.observation_space
+    _require(isinstance(value, dict), f"{verb} returned an observation of type {type(value).__name__}, not a dict")
+    assert isinstance(space, gymnasium.spaces.Dict)
+    keys = f"{verb} returned the observations {sorted(value)}, the space says {sorted(space.spaces)}"
+    _require(value.keys() == space.spaces.keys(), keys)
+    for key, inner in space.spaces.items():
+        if inner.contains(value[key]):
+            continue
+        array = np.asarray(value[key])
+        span = f" with values {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iufb" else ""
+        told = f"{verb} returned {key!r} as {array.dtype} {array.shape}{span}, outside its space {inner}"
+        raise CheckError(told)
+
+
+def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int) -> list[str]:
+    """Leave an episode in its middle, play something else, come back: the same records must follow."""
+    fact(env, "reseed", lambda seed: None)(seed)
+    rng = np.random.default_rng(seed + 1)
+    # twice the same way: only an episode that is left before its end has something to lose
+    _reset(env, seed)
+    length, done = 0, False
+    while not done and length < steps:
+        done, length = _step(env, codec, rng)[1], length + 1
+    half = (length - 1) // 2
+    rng = np.random.default_rng(seed + 1)
+    _reset(env, seed)
+    for _ in range(half):
+        if _step(env, codec, rng)[1]:
+            return ["the episode was shorter the second time: the snapshot was not exercised"]
+    state = env.snapshot()  # type: ignore[attr-defined]
+    _check_plain(state, "snapshot")
+    stored = pickle.dumps(state)
+    after = rng.bit_generator.state
+    expected = _rest(env, codec, rng, length - half, seed)
+    env.restore(pickle.loads(stored))  # type: ignore[attr-defined]
+    rng.bit_generator.state = after
+    found = _rest(env, codec, rng, length - half, seed)
+    for at, (one, two) in enumerate(zip(expected, found, strict=False)):
+        _require(one == two, f"after a snapshot is restored, record {at} differs from that of the unbroken run")
+    return []
+
+
+def _rest(env: Environment, codec: ActionCodec, rng: np.random.Generator, steps: int, seed: int) -> list[str]:
+    """Records to the end of the episode, and of the beginning of one more, which is another way."""
+    records = []
+    for _ in range(steps):
+        record, done = _step(env, codec, rng)
+        records.append(record)
+        if done:
+            break
+    records.append(_reset(env, seed + 7))
+    records.append(_step(env, codec, rng)[0])
+    return records
+
+
+def _check_plain(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _require(isinstance(key, str), f"{path} has the key {key!r}; keys are str")
+            _check_plain(inner, f"{path}[{key!r}]")
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            _check_plain(inner, f"{path}[{at}]")
+    else:
+        told = f"{path} is a {type(value).__name__}; a snapshot holds dicts, lists, arrays, str, int, float, bool, None"
+        _require(type(value) in _PLAIN, told)

@@ -1,0 +1,42 @@
+"""`gym:<id>`: any registered gymnasium environment."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium
+
+from env_adapters.errors import TaskError
+from env_adapters.step import Environment
+from env_adapters.wrappers import ActionRepeat, Resize
+
+
+def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) -> Environment:
+    """Environment `id`, its `options` (max_episode_steps, render_mode and its own) passed to `gymnasium.make`.
+
+    `repeat` executes each action that often; `size` resizes images. An id may name the module that registers it, as in
+    gymnasium ("my_module:MyEnv-v0"). TaskError for an unknown id, a missing dependency or an option it does not take.
+
+    >>> make_gym("CartPole-v1", max_episode_steps=20).spec.max_episode_steps
+    20
+    """
+    try:
+        env: Environment = gymnasium.make(id, disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise TaskError(f"gym:{id} needs a package that is missing: {error}") from error
+    except gymnasium.error.UnregisteredEnv as error:
+        close = difflib.get_close_matches(id, list(gymnasium.registry), 3, 0.5)
+        hint = f"; close: {', '.join('gym:' + one for one in close)}" if close else ""
+        raise TaskError(f"gymnasium has no environment {id!r}{hint}") from error
+    except gymnasium.error.DeprecatedEnv as error:
+        raise TaskError(f"gym:{id} is retired: {error}") from error
+    except ModuleNotFoundError as error:
+        raise TaskError(f"gym:{id} needs the module {error.name!r}, which is not installed") from error
+    except TypeError as error:
+        if not options:
+            raise
+        raise TaskError(f"gym:{id} does not take the options {', '.join(options)}: {error}") from error
+    if size is not None:
+        env = Resize(env, size)
+    return ActionRepeat(env, repeat) if repeat != 1 else env

@@ -1,0 +1,173 @@
+"""A task's name, or a factory -> one environment (`make`) or a batch of them (`make_vec`)."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, get_args
+
+import gymnasium
+from gymnasium.utils import seeding
+
+from env_adapters.atari import GAMES, Atari
+from env_adapters.errors import TaskError
+from env_adapters.gymnasium import make_gym
+from env_adapters.step import Environment
+from env_adapters.toys import Catch, Doors
+from env_adapters.vector import VectorEnv
+from env_adapters.wrappers import adapt
+
+Factory = Callable[..., Environment]
+_PLAIN = {int, float, bool, str, type(None)}
+GROUP = "env_adapters"  # entry points: a suite's name = "module:factory"
+_TOYS: dict[str, Factory] = {
+    "toy:catch": Catch,
+    "toy:doors": functools.partial(Doors, image=False),
+    "toy:doors_image": functools.partial(Doors, image=True),
+}
+
+
+def tasks() -> list[str]:
+    """Names of the built-in tasks and of the suites that installed packages publish.
+
+    >>> tasks()[-3:]
+    ['toy:catch', 'toy:doors', 'toy:doors_image']
+    """
+    return sorted([*(f"atari100k_{game}" for game in GAMES), *_TOYS, *(one.name for one in _published())])
+
+
+def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
+    """One environment with a Dict observation space, a `protocol` and snapshots.
+
+    task: `atari100k_<game>`, `toy:catch`, `toy:doors`, `toy:doors_image`, `gym:<id>`, `<module>:<factory>`, the name of
+        a published suite (alone, or followed by ":" or "_" and what is passed to it), or a callable that returns a
+        gymnasium.Env.
+    seed: of everything random before the first seeded reset, and of what outlives episodes.
+    options: keyword arguments of the factory.
+
+    TaskError, one sentence, for an unknown task, an option it does not take, a missing extra, or a space that does
+    not fit.
+
+    >>> make("gym:CartPole-v1").observation_space.spaces.keys()
+    dict_keys(['vector'])
+    """
+    name, factory, leading = _find(task)
+    _check_options(name, factory, leading, options)
+    env = factory(*leading, **options)
+    if not isinstance(env, gymnasium.Env):
+        raise TaskError(f"{name} returned a {type(env).__name__}, not a gymnasium.Env")
+    env = adapt(env, name)
+    env.unwrapped.np_random = seeding.np_random(seed)[0]
+    if env.has_wrapper_attr("reseed"):
+        env.get_wrapper_attr("reseed")(seed)
+    return env
+
+
+def make_vec(
+    task: str | Factory, n: int, *, workers: int | None = None, timeout: float = 60.0, **options: Any
+) -> VectorEnv:
+    """n environments of a task (see `make`) that step together (see VectorEnv).
+
+    workers: processes, 0 for none, None for the default: none for toys and for one environment, else one per core.
+        A factory must then be importable, or picklable by cloudpickle. timeout: seconds until a worker counts as hung.
+
+    >>> make_vec("toy:doors", 16).reset(seed=0)["vector"].shape
+    (16, 36)
+    """
+    return VectorEnv(functools.partial(_make_one, task, options), n, workers=workers, timeout=timeout)
+
+
+def _check_options(name: str, factory: Factory, leading: tuple[str, ...], options: dict[str, Any]) -> None:
+    """TaskError for an option that the factory does not take, or of another plain type than it declares."""
+    try:
+        signature = inspect.signature(factory, eval_str=True)
+    except (ValueError, NameError):  # no signature, or annotations that exist for a type checker only
+        return
+    known = list(signature.parameters)[len(leading) :]
+    open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
+    for option, value in options.items():
+        if option not in known and not open_ended:
+            raise TaskError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+        wanted = signature.parameters[option].annotation if option in known else inspect.Parameter.empty
+        kinds = set(get_args(wanted) or (wanted,))
+        if kinds <= _PLAIN and not _fits(value, kinds):
+            told = " or ".join(sorted(kind.__name__ for kind in kinds - {type(None)}))
+            raise TaskError(f"{name}: the option {option} is {value!r}, a {type(value).__name__}; it is {told}")
+    try:
+        signature.bind(*leading, **options)
+    except TypeError as error:
+        raise TaskError(f"{name}: {error}") from error
+
+
+def _fits(value: Any, kinds: set[Any]) -> bool:
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _make_one(task: str | Factory, options: dict[str, Any], index: int) -> Environment:
+    return make(task, seed=index, **options)
+
+
+def _find(task: str | Factory) -> tuple[str, Factory, tuple[str, ...]]:
+    """A task's name, its factory, and the positional arguments that its name holds."""
+    if not isinstance(task, str):
+        if not callable(task):
+            raise TaskError(f"a task is a name or a callable that returns a gymnasium.Env, not {task!r}")
+        return getattr(task, "__name__", type(task).__name__), task, ()
+    if task in _TOYS:
+        return task, _TOYS[task], ()
+    if task.startswith("atari100k_"):
+        return task, Atari, (task.removeprefix("atari100k_"),)
+    if task.startswith("gym:"):
+        return task, make_gym, (task.removeprefix("gym:"),)
+    for one in _published():
+        if task == one.name:
+            return task, _load(one, task), ()
+        if task.startswith((f"{one.name}:", f"{one.name}_")):
+            return task, _load(one, task), (task[len(one.name) + 1 :],)
+    module, colon, attribute = task.partition(":")
+    if colon and module and attribute and module not in ("toy", "atari100k"):
+        return task, _imported(task, module, attribute), ()
+    raise TaskError(f"there is no task {task!r}; {_advice(task)}")
+
+
+def _published() -> list[EntryPoint]:
+    # the longest name first: a suite "grid_big" is not the task "big" of a suite "grid"
+    return sorted(entry_points(group=GROUP), key=lambda one: -len(one.name))
+
+
+def _load(one: EntryPoint, task: str) -> Factory:
+    try:
+        factory: Factory = one.load()
+    except (ImportError, AttributeError) as error:
+        raise TaskError(f"task {task!r}: the entry point {one.name} = {one.value} does not load: {error}") from error
+    return factory
+
+
+def _imported(task: str, module: str, attribute: str) -> Factory:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise TaskError(
+                f"there is no task {task!r} and no module {error.name!r} to import (is its folder on PYTHONPATH?); "
+                f"{_advice(task)}"
+            ) from error
+        raise TaskError(f"task {task!r}: {module} needs the module {error.name!r}, which is not installed") from error
+    factory: Factory | None = getattr(found, attribute, None)
+    if not callable(factory):
+        raise TaskError(f"task {task!r}: the module {module} has no callable {attribute!r}")
+    return factory
+
+
+def _advice(task: str) -> str:
+    names = tasks() + [f"gym:{id}" for id in gymnasium.registry]
+    close = difflib.get_close_matches(task, names, 3, 0.6)
+    # "pong", "boxing" or "CartPole-v1": the name without its suite
+    close += [one for one in names if task and one.endswith((f"_{task}", f":{task}")) and one not in close]
+    if close:
+        return f"close: {', '.join(close[:4])}"
+    return "tasks are atari100k_<game>, toy:catch, toy:doors, toy:doors_image, gym:<id> and <module>:<factory>"

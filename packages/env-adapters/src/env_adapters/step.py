@@ -1,0 +1,290 @@
+"""The step dictionary and the spaces around it: one vector for every action space, one Dict for every observation.
+
+A step is what arrived together: `action` (the vector that led here, zeros at first), `reward`, `first`, `last`,
+`terminal`, and one entry per observation key.
+"""
+
+# n environments, A width of the action vector
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from env_adapters.errors import TaskError
+
+Environment = gymnasium.Env[Any, Any]
+Space = spaces.Space[Any]
+Step = dict[str, NDArray[Any]]
+RESERVED = ("action", "reward", "first", "last", "terminal")
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What an action vector holds: a one-hot for each discrete component, then the continuous ones.
+
+    >>> ActionSpec(discrete=(3, 2), continuous=1).size
+    6
+    """
+
+    discrete: tuple[int, ...] = ()
+    continuous: int = 0
+
+    @property
+    def size(self) -> int:
+        """Width A of the vector."""
+        return sum(self.discrete) + self.continuous
+
+
+# ---------------------------------------------------------------- actions
+
+
+def leaves(space: Space) -> list[Space]:
+    """The spaces inside a Dict or Tuple, in the space's own order; any other space is its only leaf."""
+    if isinstance(space, spaces.Dict):
+        return [leaf for inner in space.spaces.values() for leaf in leaves(inner)]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for inner in space.spaces for leaf in leaves(inner)]
+    return [space]
+
+
+def split(space: Space, value: Any) -> list[Any]:
+    """A value of a nested space as the list of its leaves' values."""
+    if isinstance(space, spaces.Dict):
+        return [leaf for key, inner in space.spaces.items() for leaf in split(inner, value[key])]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for inner, one in zip(space.spaces, value, strict=True) for leaf in split(inner, one)]
+    return [value]
+
+
+def join(space: Space, values: Iterator[Any]) -> Any:
+    """The inverse of `split`."""
+    if isinstance(space, spaces.Dict):
+        return {key: join(inner, values) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(join(inner, values) for inner in space.spaces)
+    return next(values)
+
+
+class ActionCodec:
+    """Native actions of a space <-> vectors (A,): one-hots first, then Box components in [-1, 1].
+
+    A Box component with two finite bounds is rescaled to them; vectors beyond [-1, 1] are clipped first. A component
+    without two finite bounds passes unscaled and is clipped to the bound it has.
+
+    >>> codec = ActionCodec(spaces.Box(0.0, 10.0, (1,)))
+    >>> codec.decode(np.array([0.5])).tolist(), codec.encode(np.array([7.5], np.float32)).tolist()
+    ([7.5], [0.5])
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        parts = [_part(leaf, space) for leaf in leaves(space)]
+        discrete = tuple(size for part in parts for size in part.sizes)
+        self.spec = ActionSpec(discrete, sum(part.width for part in parts if not part.sizes))
+        at, behind = 0, sum(discrete)
+        self._parts: list[tuple[slice, _Part]] = []
+        for part in parts:
+            start, at, behind = (at, at + part.width, behind) if part.sizes else (behind, at, behind + part.width)
+            self._parts.append((slice(start, start + part.width), part))
+        self._single = parts[0] if len(parts) == 1 else None
+
+    def encode(self, native: Any) -> NDArray[np.float32]:
+        """Vector (A,), float32, of a native action."""
+        vector = np.zeros(self.spec.size, np.float32)
+        for value, (where, part) in zip(split(self.space, native), self._parts, strict=True):
+            vector[where] = part.encode(value)
+        return vector
+
+    def decode(self, vector: NDArray[Any]) -> Any:
+        """Native action of a vector (A,); of each one-hot its largest entry counts."""
+        if self._single is not None:
+            return self._single.decode(vector)
+        return join(self.space, iter([part.decode(vector[where]) for where, part in self._parts]))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One leaf of an action space; `sizes` is empty for a continuous one."""
+
+    sizes: tuple[int, ...]
+    width: int
+    encode: Callable[[Any], Any]
+    decode: Callable[[NDArray[Any]], Any]
+
+
+def _part(leaf: Space, whole: Space) -> _Part:
+    if isinstance(leaf, spaces.Discrete):
+        return _discrete(int(leaf.n), int(leaf.start))
+    if isinstance(leaf, spaces.MultiDiscrete):
+        return _multi(np.asarray(leaf.nvec), np.asarray(leaf.start), leaf.dtype)
+    if isinstance(leaf, spaces.MultiBinary):
+        return _multi(np.full(leaf.shape, 2), np.zeros(leaf.shape, np.int64), leaf.dtype)
+    if isinstance(leaf, spaces.Box) and np.issubdtype(leaf.dtype, np.floating):
+        return _box(leaf)
+    raise TaskError(
+        f"the action space {whole} holds {leaf}, which has no action vector; "
+        "use Discrete, MultiDiscrete, MultiBinary, a float Box, or a Dict or Tuple of those"
+    )
+
+
+def _discrete(n: int, start: int) -> _Part:
+    def encode(value: Any) -> NDArray[np.float32]:
+        vector = np.zeros(n, np.float32)
+        vector[int(value) - start] = 1.0
+        return vector
+
+    def decode(vector: NDArray[Any]) -> int:
+        return int(vector.argmax()) + start
+
+    return _Part((n,), n, encode, decode)
+
+
+def _multi(sizes: NDArray[Any], start: NDArray[Any], dtype: Any) -> _Part:
+    flat = sizes.ravel()
+    offsets = np.concatenate([[0], np.cumsum(flat)])
+
+    def encode(value: Any) -> NDArray[np.float32]:
+        vector = np.zeros(offsets[-1], np.float32)
+        vector[offsets[:-1] + (np.asarray(value) - start).ravel()] = 1.0
+        return vector
+
+    def decode(vector: NDArray[Any]) -> Any:
+        picks = [vector[a:b].argmax() for a, b in pairwise(offsets)]
+        return (np.array(picks, np.int64).reshape(sizes.shape) + start).astype(dtype)
+
+    return _Part(tuple(int(size) for size in flat), int(offsets[-1]), encode, decode)
+
+
+def _box(space: spaces.Box) -> _Part:
+    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
+    finite = np.isfinite(low) & np.isfinite(high)
+    base = np.where(finite, low, 0.0)
+    width = np.where(finite, high, 0.0) - base
+    divisor = np.where(width > 0, width, 1.0)  # a component whose bounds meet encodes as -1
+
+    def encode(value: Any) -> Any:
+        value = np.asarray(value, np.float64).ravel()
+        return np.where(finite, (value - base) / divisor * 2 - 1, value)
+
+    def decode(vector: NDArray[Any]) -> Any:
+        vector = vector.astype(np.float64)
+        value = np.where(finite, base + (np.clip(vector, -1, 1) + 1) / 2 * width, vector)
+        return np.clip(value, low, high).astype(space.dtype).reshape(space.shape)
+
+    return _Part((), low.size, encode, decode)
+
+
+def action_spec(space: Space) -> ActionSpec:
+    """What the action vectors of a space hold; TaskError where there are none.
+
+    >>> action_spec(spaces.Tuple([spaces.Discrete(3), spaces.Box(-1, 1, (2,))]))
+    ActionSpec(discrete=(3,), continuous=2)
+    """
+    return ActionCodec(space).spec
+
+
+def encode_action(space: Space, native: Any) -> NDArray[np.float32]:
+    """Vector (A,) of a native action.
+
+    >>> encode_action(spaces.Discrete(3), 1).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    return ActionCodec(space).encode(native)
+
+
+def decode_action(space: Space, vector: NDArray[Any]) -> Any:
+    """Native action of a vector (A,).
+
+    >>> decode_action(spaces.Discrete(3), np.array([0.1, 0.7, 0.2]))
+    1
+    """
+    return ActionCodec(space).decode(vector)
+
+
+# ---------------------------------------------------------------- observations
+
+
+def observation_space(space: Space) -> spaces.Dict:
+    """The Dict under which observations of any space travel.
+
+    A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/";
+    float64 becomes float32. TaskError for a space without arrays (Text, Graph, Sequence) or with a reserved key.
+
+    >>> observation_space(spaces.Discrete(4))
+    Dict('vector': Discrete(4))
+    """
+    flat = dict(_named(space, ""))
+    for key, leaf in flat.items():
+        if key in RESERVED:
+            raise TaskError(f"the observation {key!r} has the name of an entry of every step; rename it")
+        if not isinstance(leaf, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise TaskError(
+                f"the observation {key!r} is {leaf}, which is no array of fixed shape; "
+                "turn it into a Box, Discrete, MultiDiscrete or MultiBinary with a wrapper"
+            )
+    return spaces.Dict({key: _single(leaf) for key, leaf in flat.items()})
+
+
+def observation(space: Space, value: Any) -> dict[str, Any]:
+    """An observation of `space` as an entry of `observation_space(space)`."""
+    names = [key for key, _ in _named(space, "")]
+    return {name: _cast(one) for name, one in zip(names, split(space, value), strict=True)}
+
+
+def _named(space: Space, path: str) -> list[tuple[str, Space]]:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        return [one for key, inner in items for one in _named(inner, f"{path}/{key}" if path else str(key))]
+    if path:
+        return [(path, space)]
+    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+    return [("image" if image else "vector", space)]
+
+
+def _single(space: Space) -> Space:
+    if isinstance(space, spaces.Box) and space.dtype == np.float64:
+        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+    return space
+
+
+def _cast(value: Any) -> Any:
+    return value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
+
+
+def entries(space: spaces.Dict) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and dtype of each observation of ONE environment."""
+    return {key: (tuple(leaf.shape or ()), np.dtype(leaf.dtype)) for key, leaf in space.spaces.items()}
+
+
+def digest(value: Any) -> str:
+    """Fingerprint of a nested value of dicts, tuples, arrays and numbers.
+
+    >>> digest({"a": np.zeros(2)}) == digest({"a": np.zeros(2)}), digest(np.zeros(2)) == digest(np.ones(2))
+    (True, False)
+    """
+    state = hashlib.blake2b(digest_size=16)
+
+    def feed(one: Any) -> None:
+        if isinstance(one, Mapping):
+            for key in one:
+                state.update(str(key).encode())
+                feed(one[key])
+        elif isinstance(one, tuple | list):
+            for item in one:
+                feed(item)
+        else:
+            array = np.ascontiguousarray(one)
+            state.update(f"{array.dtype}{array.shape}".encode())
+            state.update(array.tobytes())
+
+    feed(value)
+    return state.hexdigest()

@@ -1,0 +1,220 @@
+"""Any gymnasium environment -> one with Dict observations, a snapshot, and the facts a score depends on.
+
+What the vector form asks of an environment, all of it looked up through the wrappers:
+`protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
+that join the step dictionary), `cheap` (not worth a process), `reseed(seed)` (draw anew what outlives episodes),
+and on the outermost layer `snapshot() -> dict` and `restore(dict)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from env_adapters.errors import Diverged, TaskError
+from env_adapters.step import (
+    ActionCodec,
+    Environment,
+    digest,
+    join,
+    leaves,
+    observation,
+    observation_space,
+    split,
+)
+
+Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
+
+
+def fact(env: Environment, name: str, default: Any) -> Any:
+    """An attribute of an environment or of anything it wraps."""
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
+
+
+def adapt(env: Environment, name: str) -> Environment:
+    """Give an environment what the vector form asks; one that has it all is returned as it is.
+
+    TaskError if its spaces cannot travel in a step dictionary. `name` is the protocol's, if it declares none itself.
+
+    >>> adapt(gymnasium.make("CartPole-v1"), "gym").observation_space.spaces.keys()
+    dict_keys(['vector'])
+    """
+    ActionCodec(env.action_space)
+    flat = observation_space(env.observation_space)
+    native = callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
+    if native and fact(env, "protocol", None) is not None and flat == env.observation_space:
+        return env
+    return Adapted(env if native else Reexecuted(env), name)
+
+
+class Adapted(Wrapper):
+    """Dict observations (see `step.observation_space`) and a protocol."""
+
+    def __init__(self, env: Environment, name: str) -> None:
+        super().__init__(env)
+        self._inner = env.observation_space
+        self.observation_space = observation_space(self._inner)
+        self.repeat: int = int(fact(env, "repeat", 1))
+        limit = env.spec.max_episode_steps if env.spec is not None else None
+        id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        declared = {"name": name, "environment": id, "repeat": self.repeat, "max_episode_steps": limit}
+        self.protocol: dict[str, Any] = dict(fact(env, "protocol", declared))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As gymnasium's."""
+        value, info = self.env.reset(seed=seed, options=options)
+        return observation(self._inner, value), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As gymnasium's."""
+        value, reward, terminated, truncated, info = self.env.step(action)
+        return observation(self._inner, value), reward, terminated, truncated, info
+
+    def snapshot(self) -> dict[str, Any]:
+        """The inner environment's; this layer remembers nothing."""
+        state: dict[str, Any] = self.env.snapshot()  # type: ignore[attr-defined]
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `snapshot`."""
+        self.env.restore(state)  # type: ignore[attr-defined]
+
+
+class Reexecuted(Wrapper):
+    """A snapshot for environments that have none: the episode's seed and its actions so far, executed again.
+
+    Exact for an environment whose episode follows from its reset seed and its actions. `restore` compares the record
+    it arrives at with the one left and raises Diverged where they differ. Its time grows with the episode's length.
+
+    >>> env, copy = (Reexecuted(gymnasium.make("CartPole-v1")) for _ in range(2))
+    >>> _ = env.reset(seed=3), env.step(1)
+    >>> copy.restore(env.snapshot())
+    >>> bool((env.step(0)[0] == copy.step(0)[0]).all())
+    True
+    """
+
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        self._seed: int | None = None
+        self._options: dict[str, Any] | None = None
+        self._actions: list[list[Any]] = []
+        self._arrived: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As gymnasium's; without a seed one is drawn, because an unseeded episode could not be executed again."""
+        self._seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
+        self._options, self._actions = options, []
+        value, info = self.env.reset(seed=self._seed, options=options)
+        self._arrived = value
+        return value, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As gymnasium's."""
+        self._actions.append([np.array(one) for one in split(self.action_space, action)])
+        result = self.env.step(action)
+        self._arrived = result[:4]
+        return result
+
+    def snapshot(self) -> dict[str, Any]:
+        """`seed`, `actions` (one array (t, ...) per leaf of the action space) and a fingerprint of the last record."""
+        if self._options:
+            raise TaskError("an episode that was reset with options has no snapshot; give them to the factory instead")
+        parts = [np.stack(part) for part in zip(*self._actions, strict=True)]
+        return {"seed": self._seed, "actions": parts, "arrived": digest(self._arrived)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Begin the episode again and execute its actions; Diverged where that leads elsewhere."""
+        if state["seed"] is None:  # nothing has happened yet
+            self._seed, self._actions, self._arrived = None, [], None
+            return
+        self.reset(seed=state["seed"])
+        kinds = leaves(self.action_space)
+        for values in zip(*state["actions"], strict=True):
+            native = [_native(kind, value) for kind, value in zip(kinds, values, strict=True)]
+            self.step(join(self.action_space, iter(native)))
+        if digest(self._arrived) != state["arrived"]:
+            raise Diverged("executing the episode's actions again led to another record; it is not deterministic")
+
+
+def _native(space: spaces.Space[Any], value: Any) -> Any:
+    return int(value) if isinstance(space, spaces.Discrete) else np.array(value, space.dtype)
+
+
+class ActionRepeat(Wrapper):
+    """Each action is executed `repeat` times or until the episode ends; rewards are summed, the last record stays.
+
+    >>> ActionRepeat(gymnasium.make("CartPole-v1"), 4).repeat
+    4
+    """
+
+    def __init__(self, env: Environment, repeat: int) -> None:
+        super().__init__(env)
+        if repeat < 1:
+            raise TaskError(f"repeat is {repeat}; it counts environment steps per action and is at least 1")
+        self.repeat = repeat * int(fact(env, "repeat", 1))
+        self._times = repeat
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As gymnasium's."""
+        total = 0.0
+        for _ in range(self._times):
+            value, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return value, total, terminated, truncated, info
+
+
+class Resize(Wrapper):
+    """Every uint8 image (H, W, C), C = 1, 3 or 4, of the observation becomes (size, size, C), by PIL's bilinear filter.
+
+    Needs pillow (in the extra `atari`); TaskError if it is missing or no observation is an image.
+    """
+
+    def __init__(self, env: Environment, size: int) -> None:
+        super().__init__(env)
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise TaskError("resizing images needs pillow; install `env-adapters[atari]` or `pillow`") from error
+        self._image, self._size, self._inner = Image, size, env.observation_space
+        kinds = leaves(self._inner)
+        self._images = [isinstance(one, spaces.Box) and one.dtype == np.uint8 and len(one.shape) == 3 for one in kinds]
+        if not any(self._images):
+            raise TaskError(f"size={size} resizes images, but the observation {self._inner} has none; leave it out")
+        resized = [
+            spaces.Box(0, 255, (size, size, int(one.shape[2])), np.dtype(np.uint8)) if image and one.shape else one
+            for one, image in zip(kinds, self._images, strict=True)
+        ]
+        self.observation_space = _rebuild(self._inner, iter(resized))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As gymnasium's."""
+        value, info = self.env.reset(seed=seed, options=options)
+        return self._resize(value), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """As gymnasium's."""
+        value, reward, terminated, truncated, info = self.env.step(action)
+        return self._resize(value), reward, terminated, truncated, info
+
+    def _resize(self, value: Any) -> Any:
+        parts = split(self._inner, value)
+        return join(self._inner, iter([self._one(p) if i else p for p, i in zip(parts, self._images, strict=True)]))
+
+    def _one(self, image: Any) -> Any:
+        planes = image[:, :, 0] if image.shape[2] == 1 else image
+        small = self._image.fromarray(planes).resize((self._size, self._size), self._image.Resampling.BILINEAR)
+        return np.array(small).reshape(self._size, self._size, image.shape[2])
+
+
+def _rebuild(space: spaces.Space[Any], parts: Any) -> spaces.Space[Any]:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _rebuild(inner, parts) for key, inner in space.spaces.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([_rebuild(inner, parts) for inner in space.spaces])
+    kind: spaces.Space[Any] = next(parts)
+    return kind
