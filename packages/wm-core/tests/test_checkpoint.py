@@ -130,6 +130,13 @@ def test_the_last_are_kept_and_the_rest_pruned(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"1001", "latest"}
 
 
+def test_a_damaged_one_takes_no_place_among_the_kept(tmp_path: Path) -> None:
+    put(tmp_path, 10)
+    os.truncate(put(tmp_path, 20) / "state.pt", 10)
+    put(tmp_path, 30)
+    assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"10", "30", "latest"}
+
+
 def test_a_checkpoint_of_a_cut_off_future_goes(tmp_path: Path) -> None:
     put(tmp_path, 10)
     put(tmp_path, 20)

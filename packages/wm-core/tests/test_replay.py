@@ -6,6 +6,7 @@ import errno
 import gc
 import json
 import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -295,6 +296,25 @@ def test_a_killed_run_goes_on_as_the_unbroken_one(tmp_path: Path, steps: int) ->
         resumed.add(step(t))
         whole.add(step(t))
     assert resumed.steps == whole.steps
+
+
+def test_a_process_killed_at_work_loses_nothing_of_its_checkpoint(tmp_path: Path) -> None:
+    """With a real SIGKILL and no flush."""
+    child = os.fork()
+    if child == 0:  # nothing of pytest runs here
+        replay = filled(tmp_path / "r", 19, seed=5)
+        checkpoint.save(tmp_path, 19, weights={}, state={"replay": replay.state()}, meta={})
+        for t in range(19, 26):
+            replay.add(step(t))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    path = checkpoint.latest(tmp_path)
+    assert path is not None
+    resumed, whole = reread(tmp_path / "r", checkpoint.load(path).state["replay"]), filled(None, 19, seed=5)
+    for t in range(19, 30):
+        equal(resumed.sample(4, LENGTH, past=12), whole.sample(4, LENGTH, past=12))
+        resumed.add(step(t))
+        whole.add(step(t))
 
 
 def test_the_state_is_small_and_plain() -> None:
