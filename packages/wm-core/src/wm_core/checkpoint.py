@@ -67,7 +67,7 @@ def save(
     """
     if keep < 1:
         raise CheckpointError("a run must keep at least 1 checkpoint")
-    plain = _encode(dict(state), "state")
+    plain, tensors = _encode(dict(state), "state"), _unshared(weights)
     try:
         described = json.dumps(dict(meta), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -75,7 +75,7 @@ def save(
     root = Path(logdir) / "checkpoint"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        path = _commit(root, step, _unshared(weights), plain, json.loads(described))
+        path = _commit(root, step, tensors, plain, json.loads(described))
         _point(root, path)
         _prune(root, path, keep)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # the writers hide an OSError in the others
