@@ -1,0 +1,486 @@
+"""argv -> presets, size, ablation, fields -> one frozen config -> a command. Parsing imports no torch.
+
+Precedence: the config's defaults < preset < --size < ablation < the command line. (A preset may name a `size` of its
+own; that one comes before the preset's other numbers.) A logdir that holds a run replaces all of it but the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import errno
+import importlib
+import io
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from wm_core.config import RESUMABLE, RunConfig, check
+from wm_core.errors import UserError
+
+Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
+
+
+@dataclass(frozen=True)
+class App:
+    """A method with everything the commands need.
+
+    config: a frozen subclass of RunConfig, importable without torch. folder holds presets/*.toml and ablations/*.toml.
+    sizes: field overrides by name. build(config, observation_space, action_spec) -> Agent, with device and precision
+    of the config resolved. environments(config, n) -> n environments (wm_core.loop.Environments).
+    decode_action(space, vector (A,)) -> native action. estimate(config, numbers) -> entries to add to what `info`
+    measured. mistakes: names of foreign exception classes whose message is a sentence for the user.
+    """
+
+    name: str
+    method: str
+    version: str
+    config: type[RunConfig]
+    folder: Path
+    sizes: Mapping[str, Mapping[str, object]]
+    build: Part
+    environments: Part
+    decode_action: Part | None = None
+    estimate: Part | None = None
+    paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
+    mistakes: tuple[str, ...] = ("TaskError",)
+
+    def part(self, name: str) -> Callable[..., Any]:
+        """One of the functions, imported now."""
+        value = getattr(self, name)
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        module, _, function = value.partition(":")
+        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+    def files(self, kind: Literal["presets", "ablations"]) -> dict[str, Path]:
+        """The TOML files of a kind by name."""
+        return {path.stem: path for path in sorted((self.folder / kind).glob("*.toml"))}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a config came from, kept beside it in config.toml."""
+
+    preset: str = ""
+    size: str = ""
+    ablation: str = ""
+    note: str = ""  # what to say about a choice that was made for the user; not kept
+
+
+# ---- options of the commands, besides the fields of the config
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent; the same --logdir resumes."""
+
+    preset: str = ""
+    """Named numbers of a whole run."""
+    size: str = ""
+    """Size of the networks."""
+    ablation: str = ""
+    """A row of the paper's ablation tables."""
+    logdir: str = ""
+    """The run folder itself; default runs/<stamp>-<task>-<method>-<seed>."""
+
+
+@dataclass(frozen=True)
+class Info(Train):
+    """Show the resolved config, parameters per module, and what a run takes."""
+
+    json: bool = False
+    """One JSON object instead of text."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Play fresh episodes with a trained agent; the result goes to LOGDIR/eval/<step>.json."""
+
+    logdir: str
+    """The folder of a run."""
+    episodes: int = 10
+    """How many."""
+    mode: bool = False
+    """Act by the policy's mode."""
+    sample: bool = False
+    """Act by a sample of the policy, as in training (the default)."""
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Open-loop prediction on held-out frames: a video of true, predicted and error, and the error by horizon."""
+
+    logdir: str
+    """The folder of a run."""
+    context: int = 5
+    """Steps that are observed."""
+    horizon: int = 45
+    """Steps that are imagined."""
+    rows: int = 6
+    """Sequences shown."""
+
+
+OPTIONS: dict[str, type[Train | Eval | Dream]] = {
+    "train": Train,
+    "eval": Eval,
+    "dream": Dream,
+    "info": Info,
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked, resolved."""
+
+    name: str
+    options: Any
+    config: RunConfig
+    saved: RunConfig | None  # the config of the run in the logdir, where there is one
+    origin: Origin
+
+    def changes(self) -> list[str]:
+        """What differs from the saved config, as "field: before -> now"."""
+        if self.saved is None:
+            return []
+        old, new = dataclasses.asdict(self.saved), dataclasses.asdict(self.config)
+        return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def main(app: App, argv: Sequence[str] | None = None) -> None:
+    """The command line of an app. A user's mistake is one sentence on stderr and exit code 2."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _main(app, argv)
+    except KeyboardInterrupt:
+        print(f"{app.name}: interrupted", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        sentence = _sentence(app, error)
+        if sentence is None:
+            raise
+        print(f"{app.name}: {' '.join(sentence.split())}", file=sys.stderr)
+        code = 2
+    if code:
+        raise SystemExit(code)
+
+
+def _main(app: App, argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview(app))
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"{app.name} {app.version}")
+        return 0
+    command = parse(app, argv)
+    from wm_core import commands  # torch comes with it
+
+    return int(getattr(commands, command.name)(app, command) or 0)
+
+
+def overview(app: App) -> str:
+    """What `--help` says without a command."""
+    lines = [f"usage: {app.name} COMMAND [OPTIONS]   ({app.name} COMMAND --help)", ""]
+    lines += [f"  {name:6} {(kind.__doc__ or '').strip()}" for name, kind in OPTIONS.items()]
+    lines += ["", f"presets:   {_list(app.files('presets'))}", f"ablations: {_list(app.files('ablations'))}"]
+    return "\n".join([*lines, f"sizes:     {_list(app.sizes)}"])
+
+
+def _sentence(app: App, error: Exception) -> str | None:
+    """What to tell the user, or None for a fault of ours, which keeps its traceback."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if getattr(error, "user_error", False) or names & set(app.mistakes):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({error.filename or 'while writing'}): free some space, then give the same --logdir to go on"
+    if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) and error.filename:
+        return f"cannot write {error.filename} ({error.strerror}): choose another --logdir"
+    if "OutOfMemoryError" in names and "torch" in type(error).__module__:
+        return "the GPU has too little memory for this run: choose a smaller --size, --batch or --length"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich", "tensorboard", "imageio", "av", "PIL"):
+        return f"the package {error.name} is missing: install wm-core[run]"
+    return None
+
+
+# ---- argv -> Command
+
+
+def parse(app: App, argv: Sequence[str]) -> Command:
+    """Resolve a command line; raises UserError in one sentence. `--help` prints and exits.
+
+    Torch is imported only where no preset was named and a GPU would change which one runs.
+    """
+    name, rest = argv[0], list(argv[1:])
+    if name not in OPTIONS:
+        raise UserError(unknown("command", name, OPTIONS))
+    asked = [arg for arg in rest if arg not in ("-h", "--help")]
+    default = app.config()
+    try:
+        options, given = _tyro(app, name, default, asked)
+    except UserError:
+        if asked == rest:
+            raise
+        _tyro(app, name, default, rest)  # prints the help and exits
+    saved, base, origin = _base(app, options, given)
+    _, config = _tyro(app, name, base, rest)
+    if options.__class__ in (Train, Info) and saved is None and not origin.preset:
+        wish = _automatic(app, config)
+        if wish:
+            origin = wish
+            base = resolve(app, wish.preset, options.size, options.ablation)
+            _, config = _tyro(app, name, base, rest)
+            origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
+    check(config)
+    command = Command(name, options, config, saved, origin)
+    if name == "train" and saved is not None:
+        fixed = [c for c in command.changes() if c.split(":")[0] not in RESUMABLE]
+        if fixed:
+            raise UserError(
+                f"a run keeps what it was started with, but {fixed[0].replace(' -> ', ' became ')}: give another --logdir, "
+                f"or leave it out (free to change: {', '.join(RESUMABLE)})"
+            )
+    return command
+
+
+def _base(app: App, options: Any, given: RunConfig) -> tuple[RunConfig | None, RunConfig, Origin]:
+    """The saved config if there is a run, the config that the command line then changes, and where it came from."""
+    logdir = Path(options.logdir) if options.logdir else None
+    if logdir is not None and (logdir / "config.toml").is_file():
+        saved, origin = read_run(app, logdir)
+        for name in ("preset", "size", "ablation"):
+            asked, had = getattr(options, name, ""), getattr(origin, name)
+            if asked and asked != had:
+                raise UserError(
+                    f"the run in {logdir} was started with {name} {had or 'none'!r}, not {asked!r}: give another --logdir"
+                )
+        return saved, saved, origin
+    if not isinstance(options, Train):
+        raise UserError(f"there is no run in {options.logdir} (no config.toml): name the folder that `train` printed")
+    base = resolve(app, options.preset, options.size, options.ablation)
+    return None, base, Origin(options.preset, options.size, options.ablation)
+
+
+def resolve(app: App, preset: str = "", size: str = "", ablation: str = "") -> RunConfig:
+    """Defaults < preset < size < ablation."""
+    config = app.config()
+    if preset:
+        path = _choose("preset", preset, app.files("presets"))
+        values = _toml(path)
+        if "size" in values:
+            config = overlay(config, _choose("size", str(values.pop("size")), app.sizes), f"preset {preset!r}")
+        config = overlay(config, values, f"preset {preset!r}")
+    if size:
+        config = overlay(config, _choose("size", size, app.sizes), f"size {size!r}")
+    if ablation:
+        path = _choose("ablation", ablation, app.files("ablations"))
+        config = overlay(config, _toml(path), f"ablation {ablation!r}")
+    return config
+
+
+def _automatic(app: App, config: RunConfig) -> Origin | None:
+    """The preset for a machine when the user named none, and the sentence about it."""
+    presets = app.files("presets")
+    if not {"cpu", app.paper} & set(presets):
+        return None
+    if config.device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return Origin(app.paper, note=f"no preset named: this machine has a GPU, so `{app.paper}` runs")
+    why = "no preset named and no GPU in use"
+    return Origin("cpu", note=f"{why}: the preset `cpu` runs instead of the full setting `--preset {app.paper}`")
+
+
+def overlay(config: RunConfig, values: Mapping[str, object], where: str) -> RunConfig:
+    """The config with these fields. Raises UserError for an unknown field or a value of another type.
+
+    >>> overlay(RunConfig(), {"train_ratio": 32}, "preset 'cpu'").train_ratio
+    32.0
+    >>> overlay(RunConfig(), {"bacth": 8}, "preset 'cpu'")
+    Traceback (most recent call last):
+    wm_core.errors.UserError: preset 'cpu': there is no field 'bacth'; did you mean 'batch'?
+    """
+    hints = typing.get_type_hints(type(config))
+    ready = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise UserError(f"{where}: {unknown('field', name, hints)}")
+        found = _cast(value, hints[name])
+        if found is None:
+            raise UserError(f"{where}: {name} takes {_describe(hints[name])}, not {value!r}")
+        ready[name] = found[0]
+    return dataclasses.replace(config, **ready)
+
+
+def _cast(value: object, hint: Any) -> tuple[Any] | None:
+    """(value as the type,), or None where it is of another one."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return (value,) if value in args else None
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        parts = [_cast(item, one) for item, one in zip(value, inner, strict=False)]
+        return (tuple(p[0] for p in parts if p),) if all(parts) and len(value) == len(inner) else None
+    if origin in (typing.Union, types.UnionType):
+        return next((found for one in args if (found := _cast(value, one))), None)
+    if hint is float and type(value) is int:
+        return (float(value),)
+    return (value,) if isinstance(hint, type) and type(value) is hint else None
+
+
+# ---- config.toml
+
+
+def write_run(app: App, config: RunConfig, origin: Origin) -> dict[str, Any]:
+    """What config.toml holds: every field, and under [run] whose they are."""
+    names = {name: value for name, value in dataclasses.asdict(origin).items() if name != "note"}
+    return {**dataclasses.asdict(config), "run": {"app": app.name, "version": app.version, **names}}
+
+
+def read_run(app: App, logdir: Path) -> tuple[RunConfig, Origin]:
+    """Config and origin of the run in a folder. Raises UserError for no run, or that of another app."""
+    path = logdir / "config.toml"
+    if not path.is_file():
+        raise UserError(f"there is no run in {logdir} (no config.toml): name the folder that `train` printed")
+    values = _toml(path)
+    run = values.pop("run", {})
+    if run.get("app") != app.name:
+        raise UserError(f"{logdir} holds a run of {run.get('app') or 'no app'!r}, not of {app.name!r}: use that app")
+    origin = Origin(**{name: run.get(name, "") for name in ("preset", "size", "ablation")})
+    return overlay(app.config(), values, str(path)), origin
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+
+
+# ---- tyro, and one sentence where it refuses
+
+
+def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any, RunConfig]:
+    """Options and config of a command. Raises UserError, or SystemExit after printing a help that was asked for."""
+    import tyro
+    from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
+
+    kind = OPTIONS[name]
+    if kind in (Eval, Dream):  # --logdir D is D
+        args = [arg.removeprefix("--logdir=") for arg in args if arg != "--logdir"]
+    both: Any = dataclasses.make_dataclass(
+        name.capitalize(),
+        [
+            ("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs]),
+            ("config", Annotated[app.config, OmitArgPrefixes, FlagConversionOff], field(default=default)),
+        ],
+        frozen=True,
+    )
+    wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
+    prog, about = f"{app.name} {name}", (kind.__doc__ or "").strip()
+    try:
+        if wants_help:
+            result = tyro.cli(both, args=args, prog=prog, description=about)
+        else:
+            with contextlib.redirect_stderr(unread), contextlib.redirect_stdout(unread):
+                result = tyro.cli(both, args=args, prog=prog, description=about)
+    except SystemExit as stop:
+        if wants_help:
+            raise
+        raise UserError(_diagnose(app, name, args)) from stop
+    return result.options, result.config
+
+
+def _diagnose(app: App, name: str, args: list[str]) -> str:
+    """Why tyro refused, in one sentence."""
+    hints = typing.get_type_hints(OPTIONS[name]) | typing.get_type_hints(app.config)
+    required = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.default is dataclasses.MISSING]
+    flags = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.type in (bool, "bool")]
+    loose: list[str] = []
+    at = 0
+    while at < len(args):
+        option, equals, inline = args[at].partition("=")
+        at += 1
+        if not option.startswith("--"):
+            loose.append(args[at - 1])
+            continue
+        key = option[2:].replace("-", "_")
+        if key not in hints:
+            if key in ("preset", "size", "ablation"):
+                return f"`{name}` takes {option} from the run in LOGDIR: leave it out"
+            return unknown("option", option, [f"--{one.replace('_', '-')}" for one in hints])
+        if key in flags:
+            continue
+        values = [inline] if equals else []
+        several = typing.get_origin(hints[key]) is tuple
+        while not equals and at < len(args) and not args[at].startswith("--") and (several or not values):
+            values.append(args[at])
+            at += 1
+        if not values:
+            return f"{option} needs a value: {_describe(hints[key])}"
+        if not _readable(hints[key], values):
+            return f"{option} takes {_describe(hints[key])}, not {' '.join(values)!r}"
+    if len(loose) < len(required):
+        return f"`{name}` needs the {required[0].upper()} of a run"
+    if len(loose) > len(required):
+        return f"{loose[len(required)]!r} is not an option: options begin with --"
+    return f"cannot read these options: {app.name} {name} --help lists them"
+
+
+def _readable(hint: Any, values: list[str]) -> bool:
+    """Whether tyro reads these words as the type."""
+    import tyro
+
+    unread = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(unread), contextlib.redirect_stdout(unread):
+            tyro.cli(hint, args=values)
+    except SystemExit:
+        return False
+    return True
+
+
+def _describe(hint: Any) -> str:
+    """A type in words.
+
+    >>> _describe(int), _describe(Literal["a", "b"]), _describe(tuple[int, ...])
+    ('a whole number', 'one of a, b', 'a list (a whole number)')
+    """
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+    if hint in words:
+        return words[hint]
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return f"one of {_list(map(str, args))}"
+    if typing.get_origin(hint) is tuple:
+        return f"a list ({_describe(args[0])})"
+    return str(getattr(hint, "__name__", hint))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """A sentence about a name that does not exist, with the nearest one, or all where they are few.
+
+    >>> unknown("preset", "cpuu", ["cpu", "tiny"])
+    "there is no preset 'cpuu'; did you mean 'cpu'? (presets: cpu, tiny)"
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    every = f" ({kind}s: {_list(names)})" if len(names) <= 16 else ""
+    return f"there is no {kind} {name!r}{hint}{every or ('' if close else ': --help lists them')}"
+
+
+def _choose(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise UserError(unknown(kind, name, known))
+    return known[name]
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

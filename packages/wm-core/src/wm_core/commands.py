@@ -1,0 +1,489 @@
+"""train, eval, dream and info: the commands of every app, from its config, its environments and its `build`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wm_core import checkpoint, filmstrip
+from wm_core.agent import Agent
+from wm_core.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
+from wm_core.config import RunConfig
+from wm_core.errors import UserError
+from wm_core.estimate import estimate, sentence
+from wm_core.loading import build, environments, restore, runtime
+from wm_core.loop import Environments, Position, evaluate, rollout
+from wm_core.loop import train as train_loop
+from wm_core.openloop import OpenLoop, openloop
+from wm_core.replay import Replay
+from wm_core.run import Progress, Run, default_logdir, write_video
+from wm_core.types import Batch, Index, Past
+
+FRESH = 10_000  # added to a run's seed for environments that it never learns from
+FPS = 15.0
+VIDEO_STEPS = 500
+DREAM_STREAMS = 4
+DREAM_STEPS = 400  # held-out records of each stream, of which the rows of a dream are taken
+
+
+def say(text: str) -> None:
+    """For people, so that stdout stays for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- train
+
+
+def train(app: App, command: Command) -> int:
+    """Train, or go on where the logdir's last checkpoint stands. Returns the exit code."""
+    options: Train = command.options
+    config = runtime(command.config)
+    logdir = (
+        Path(options.logdir)
+        if options.logdir
+        else default_logdir("runs", config.task or "task", app.method, config.seed)
+    )
+    _seed(config.seed)
+    with closing(environments(app, config, config.envs)) as envs:
+        agent = build(app, config, envs)
+        if command.origin.note:
+            say(f"{command.origin.note}{_full_setting(app, command, config)}")
+        replay = Replay(
+            logdir / "replay",
+            envs.num_envs,
+            stores=agent.world.dynamics.stores,
+            limit_bytes=config.replay_bytes,
+            chunk=config.chunk,
+            length=config.length,
+            seed=config.seed,
+        )
+        path = checkpoint.latest(logdir)
+        saved = checkpoint.load(path, app=app.name) if path else None
+        with closing(Run(logdir, tensorboard=config.tensorboard)) as run:
+            return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
+
+
+@dataclasses.dataclass
+class Session:
+    """The parts of a run under way; what is saved of them and how they are put back."""
+
+    app: App
+    config: RunConfig
+    agent: Agent
+    envs: Environments
+    replay: Replay
+    run: Run
+
+    @property
+    def _ratio(self) -> dict[str, Any]:
+        return {"train_ratio": self.config.train_ratio, "replayed": self.config.batch * self.config.length}
+
+    def begin(self) -> Position:
+        """At the first step."""
+        self.run.cut({})
+        return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio)
+
+    def save(self, at: Position) -> Path:
+        """Everything that the run is, as one checkpoint. Changes nothing of it."""
+        self.replay.flush()
+        state = {
+            "agent": self.agent.state(),
+            "loop": at.state(),
+            "envs": self.envs.state(),
+            "replay": self.replay.state(),
+            "run": self.run.offsets(),
+            "random": _random_state(),
+        }
+        meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task}
+        logdir = self.run.logdir
+        return checkpoint.save(logdir, at.steps, weights=self.agent.state_dict(), state=state, meta=meta)
+
+    def load(self, saved: checkpoint.Checkpoint) -> Position:
+        """Stand where it was saved."""
+        self.agent.load_state_dict(saved.weights)
+        self.agent.load_state(saved.state["agent"])
+        self.envs.load_state(saved.state["envs"])
+        self.replay.load_state(saved.state["replay"])
+        self.run.cut(saved.state["run"])
+        _load_random_state(saved.state["random"])
+        return Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
+
+
+def _run(app: App, command: Command, config: RunConfig, session: Session, saved: checkpoint.Checkpoint | None) -> int:
+    """Start or resume, train to the end or to a signal, save, show."""
+    agent, run = session.agent, session.run
+    if saved is None:
+        at = session.begin()
+    else:
+        at = session.load(saved)
+        changes = "".join(f"; {change}" for change in command.changes())
+        say(f"resuming {run.logdir} at step {at.steps:,}{changes}")
+    run.config(write_run(app, command.config, command.origin))
+    run.protocol({"task": config.task, "repeat": session.envs.repeat, **session.envs.protocol})
+    run.environment()
+    parameters = agent.parameters_by_module()["total"]
+    say(f"{app.method} on {config.task}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}")
+    begun = at.steps
+    with _signals() as stop, Progress(config.steps, start=at.steps) as progress:
+        watch = Watch(session, progress, lambda: bool(stop), at)
+        train_loop(
+            agent,
+            session.envs,
+            session.replay,
+            at,
+            watch,
+            log_every=config.log_every,
+            learning_starts=config.learning_starts,
+            length=config.length,
+            go_on=watch,
+            say=say,
+        )
+    if watch.saved != at.steps or saved is None and begun == at.steps:
+        session.save(at)
+    if stop:
+        say(f"stopped at step {at.steps:,}; to go on: {app.name} train --logdir {run.logdir}")
+        return 128 + stop[0]
+    shown = _videos(session, at.steps)
+    print(f"finished at step {at.steps:,}")
+    print(f"checkpoint  {run.logdir / 'checkpoint' / str(at.steps)}")
+    print(f"scores      {run.logdir / 'scores.jsonl'}")
+    for path in shown:
+        print(f"video       {path}")
+    print(f"next: {app.name} eval {run.logdir}   or   {app.name} dream {run.logdir}")
+    return 0
+
+
+class Watch:
+    """Asked before every iteration: saves, evaluates and films by step, and says whether to go on. Passes logs on."""
+
+    def __init__(self, session: Session, progress: Progress, stopped: Callable[[], bool], at: Position) -> None:
+        self.session, self.progress, self.stopped = session, progress, stopped
+        config = session.config
+        self.every = {"eval": config.eval_every, "video": config.video_every, "save": config.save_every}
+        self.past = {name: at.steps // every for name, every in self.every.items() if every}
+        self.saved: int | None = at.steps or None
+        self.scores: deque[float] = deque(maxlen=20)
+
+    def __call__(self, at: Position) -> bool:
+        for name in self._due(at.steps):  # the checkpoint last: it holds what the others have logged
+            getattr(self, f"_{name}")(at)
+        self.progress.update(at.steps)
+        return at.steps < self.session.config.steps and not self.stopped()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.session.run.metrics(step, values)
+
+    def score(self, step: int, score: float, length: int) -> None:
+        self.session.run.score(step, score, length)
+        self.scores.append(score)
+        self.progress.update(step, score=float(np.mean(self.scores)))
+
+    def _due(self, step: int) -> list[str]:
+        due = [name for name in self.past if step // self.every[name] > self.past[name]]
+        self.past.update({name: step // self.every[name] for name in due})
+        return due
+
+    def _save(self, at: Position) -> None:
+        self.session.save(at)
+        self.saved = at.steps
+
+    def _eval(self, at: Position) -> None:
+        config, agent = self.session.config, self.session.agent
+        with closing(_fresh(self.session.app, config, min(config.envs, config.eval_episodes))) as envs:
+            results = evaluate(agent, envs, episodes=config.eval_episodes, seed=config.seed + FRESH)
+        scores = [score for score, _ in results]
+        self.metrics(at.steps, {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)})
+
+    def _video(self, at: Position) -> None:
+        _videos(self.session, at.steps)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM is put into the list; a second Ctrl-C interrupts at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+        say("stopping after this step; Ctrl-C again ends without saving")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _seed(seed: int) -> None:
+    """Every global generator; what learns and plays has its own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for environments that draw from it
+    torch.manual_seed(seed)
+
+
+def _random_state() -> dict[str, Any]:
+    """Of the global generators: dropout draws from torch's, an environment may draw from the others."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    numpy = np.random.get_state()  # noqa: NPY002
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
+
+
+def _load_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
+
+
+def _full_setting(app: App, command: Command, config: RunConfig) -> str:
+    """What the paper's setting would take, said where another one was chosen for the user."""
+    if command.origin.preset == app.paper or app.paper not in app.files("presets"):
+        return ""
+    paper = resolve(app, app.paper, command.origin.size, command.origin.ablation)
+    full = runtime(dataclasses.replace(paper, device=config.device, threads=0, workers=0))
+    try:
+        with closing(environments(app, full, 1)) as envs:
+            return f", which would take {sentence(estimate(app, full, envs))}"
+    except ModuleNotFoundError as error:
+        return f", which needs the module {error.name}"
+
+
+# ---- eval
+
+
+def eval(app: App, command: Command) -> int:
+    """Fresh episodes, scores to stdout and LOGDIR/eval/<step>.json."""
+    options: Eval = command.options
+    if options.mode and options.sample:
+        raise UserError("--mode and --sample exclude each other: give one")
+    if options.episodes < 1:
+        raise UserError(f"--episodes must be at least 1, not {options.episodes}")
+    logdir = Path(options.logdir)
+    loaded = restore(app, logdir, command.config)
+    config = loaded.config
+    with closing(_fresh(app, config, min(config.envs, options.episodes))) as envs:
+        results = evaluate(loaded.agent, envs, episodes=options.episodes, seed=config.seed + FRESH, mode=options.mode)
+    scores = np.array([score for score, _ in results])
+    result = {
+        "app": app.name,
+        "task": config.task,
+        "step": loaded.step,
+        "seed": config.seed + FRESH,
+        "episodes": len(results),
+        "acting": "mode" if options.mode else "sample",
+        "memory": "empty at the start",
+        "score": float(scores.mean()),
+        "score_standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None,
+        "scores": scores.tolist(),
+        "lengths": [length for _, length in results],
+        "protocol": _json(loaded.protocol),
+    }
+    _write_json(logdir / "eval" / f"{loaded.step}.json", result)
+    print(json.dumps(result))
+    return 0
+
+
+# ---- dream
+
+
+def dream(app: App, command: Command) -> int:
+    """Open loop on held-out frames: the error by horizon, a video and a picture."""
+    options: Dream = command.options
+    if min(options.context, options.horizon, options.rows) < 1:
+        raise UserError("--context, --horizon and --rows must be at least 1")
+    logdir = Path(options.logdir)
+    loaded = restore(app, logdir, command.config)
+    found, batch = _open_loop(app, loaded.config, loaded.agent, options)
+    with closing(environments(app, loaded.config, 1)) as envs:
+        untrained = build(app, loaded.config, envs)
+    blank = openloop(untrained, dataclasses.replace(batch, past=None), options.context)
+    paths = _show(logdir, loaded.step, found, options.rows)
+    errors = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
+    result = {
+        "app": app.name,
+        "task": loaded.config.task,
+        "step": loaded.step,
+        "seed": loaded.config.seed + FRESH,
+        "key": found.key,
+        "context": options.context,
+        "rows": len(found.true),
+        "rows_at_horizon": found.valid[:, options.context :].sum(0).tolist(),
+        "error": {name: [round(value, 6) for value in error.tolist()] for name, error in errors.items()},
+        "video": [str(path) for path in paths],
+    }
+    _write_json(logdir / "dream" / f"{loaded.step}.json", result)
+    print("mean squared pixel error, held-out frames")
+    print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
+    for ahead in (1, 5, 15, 45):
+        if ahead <= options.horizon:
+            print(f"{ahead:>12}" + "".join(f"{error[ahead - 1]:>12.5f}" for error in errors.values()))
+    for path in paths:
+        print(path)
+    return 0
+
+
+def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[OpenLoop, Batch]:
+    """Predictions on rows of fresh episodes, those that stay within an episode first."""
+    _image_key(agent, app, config)
+    steps = options.context + options.horizon
+    past = max(agent.world.dynamics.stores.values(), default=0)
+    with closing(_fresh(app, config, DREAM_STREAMS)) as envs:
+        held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH)
+    batch = held_out.sample(max(64, options.rows), steps, past)
+    later = batch.steps["first"].clone()
+    later[:, : options.context] = False
+    order = (later.cumsum(1) == 0).sum(1).argsort(descending=True, stable=True)
+    batch = _rows(batch, order[: max(16, options.rows)])
+    found = openloop(agent, batch, options.context)
+    if found is None:
+        raise UserError(f"{config.task} shows no image to dream: this agent observes vectors only")
+    return found, batch
+
+
+def _image_key(agent: Agent, app: App, config: RunConfig) -> str:
+    """The first image that the environments show; UserError for none. Asked before time is spent."""
+    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
+        key = image_key(envs)
+    if key is None:
+        raise UserError(f"{config.task} shows no image to dream: this agent observes vectors only")
+    return key
+
+
+def image_key(envs: Environments) -> str | None:
+    """The name of the first image among the observations, or None."""
+    spaces = envs.observation_space.spaces
+    images = [k for k, s in spaces.items() if np.dtype(s.dtype) == np.uint8 and len(s.shape or ()) == 3]
+    return min(images, default=None)
+
+
+def collect(agent: Agent, envs: Environments, steps: int, *, seed: int) -> Replay:
+    """`steps` records of each environment under the agent's policy, in memory, with its notes."""
+    replay = Replay(
+        None,
+        envs.num_envs,
+        stores=agent.world.dynamics.stores,
+        limit_bytes=2**40,
+        chunk=steps,
+        length=steps,
+        online=False,
+        seed=seed,
+    )
+    for t, step in enumerate(rollout(agent, envs, seed=seed), 1):
+        replay.add(step)
+        if t == steps:
+            return replay
+    raise AssertionError("a rollout does not end")
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    """Some rows of a batch."""
+
+    def take(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value[rows] for key, value in values.items()}
+
+    past = batch.past
+    if past is not None:
+        past = Past(take(past.stored), past.action[rows], past.first[rows], past.valid[rows])
+    return Batch(take(batch.steps), past, Index(batch.index.stream[rows], batch.index.start[rows]))
+
+
+def _show(logdir: Path, step: int, found: OpenLoop, rows: int) -> list[Path]:
+    """Video and picture of an open loop."""
+    folder = logdir / "video"
+    folder.mkdir(parents=True, exist_ok=True)
+    true, predicted, valid = (value[:rows].cpu().numpy() for value in (found.true, found.predicted, found.valid))
+    paths = [folder / f"openloop-{step}.mp4", folder / f"openloop-{step}.png"]
+    write_video(paths[0], filmstrip.film(true, predicted, valid, found.context), FPS / 2)
+    filmstrip.save_png(paths[1], filmstrip.strip(true, predicted, valid, found.context))
+    return paths
+
+
+def _videos(session: Session, step: int) -> list[Path]:
+    """The policy at play and an open loop, where there are images; nothing of the run is disturbed."""
+    app, config, agent = session.app, session.config, session.agent
+    if (key := image_key(session.envs)) is None:
+        return []
+    frames: list[NDArray[np.uint8]] = []
+    with closing(_fresh(app, config, 1)) as envs:
+        for record in rollout(agent, envs, seed=config.seed + FRESH):
+            frames.append(filmstrip.rgb(record[key][0]))
+            if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
+                break
+    policy = session.run.video("policy", step, np.stack(frames), FPS)
+    found, _ = _open_loop(app, config, agent, Dream(str(session.run.logdir), rows=4))
+    return [policy, *_show(session.run.logdir, step, found, 4)]
+
+
+def _fresh(app: App, config: RunConfig, n: int) -> Environments:
+    """Environments that the run does not learn from, in this process where that is cheap."""
+    return environments(app, dataclasses.replace(config, workers=0) if n == 1 else config, n)
+
+
+# ---- info
+
+
+def info(app: App, command: Command) -> int:
+    """The resolved config, parameters per module, and what the run takes on this machine."""
+    options: Info = command.options
+    config = runtime(command.config)
+    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
+        agent = build(app, config, envs)
+        parameters = agent.parameters_by_module()
+        protocol = _json({"task": config.task, "repeat": envs.repeat, **envs.protocol})
+        numbers = _json(estimate(app, config, envs))
+    if options.json:
+        result = {"app": app.name, "version": app.version, "config": write_run(app, command.config, command.origin)}
+        print(json.dumps(result | {"parameters": parameters, "protocol": protocol, "estimate": numbers}))
+        return 0
+    if command.origin.note:
+        say(command.origin.note)
+    print(f"{app.name} {app.version}: {app.method}")
+    _table("config", {name: value for name, value in dataclasses.asdict(command.config).items()})
+    _table("parameters", {name: f"{count:,}" for name, count in parameters.items()})
+    _table("protocol", protocol)
+    _table(
+        "estimate", {name: f"{value:,.6g}" if isinstance(value, float) else value for name, value in numbers.items()}
+    )
+    print(f"\nthis run takes {sentence(numbers)}")
+    return 0
+
+
+def _table(title: str, values: Mapping[str, Any]) -> None:
+    print(f"\n{title}")
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        print(f"  {name:<{width}}  {value}")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(json.dumps(value, indent=1) + "\n")
+    draft.replace(path)
+
+
+def _json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain JSON of a mapping with numpy numbers and tuples in it."""
+
+    def plain(one: Any) -> Any:
+        return one.item() if isinstance(one, np.generic) else list(one) if isinstance(one, tuple) else str(one)
+
+    return dict(json.loads(json.dumps(value, default=plain)))

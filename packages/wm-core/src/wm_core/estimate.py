@@ -1,0 +1,111 @@
+"""What a run takes: one update and a few acts are made and measured, the rest is arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from wm_core.agent import Agent
+from wm_core.config import RunConfig
+from wm_core.loading import build
+from wm_core.replay import Replay
+
+if TYPE_CHECKING:
+    from wm_core.cli import App
+    from wm_core.loop import Environments
+
+BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
+
+
+def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
+    """Updates, time, RAM, VRAM and disk of the whole run in config, on this machine.
+
+    On a CPU one row stands for the batch: time, FLOPs and activations grow with the rows. Measured, so a busy machine
+    says more; networks that compile themselves say more than they will take. device and precision must be decided.
+    """
+    rows = config.batch if config.device == "cuda" else 1
+    scale = config.batch / rows
+    agent = build(app, dataclasses.replace(config, batch=rows), envs)
+    step = {key: value[:1] for key, value in envs.reset(config.seed).items()}
+    carry = agent.initial(1)
+    acting = []
+    for _ in range(3):
+        begin = time.monotonic()
+        carry, _, notes = agent.act(carry, step)
+        acting.append(time.monotonic() - begin)
+    record = {**step, **notes}
+    record_bytes = sum(_bytes(value) for value in record.values())
+    replay = _filled(record, agent, config)
+    flops, activations = _first_update(agent, replay)
+    begin = time.monotonic()
+    agent.learn(replay)
+    if config.device == "cuda":
+        torch.cuda.synchronize()
+    update = (time.monotonic() - begin) * scale
+    actions = config.steps / envs.repeat
+    updates = actions * config.train_ratio / (config.batch * config.length)
+    held = sum(p.numel() * p.element_size() for p in agent.parameters())
+    model = 4 * held + round(activations * scale)  # weights, gradients, two moments
+    replay_bytes = min(config.replay_bytes, round(actions * record_bytes))
+    gpu = config.device == "cuda"
+    numbers = {
+        "device": config.device,
+        "updates": round(updates),
+        "seconds_per_update": update,
+        "seconds_per_action": min(acting),
+        "flops_per_update": round(flops * scale),
+        "hours": (updates * update + actions / config.envs * min(acting)) / 3600,
+        "ram_bytes": BASE_BYTES + (0 if gpu else model),
+        "vram_bytes": max(model, torch.cuda.max_memory_allocated()) if gpu else model,
+        "disk_bytes": replay_bytes + 2 * 3 * held,  # two checkpoints of weights and moments
+    }
+    return numbers | dict(app.part("estimate")(config, numbers) if app.estimate else {})
+
+
+def sentence(numbers: Mapping[str, Any]) -> str:
+    """The estimate in words."""
+    hours = numbers["hours"]
+    span = (
+        f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
+    )
+    updates, disk = f"{numbers['updates']:,} updates", f"{numbers['disk_bytes'] / 1e9:.1f} GB of disk"
+    here = "this GPU" if numbers["device"] == "cuda" else "this CPU"
+    memory = f"{numbers['vram_bytes'] / 1e9:.1f} GB for the networks"
+    return f"about {span} on {here} ({updates}, {memory}, {disk})"
+
+
+def _filled(record: Mapping[str, Any], agent: Agent, config: RunConfig) -> Replay:
+    """A replay in memory that holds one row and a step, all alike."""
+    stores = agent.world.dynamics.stores
+    replay = Replay(None, 1, stores=stores, limit_bytes=2**40, chunk=config.length + 1, length=config.length)
+    later = {**record, "first": np.zeros(1, np.bool_)}
+    for t in range(config.length + 1):
+        replay.add(later if t else record)
+    return replay
+
+
+def _first_update(agent: Agent, replay: Replay) -> tuple[int, int]:
+    """FLOPs of an update, and bytes that its forward pass keeps for the backward pass."""
+    kept: dict[int, int] = {}
+    own = {p.untyped_storage().data_ptr() for p in agent.parameters()}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        agent.learn(replay)
+    return int(counter.get_total_flops()), sum(kept.values())
+
+
+def _bytes(value: Any) -> int:
+    return int(value.numel() * value.element_size() if isinstance(value, Tensor) else np.asarray(value).nbytes)

@@ -1,0 +1,148 @@
+"""A run folder -> an agent that acts: `load(app, logdir).policy(observation)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wm_core import checkpoint
+from wm_core.agent import Agent
+from wm_core.cli import read_run
+from wm_core.config import RunConfig
+from wm_core.errors import UserError
+
+if TYPE_CHECKING:
+    from wm_core.cli import App
+    from wm_core.loop import Environments
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An agent with the spaces it was trained for.
+
+    app, config, step (environment steps trained), protocol (what its scores mean), agent.
+    """
+
+    app: App
+    config: RunConfig
+    step: int
+    protocol: dict[str, Any]
+    agent: Agent
+    observation_space: Any
+    action_space: Any
+    action_size: int
+
+    def policy(self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False) -> tuple[Any, Any]:
+        """One unbatched gymnasium observation -> (an action valid for the environment's space, carry for the next).
+
+        carry None remembers nothing; first=True begins an episode and keeps a memory that outlives episodes. The
+        previous action lives in the carry. mode takes the policy's mode instead of a sample. Raises UserError for an
+        observation that does not fit.
+        """
+        first = first or carry is None
+        if carry is None:
+            carry = {"agent": self.agent.initial(1), "action": np.zeros(self.action_size, np.float32)}
+        action = np.zeros_like(carry["action"]) if first else carry["action"]
+        flag = np.zeros(1, np.bool_)
+        step = {key: value[None] for key, value in self._entries(observation).items()} | {
+            "action": action[None],
+            "reward": np.zeros(1, np.float32),
+            "first": np.full(1, first),
+            "last": flag,
+            "terminal": flag,
+        }
+        after, chosen, _ = self.agent.act(carry["agent"], step, mode)
+        native = self.app.part("decode_action")(self.action_space, chosen[0]) if self.app.decode_action else chosen[0]
+        return native, {"agent": after, "action": chosen[0]}
+
+    def _entries(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """The observation as the agent's entries, in their dtypes and shapes."""
+        spaces = self.observation_space.spaces
+        given = dict(_flat(observation, ""))
+        if list(given) == [""] and len(spaces) == 1:
+            given = {next(iter(spaces)): given[""]}
+        if given.keys() != spaces.keys():
+            raise UserError(f"this agent observes {sorted(spaces)}, not {sorted(given)}")
+        entries = {key: np.asarray(given[key]).astype(space.dtype, copy=False) for key, space in spaces.items()}
+        for key, space in spaces.items():
+            if entries[key].shape != tuple(space.shape or ()):
+                raise UserError(f"observation {key!r} has shape {entries[key].shape}, not {tuple(space.shape or ())}")
+        return entries
+
+
+def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
+    """The agent of a run folder's last checkpoint. Raises UserError where there is none, or of another app.
+
+    An app offers it as `load(logdir)`:  load = functools.partial(wm_core.loading.load, APP)
+    """
+    config, _ = read_run(app, Path(logdir))
+    return restore(app, Path(logdir), dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]
+
+
+def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
+    """The same with another device, seed or task in the config."""
+    path = checkpoint.latest(logdir)
+    if path is None:
+        raise UserError(f"there is no checkpoint in {logdir} yet: train it first")
+    config = runtime(config)
+    with closing(environments(app, config, 1)) as envs:
+        agent = build(app, config, envs)
+        saved = checkpoint.load(path, app=app.name)
+        fit(agent, saved)
+        spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
+        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces)
+
+
+def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
+    """The checkpoint's weights into the agent. Raises UserError where they are of another network."""
+    try:
+        agent.load_state_dict(saved.weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"the weights in {saved.path} do not fit this config: leave out the options that change the networks or "
+            "the task's spaces"
+        ) from error
+
+
+def environments(app: App, config: RunConfig, n: int) -> Environments:
+    """n environments of the config's task."""
+    if not config.task:
+        raise UserError("no task is named: give --task, or a --preset that names one")
+    return app.part("environments")(config, n)  # type: ignore[no-any-return]
+
+
+def build(app: App, config: RunConfig, envs: Environments) -> Agent:
+    """A new agent for these environments, with weights from the config's seed, on the config's device."""
+    torch.manual_seed(config.seed)
+    return app.part("build")(config, envs.observation_space, envs.action_spec)  # type: ignore[no-any-return]
+
+
+def runtime(config: RunConfig) -> RunConfig:
+    """The config with device and precision decided and torch's threads set. Raises UserError for an absent GPU."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda was asked for, but torch sees no GPU: use --device cpu or auto")
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    precision = config.precision if config.precision != "auto" else "bf16" if device == "cuda" else "fp32"
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return dataclasses.replace(config, device=device, precision=precision)
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Nested observations by names joined with "/", as the adapters name them."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}/{key}" if path else str(key))
+    elif isinstance(value, tuple):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{path}/{i}" if path else str(i))
+    else:
+        yield path, value
