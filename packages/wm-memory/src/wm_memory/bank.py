@@ -33,9 +33,9 @@ def empty(lead: tuple[int, ...], *, window: int, width: int, action: int, device
 
 
 def extend(bank: Bank, key: Tensor, action: Tensor, first: Tensor) -> Bank:
-    """The columns of a bank (B, M, ...) followed by T new, valid steps: (B, M + T, ...)."""
+    """The columns of a bank (B, M, ...) followed by T new, valid steps: (B, M + T, ...). No gradient passes."""
     new = {"key": key, "action": action, "first": first, "valid": torch.ones_like(first)}
-    return {name: torch.cat([bank[name], value.to(bank[name].dtype)], 1) for name, value in new.items()}
+    return {name: torch.cat([bank[name], value.to(bank[name].dtype)], 1).detach() for name, value in new.items()}
 
 
 def newest(columns: Bank, window: int) -> Bank:

@@ -27,6 +27,19 @@ class Recalled:
     key: Tensor
 
 
+def learning_content(key: Tensor, memory: Tensor) -> Tensor:
+    """What the columns say: stored keys for the prefix, the frames as they train for the T steps of the chunk."""
+    return torch.cat([key[:, : -memory.shape[1]], memory.to(key.dtype)], 1)
+
+
+def stored_content(key: Tensor, memory: Tensor) -> Tensor:
+    """What the columns say, without gradient anywhere: the keys alone."""
+    return key
+
+
+CONTENTS = {"chunk": learning_content, "none": stored_content}
+
+
 class Memory(nn.Module):
     """Everything up to f^v, for all steps at once and outside the time loop: it needs no recurrent state.
 
@@ -55,7 +68,7 @@ class Memory(nn.Module):
         super().__init__()
         self.recall, self.bottleneck = recall, bottleneck or nn.Identity()
         self.action, self.window, self.sight = action, window, sight
-        self.content = {"chunk": "memory", "none": "key"}[content]
+        self.content = CONTENTS[content]
         self.width = int(getattr(bottleneck, "width", recall.width))
         self.stores = {"key": window}
 
@@ -76,8 +89,8 @@ class Memory(nn.Module):
         self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor
     ) -> tuple[bank.Bank, Reading, Tensor]:
         """The columns, what was read from them, and the similarity (B, T, C) it was chosen by."""
-        columns = bank.extend(carry, embed["key"].detach(), action, first)
-        content = torch.cat([carry["key"], embed[self.content].to(carry["key"].dtype)], 1)
+        columns = bank.extend(carry, embed["key"], action, first)
+        content = self.content(columns["key"], embed["memory"])
         mask = self.sight(columns, self.window)
         similarity = cosine(embed["key"], columns["key"])
         age = bank.ages(first.shape[1], columns["first"].shape[1], first.device)

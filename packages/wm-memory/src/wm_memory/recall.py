@@ -38,15 +38,16 @@ def select(similarity: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor
     """The `count` most similar columns among those the mask allows, in order of time: index and ok, each (B, T, K).
 
     K is the smaller of count and C. Slots beyond the allowed columns are not ok and come last. Among equals (to
-    about 1e-6 for a thousand columns: what float32 leaves of a cosine) the latest wins, so that the choice does not
-    depend on how the steps were cut into pieces, and repeated observations are remembered at their last visits.
+    about 1e-6, what float32 leaves of a cosine) the latest wins, so that the choice does not depend on how the steps
+    were cut into pieces, and repeated observations are remembered at their last visits.
 
     >>> index, ok = select(torch.tensor([[[0.9, 0.1, 0.5, 0.9]]]), torch.tensor([[[True, True, True, False]]]), count=2)
     >>> index.tolist(), ok.tolist()
     ([[[0, 2]]], [[[True, True]]])
     """
     columns = similarity.shape[-1]
-    level = (similarity.clamp(-1, 1) * (2**30 // columns)).round().int() * columns
+    resolution = 2 ** min(20, 30 - columns.bit_length())  # similarity and column together fit 31 bits
+    level = (similarity.clamp(-1, 1) * resolution).round().int() * columns
     level = level + torch.arange(columns, device=level.device, dtype=torch.int32)  # unique within a query
     level = level.masked_fill(~mask, torch.iinfo(torch.int32).min)
     index = level.topk(min(count, columns), -1, sorted=False).indices
