@@ -51,6 +51,11 @@ class App:
     paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
     mistakes: tuple[str, ...] = ("TaskError",)
 
+    def __post_init__(self) -> None:
+        taken = {f.name for kind in OPTIONS.values() for f in dataclasses.fields(kind)}
+        if clash := taken & {f.name for f in dataclasses.fields(self.config)}:
+            raise TypeError(f"{self.config.__name__} has fields that are options of the commands: {sorted(clash)}")
+
     def part(self, name: str) -> Callable[..., Any]:
         """One of the functions, imported now."""
         value = getattr(self, name)
@@ -119,10 +124,10 @@ class Dream:
 
     logdir: str
     """The folder of a run."""
-    context: int = 5
-    """Steps that are observed."""
-    horizon: int = 45
-    """Steps that are imagined."""
+    observed: int = 5
+    """Steps of context, before the dream."""
+    imagined: int = 45
+    """Steps of the dream."""
     rows: int = 6
     """Sequences shown."""
 

@@ -307,33 +307,35 @@ def eval(app: App, command: Command) -> int:
 def dream(app: App, command: Command) -> int:
     """Open loop on held-out frames: the error by horizon, a video and a picture."""
     options: Dream = command.options
-    if min(options.context, options.horizon, options.rows) < 1:
-        raise UserError("--context, --horizon and --rows must be at least 1")
+    if min(options.observed, options.imagined, options.rows) < 1:
+        raise UserError("--observed, --imagined and --rows must be at least 1")
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     found, batch = _open_loop(app, loaded.config, loaded.agent, options)
     with closing(environments(app, loaded.config, 1)) as envs:
         untrained = build(app, loaded.config, envs)
-    blank = openloop(untrained, dataclasses.replace(batch, past=None), options.context)
+    blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
     paths = _show(logdir, loaded.step, found, options.rows)
-    errors = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
+    asked = found.valid[:, options.observed :].any(0)  # a horizon that no row reaches has no error
+    measured = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
+    errors = {name: error.where(asked, torch.nan).tolist() for name, error in measured.items()}
     result = {
         "app": app.name,
         "task": loaded.config.task,
         "step": loaded.step,
         "seed": loaded.config.seed + FRESH,
         "key": found.key,
-        "context": options.context,
+        "context": options.observed,
         "rows": len(found.true),
-        "rows_at_horizon": found.valid[:, options.context :].sum(0).tolist(),
-        "error": {name: [round(value, 6) for value in error.tolist()] for name, error in errors.items()},
+        "rows_at_horizon": found.valid[:, options.observed :].sum(0).tolist(),
+        "error": {name: [None if e != e else round(e, 6) for e in error] for name, error in errors.items()},
         "video": [str(path) for path in paths],
     }
     _write_json(logdir / "dream" / f"{loaded.step}.json", result)
     print("mean squared pixel error, held-out frames")
     print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
     for ahead in (1, 5, 15, 45):
-        if ahead <= options.horizon:
+        if ahead <= options.imagined:
             print(f"{ahead:>12}" + "".join(f"{error[ahead - 1]:>12.5f}" for error in errors.values()))
     for path in paths:
         print(path)
@@ -343,16 +345,16 @@ def dream(app: App, command: Command) -> int:
 def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[OpenLoop, Batch]:
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
     _image_key(agent, app, config)
-    steps = options.context + options.horizon
+    steps = options.observed + options.imagined
     past = max(agent.world.dynamics.stores.values(), default=0)
     with closing(_fresh(app, config, DREAM_STREAMS)) as envs:
         held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH)
     batch = held_out.sample(max(64, options.rows), steps, past)
     later = batch.steps["first"].clone()
-    later[:, : options.context] = False
+    later[:, : options.observed] = False
     order = (later.cumsum(1) == 0).sum(1).argsort(descending=True, stable=True)
     batch = _rows(batch, order[: max(16, options.rows)])
-    found = openloop(agent, batch, options.context)
+    found = openloop(agent, batch, options.observed)
     if found is None:
         raise UserError(f"{config.task} shows no image to dream: this agent observes vectors only")
     return found, batch

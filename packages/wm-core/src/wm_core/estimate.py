@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
+from torch.utils.flop_counter import flop_registry
 
 from wm_core.agent import Agent
 from wm_core.config import RunConfig
@@ -91,6 +92,28 @@ def _filled(record: Mapping[str, Any], agent: Agent, config: RunConfig) -> Repla
     return replay
 
 
+class Flops(TorchDispatchMode):
+    """Counts the FLOPs of products, convolutions and attention inside. torch's own counter also follows modules, and
+    stumbles over modules that run without gradient.
+
+    >>> with Flops() as counter:
+    ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
+    >>> counter.total
+    48
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - the registry is keyed by it
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
 def _first_update(agent: Agent, replay: Replay) -> tuple[int, int]:
     """FLOPs of an update, and bytes that its forward pass keeps for the backward pass."""
     kept: dict[int, int] = {}
@@ -102,9 +125,9 @@ def _first_update(agent: Agent, replay: Replay) -> tuple[int, int]:
             kept[storage.data_ptr()] = storage.nbytes()
         return value
 
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+    with Flops() as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         agent.learn(replay)
-    return int(counter.get_total_flops()), sum(kept.values())
+    return counter.total, sum(kept.values())
 
 
 def _bytes(value: Any) -> int:
