@@ -75,7 +75,9 @@ class Atari(gymnasium.Env[dict[str, Any], Any]):
     episode_seed: "own" seed for each episode, or the "same" for all of an environment (used by the vector form).
 
     A reset starts from power-on, so that an episode follows from its seed and actions alone. (The public codes press
-    the console's reset instead; some games then carry memory over from the episode before.)
+    the console's reset instead; some games then carry memory over from the episode before.) There is no snapshot of the
+    emulator here, `make` adds one that executes the episode again: cloneState of ale-py 0.12.1, random state included,
+    does not bring Q*bert back exactly (its memory differs one frame later), nor the screen of Road Runner.
 
     >>> env = Atari("pong")
     >>> env.reset(seed=0)[0]["image"].shape, int(env.action_space.n), env.protocol["name"]
@@ -157,13 +159,14 @@ class Atari(gymnasium.Env[dict[str, Any], Any]):
         self._ale.setInt("random_seed", int(self.np_random.integers(2**31)))
         self._ale.loadROM(self._rom)
         self._ale.reset_game()
-        for _ in range(int(self.np_random.integers(self._noops + 1))):
+        noops = int(self.np_random.integers(self._noops + 1))
+        for _ in range(noops):
             self._ale.act(0)
             if self._ale.game_over():
                 self._ale.reset_game()
         self._frames, self._lives, self._over = 0, self._ale.lives(), False
         self._grab(0)
-        return {"image": self._shrink(self._screens[0])}, self._info(False)
+        return {"image": self._shrink(self._screens[0])}, self._info(False) | {"noops": noops}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """`repeat` raw frames of one action; rewards are summed."""

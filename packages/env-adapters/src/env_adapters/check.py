@@ -13,7 +13,7 @@ import numpy as np
 from env_adapters.errors import CheckError, TaskError
 from env_adapters.make import Factory, make
 from env_adapters.step import ActionCodec, Environment, digest
-from env_adapters.wrappers import adapt, fact
+from env_adapters.wrappers import Adapted, Reexecuted, adapt, fact
 
 _PLAIN = (np.ndarray, str, int, float, bool, type(None))
 
@@ -21,7 +21,7 @@ _PLAIN = (np.ndarray, str, int, float, bool, type(None))
 def check_env(env: str | Factory | Environment, *, steps: int = 200, seed: int = 0, **options: Any) -> list[str]:
     """Run an environment through the specification; remarks on what could not be exercised, none if all was.
 
-    env: an environment, or anything `make` takes (with its options). steps: how many to play, per pass, of four passes.
+    env: an environment, or anything `make` takes (with its options). steps: how many to play at a time.
 
     CheckError, in one sentence, where the environment breaks it: observations outside their space; rewards that are no
     finite number; flags that are no bool; actions that do not survive their vector; records that differ for the same
@@ -40,6 +40,7 @@ def check_env(env: str | Factory | Environment, *, steps: int = 200, seed: int =
             raise CheckError(str(error)) from error
     _check_protocol(env)
     codec = _check_actions(env, seed)
+    _check_raw(env, seed)
     records, ends = _play(env, codec, steps, seed)
     again, _ = _play(env, codec, steps, seed)
     for at, (one, two) in enumerate(zip(records, again, strict=True)):
@@ -78,6 +79,18 @@ def _check_actions(env: Environment, seed: int) -> ActionCodec:
     return codec
 
 
+def _check_raw(env: Environment, seed: int) -> None:
+    """What the bare environment returns has the right length, or no layer above could read it."""
+    while isinstance(env, Adapted | Reexecuted):
+        env = env.env
+    result = env.reset(seed=seed)
+    _require(isinstance(result, tuple) and len(result) == 2, "reset does not return (observation, info)")
+    env.action_space.seed(seed)
+    after = env.step(env.action_space.sample())
+    five = isinstance(after, tuple) and len(after) == 5
+    _require(five, "step does not return (observation, reward, terminated, truncated, info)")
+
+
 def _play(env: Environment, codec: ActionCodec, steps: int, seed: int) -> tuple[list[str], int]:
     """Fingerprints of the records of a few episodes with random actions, and how many episodes ended."""
     fact(env, "reseed", lambda seed: None)(seed)
@@ -94,24 +107,21 @@ def _play(env: Environment, codec: ActionCodec, steps: int, seed: int) -> tuple[
 
 
 def _reset(env: Environment, seed: int) -> str:
-    result = env.reset(seed=seed)
-    _require(isinstance(result, tuple) and len(result) == 2, "reset returns (observation, info)")
-    _check_observation(env, result[0], "reset")
-    _require(isinstance(result[1], dict), "the info that reset returns is a dict")
-    return digest(result[0])
+    observation, info = env.reset(seed=seed)
+    _check_observation(env, observation, "reset")
+    _require(isinstance(info, dict), f"reset returned the info {info!r}, no dict")
+    return digest(observation)
 
 
 def _step(env: Environment, codec: ActionCodec, rng: np.random.Generator) -> tuple[str, bool]:
     vector = rng.uniform(-1, 1, codec.spec.size).astype(np.float32)
-    result = env.step(codec.decode(vector))
-    _require(isinstance(result, tuple) and len(result) == 5, "step returns (observation, reward, bool, bool, info)")
-    observation, reward, terminated, truncated, info = result
+    observation, reward, terminated, truncated, info = env.step(codec.decode(vector))
     _check_observation(env, observation, "step")
     number = isinstance(reward, int | float | np.number | np.bool_) and math.isfinite(float(reward))
     _require(number, f"the reward {reward!r} is no finite number")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         _require(isinstance(flag, bool | np.bool_), f"{name} is {flag!r}, no bool")
-    _require(isinstance(info, dict), "the info that step returns is a dict")
+    _require(isinstance(info, dict), f"step returned the info {info!r}, no dict")
     for name in fact(env, "signals", ()):
         signal = info.get(name)
         _require(isinstance(signal, bool | np.bool_), f"the signal {name!r} is {signal!r} in info, no bool")

@@ -24,19 +24,25 @@ def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) 
     try:
         env: Environment = gymnasium.make(id, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise TaskError(f"gym:{id} needs a package that is missing: {error}") from error
+        raise TaskError(f"gym:{id} needs a package that is missing: {_line(error)}") from error
     except gymnasium.error.UnregisteredEnv as error:
         close = difflib.get_close_matches(id, list(gymnasium.registry), 3, 0.5)
         hint = f"; close: {', '.join('gym:' + one for one in close)}" if close else ""
+        if "/" in id and ":" not in id:
+            hint = f"; if another package registers it, name its module: gym:<module>:{id}"
         raise TaskError(f"gymnasium has no environment {id!r}{hint}") from error
     except gymnasium.error.DeprecatedEnv as error:
-        raise TaskError(f"gym:{id} is retired: {error}") from error
+        raise TaskError(f"gym:{id} is retired: {_line(error)}") from error
     except ModuleNotFoundError as error:
-        raise TaskError(f"gym:{id} needs the module {error.name!r}, which is not installed") from error
+        raise TaskError(f"gym:{id} needs a module that is missing: {_line(error)}") from error
     except TypeError as error:
         if not options:
             raise
-        raise TaskError(f"gym:{id} does not take the options {', '.join(options)}: {error}") from error
+        raise TaskError(f"gym:{id} does not take the options {', '.join(options)}: {_line(error)}") from error
     if size is not None:
         env = Resize(env, size)
     return ActionRepeat(env, repeat) if repeat != 1 else env
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -108,7 +108,7 @@ class VectorEnv:
         self._seed = 0
         self._episode = np.zeros(n, np.int64)
         self._restarts = np.zeros(n, np.int64)
-        self._streak = np.zeros(n, np.int64)  # losses since the last record that arrived
+        self._streak = np.zeros(n, np.int64)  # losses since the last step that arrived
         self._lost = np.zeros(n, np.bool_)  # rows whose episode cannot go on; the next step cuts them short
         self._faults: list[str] = []
         self._last: Step | None = None
@@ -187,7 +187,7 @@ class VectorEnv:
 
     def take_faults(self) -> list[str]:
         """Sentences about lost workers and episodes cut short since the last call."""
-        faults, self._faults = self._faults + self._crew.faults, []
+        faults, self._faults = self._crew.faults + self._faults, []
         self._crew.faults = []
         return faults
 
@@ -243,7 +243,7 @@ class VectorEnv:
         for _ in range(_ATTEMPTS):
             rows["in/command"][:] = command
             lost = self._crew.run()
-            self._streak[np.setdiff1d(np.flatnonzero(command != SKIP), lost)] = 0
+            self._streak[np.setdiff1d(np.flatnonzero(command == STEP), lost)] = 0
             if not lost:
                 break
             self._streak[lost] += 1
