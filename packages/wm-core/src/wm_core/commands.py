@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 import signal
 import sys
@@ -328,7 +329,7 @@ def dream(app: App, command: Command) -> int:
         "context": options.observed,
         "rows": len(found.true),
         "rows_at_horizon": found.valid[:, options.observed :].sum(0).tolist(),
-        "error": {name: [None if e != e else round(e, 6) for e in error] for name, error in errors.items()},
+        "error": {name: [None if math.isnan(e) else round(e, 6) for e in error] for name, error in errors.items()},
         "video": [str(path) for path in paths],
     }
     _write_json(logdir / "dream" / f"{loaded.step}.json", result)
@@ -347,7 +348,7 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
     _image_key(agent, app, config)
     steps = options.observed + options.imagined
     past = max(agent.world.dynamics.stores.values(), default=0)
-    with closing(_fresh(app, config, DREAM_STREAMS)) as envs:
+    with closing(_fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
         held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH)
     batch = held_out.sample(max(64, options.rows), steps, past)
     later = batch.steps["first"].clone()
@@ -411,7 +412,9 @@ def _show(logdir: Path, step: int, found: OpenLoop, rows: int) -> list[Path]:
     """Video and picture of an open loop."""
     folder = logdir / "video"
     folder.mkdir(parents=True, exist_ok=True)
-    true, predicted, valid = (value[:rows].cpu().numpy() for value in (found.true, found.predicted, found.valid))
+    end = int(found.valid[:rows].any(0).sum())  # no longer than one of the rows is predicted
+    parts = (found.true, found.predicted, found.valid)
+    true, predicted, valid = (value[:rows, :end].cpu().numpy() for value in parts)
     paths = [folder / f"openloop-{step}.mp4", folder / f"openloop-{step}.png"]
     write_video(paths[0], filmstrip.film(true, predicted, valid, found.context), FPS / 2)
     filmstrip.save_png(paths[1], filmstrip.strip(true, predicted, valid, found.context))

@@ -1,0 +1,283 @@
+"""train, eval, dream and info end to end, on an app without a world model; and an agent loaded to act."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from wm_core import checkpoint, commands, filmstrip
+from wm_core.cli import main
+from wm_core.errors import UserError
+from wm_core.estimate import estimate, sentence
+from wm_core.loading import load
+from wm_core.openloop import OpenLoop
+
+
+def perfect(agent, batch, context, *, seed=0):
+    """An open loop that predicts the truth, one shade off."""
+    true = batch.steps["image"].float() / 255
+    first = batch.steps["first"].clone()
+    first[:, :context] = False
+    return OpenLoop("image", true, true + 0.1, context, first.cumsum(1) == 0)
+
+
+@pytest.fixture
+def dreaming(monkeypatch):
+    """The fake app has no world model to dream with."""
+    monkeypatch.setattr(commands, "openloop", perfect)
+
+
+@pytest.fixture
+def run(fakes, dreaming, capsys) -> Path:
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    return Path("D")
+
+
+def test_a_run_leaves_what_it_promises(fakes, run, capsys):
+    for name in ("config.toml", "protocol.json", "env.json", "metrics.jsonl", "scores.jsonl", "replay"):
+        assert (run / name).exists(), name
+    step = checkpoint.load(checkpoint.latest(run)).step
+    assert {path.name for path in (run / "video").iterdir()} == {
+        f"policy-{step}.mp4",
+        f"openloop-{step}.mp4",
+        f"openloop-{step}.png",
+    }
+    assert json.loads((run / "protocol.json").read_text()) == {
+        "task": "fake",
+        "repeat": 4,
+        "name": "fake",
+        "sizes": [1, 2],
+    }
+
+
+def test_the_end_says_where_everything_lies(fakes, dreaming, capsys):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+    out = capsys.readouterr().out
+    paths = [word for word in out.split() if word.startswith("D/")]
+    assert len(paths) >= 5
+    assert all(Path(path).exists() for path in paths)
+
+
+def test_a_run_without_images_has_no_video(fakes, capsys):
+    main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
+    assert not (Path("D") / "video").exists()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["dream", "D"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "fakeapp: blind shows no image to dream: this agent observes vectors only\n"
+
+
+def test_the_default_logdir_has_four_parts(fakes, dreaming):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "20", "--seed", "3"])
+    (found,) = Path("runs").iterdir()
+    assert found.name.split("-")[1:] == ["fake", "fake", "3"]
+
+
+def test_a_finished_run_started_again_changes_nothing(fakes, run):
+    logs = [(run / name).read_bytes() for name in ("metrics.jsonl", "scores.jsonl")]
+    before = checkpoint.load(checkpoint.latest(run))
+    main(fakes.app, ["train", "--logdir", "D"])
+    assert [(run / name).read_bytes() for name in ("metrics.jsonl", "scores.jsonl")] == logs
+    assert checkpoint.load(checkpoint.latest(run)).step == before.step
+
+
+def test_videos_come_by_step(fakes, dreaming):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "120", "--video-every", "40", "--logdir", "D"])
+    steps = sorted(int(path.stem.split("-")[1]) for path in Path("D/video").glob("policy-*.mp4"))
+    assert [step // 40 for step in steps] == [1, 2, 3]
+
+
+def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, dreaming, capsys):
+    main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "the preset `cpu` runs instead of the full setting `--preset atari100k`" in line
+    assert "which would take about" in line and "GB of disk" in line
+
+
+# ---- eval
+
+
+def test_eval_writes_and_prints_what_a_score_means(fakes, run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    main(fakes.app, ["eval", "D", "--episodes", "5", "--mode"])
+    result = json.loads(capsys.readouterr().out)
+    step = checkpoint.load(checkpoint.latest(run)).step
+    assert json.loads((run / f"eval/{step}.json").read_text()) == result
+    assert (result["step"], result["episodes"], result["acting"], len(result["scores"])) == (step, 5, "mode", 5)
+    assert result["score"] == pytest.approx(np.mean(result["scores"]))
+    assert result["protocol"] == {"name": "fake", "sizes": [1, 2]}
+    assert {path: path.read_bytes() for path in before} == before  # the run itself is untouched
+
+
+def test_eval_samples_unless_told_otherwise(fakes, run, capsys):
+    results = {}
+    for option in ("", "--sample", "--mode"):
+        capsys.readouterr()
+        main(fakes.app, ["eval", "D", *option.split()])
+        results[option] = json.loads(capsys.readouterr().out)
+    assert results[""] == results["--sample"] and results[""]["acting"] == "sample"
+    assert results["--mode"]["scores"] != results[""]["scores"]
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--mode", "--sample"])
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_eval_plays_other_episodes_than_training(fakes, run, capsys, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(commands, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)])
+    main(fakes.app, ["eval", "D"])
+    main(fakes.app, ["eval", "D", "--seed", "7"])
+    assert len(set(seeds) - {0, 7}) == 2
+
+
+# ---- dream
+
+
+def test_dream_measures_by_horizon_and_shows(fakes, run, capsys):
+    capsys.readouterr()
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4", "--rows", "3"])
+    out = capsys.readouterr().out
+    (path,) = (run / "dream").iterdir()
+    result = json.loads(path.read_text())
+    assert result["error"]["model"][0] == pytest.approx(0.01, abs=1e-4)
+    assert len(result["error"]["copy"]) == 4
+    assert result["rows_at_horizon"] == sorted(result["rows_at_horizon"], reverse=True)
+    assert "steps ahead" in out and all(Path(line).exists() for line in out.split() if line.startswith("D/"))
+
+
+def test_dream_prefers_rows_within_one_episode(fakes, run):
+    """Episodes last 3 to 7 actions: of 64 rows enough have 2 + 2 steps without a reset after the context."""
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "2"])
+    (path,) = (run / "dream").iterdir()
+    result = json.loads(path.read_text())
+    assert result["rows_at_horizon"] == [16, 16]
+
+
+def test_a_horizon_that_no_row_reaches_has_no_error(fakes, run):
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "30"])
+    (path,) = (run / "dream").iterdir()
+    assert json.loads(path.read_text())["error"]["model"][-1] is None
+
+
+def test_film_and_strip_mark_where_the_context_ends():
+    true = np.zeros((2, 6, 16, 16, 1), np.float32)
+    valid = np.ones((2, 6), bool)
+    valid[1, 4:] = False
+    film = filmstrip.film(true, true + 0.5, valid, context=3)
+    corner = [tuple(frame[2, -2]) for frame in film]
+    assert corner == [filmstrip.OBSERVED] * 3 + [filmstrip.IMAGINED] * 3
+    strip = filmstrip.strip(true, true + 0.5, valid, context=3)
+    black = (strip[-1] == filmstrip.INK).all(-1)
+    assert black.sum() == filmstrip.GAP
+
+
+def test_panels_are_true_predicted_error():
+    true, predicted = np.zeros((1, 2, 4, 4, 3)), np.full((1, 2, 4, 4, 3), 0.4)
+    predicted[..., 1] = 0.6
+    valid = np.array([[True, False]])
+    panels = filmstrip.panels(true, predicted, valid)
+    assert panels[:, 0, 0, 0, 0].tolist() == [[0, 0, 0], [102, 153, 102], [153, 153, 153]]
+    assert panels[:, 0, 1, 0, 0, 0].tolist() == [0, filmstrip.GONE, filmstrip.GONE]
+
+
+# ---- info
+
+
+def test_info_as_json(fakes, capsys):
+    main(fakes.app, ["info", "--preset", "tiny", "--ablation", "narrow", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["parameters"] == {"encoder": 1, "total": 1}
+    assert result["config"]["batch"] == 2 and result["config"]["run"]["ablation"] == "narrow"
+    assert result["protocol"]["task"] == "fake"
+    assert result["estimate"]["updates"] == round(240 / 4 * 2.5 / 8)
+    assert {"hours", "ram_bytes", "vram_bytes", "disk_bytes"} <= result["estimate"].keys()
+
+
+def test_info_as_text(fakes, capsys):
+    main(fakes.app, ["info", "--preset", "tiny"])
+    out = capsys.readouterr().out
+    assert "parameters" in out and "train_ratio" in out and "this run takes about" in out
+
+
+def test_the_estimate_of_disk_is_the_records_of_the_run(fakes):
+    config = fakes.config(task="fake", device="cpu", steps=400, batch=2, length=4)
+    numbers = estimate(fakes.app, config, fakes.envs(1))
+    record = 3 * 4 + 4 + 3 + 16 * 16 * 3 + 2 * 2  # action, reward, flags, image, notes
+    assert numbers["disk_bytes"] - 2 * 3 * 8 == 100 * record
+    assert "updates" in sentence(numbers)
+
+
+def test_an_app_may_add_to_the_estimate(fakes):
+    app = dataclasses.replace(fakes.app, estimate=lambda config, numbers: {"hours": 1.5, "gpu": "any"})
+    numbers = estimate(app, fakes.config(task="fake", device="cpu", batch=2, length=4), fakes.envs(1))
+    assert (numbers["hours"], numbers["gpu"]) == (1.5, "any")
+
+
+# ---- load
+
+
+def test_a_loaded_policy_acts_as_in_the_environments(fakes, run):
+    """Observation by observation, through episode ends, it takes the actions that the batched agent takes."""
+    app = dataclasses.replace(fakes.app, decode_action=lambda space, vector: (space, int(vector.argmax())))
+    loaded, batched = load(app, run), load(app, run).agent
+    envs = fakes.envs(1)
+    step, carry, held = envs.reset(5), batched.initial(1), None
+    for t in range(30):
+        carry, action, _ = batched.act(carry, step, mode=True)
+        given = {"image": step["image"][0]} if t % 2 else step["image"][0]
+        native, held = loaded.policy(given, held, first=bool(step["first"][0]), mode=True)
+        assert native == ("three doors", int(action[0].argmax()))
+        step = envs.step(action)
+
+
+def test_a_carry_keeps_the_previous_action_and_first_drops_it(fakes, run, monkeypatch):
+    seen = []
+    loaded = load(fakes.app, run)
+    act = loaded.agent.act
+
+    def spy(carry, step, mode=False):
+        seen.append((step["action"][0].tolist(), bool(step["first"][0]), carry["sum"][0, 0].item()))
+        return act(carry, step, mode)
+
+    monkeypatch.setattr(loaded.agent, "act", spy)
+    image = np.full((16, 16, 3), 9, np.uint8)
+    action, carry = loaded.policy(image)
+    loaded.policy(image, carry)
+    loaded.policy(image, carry, first=True)
+    loaded.policy(image)
+    assert seen[0] == ([0.0, 0.0, 0.0], True, 0.0)
+    assert seen[1] == (action.tolist(), False, 9.0)
+    assert seen[2] == ([0.0, 0.0, 0.0], True, 9.0)  # an episode begins, the memory stays
+    assert seen[3] == seen[0]
+
+
+def test_an_observation_that_does_not_fit_is_told(fakes, run):
+    loaded = load(fakes.app, run)
+    with pytest.raises(UserError, match="observes"):
+        loaded.policy({"camera": np.zeros((16, 16, 3), np.uint8)})
+    with pytest.raises(UserError, match="has shape"):
+        loaded.policy(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_loading_gives_the_last_weights(fakes, run):
+    loaded = load(fakes.app, str(run))
+    saved = checkpoint.load(checkpoint.latest(run))
+    assert torch.equal(loaded.agent.state_dict()["weight"], saved.weights["weight"])
+    assert loaded.step == saved.step
+    with pytest.raises(UserError, match="no run in"):
+        load(fakes.app, "nowhere")
+
+
+def test_nested_observations_are_named_as_the_adapters_name_them(fakes, run):
+    loaded = load(fakes.app, run)
+    box = SimpleNamespace(dtype=np.dtype(np.float32), shape=())
+    loaded = dataclasses.replace(loaded, observation_space=SimpleNamespace(spaces={"a/b": box, "a/0": box}))
+    entries = loaded._entries({"a": {"b": 1.0, "0": 2.0}})  # noqa: SLF001
+    assert {key: float(value) for key, value in entries.items()} == {"a/b": 1.0, "a/0": 2.0}

@@ -1,0 +1,342 @@
+"""The training loop: what is counted, when updates are due, and that a stop leaves no trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from wm_core import checkpoint
+from wm_core.cli import main
+from wm_core.clock import Clock
+from wm_core.loop import Meter, Position, Ratio, evaluate, rollout, train
+from wm_core.replay import Replay
+
+
+class Lines:
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.scores: list[tuple[int, float, int]] = []
+
+    def metrics(self, step: int, values: Any) -> None:
+        self.rows.append((step, dict(values)))
+
+    def score(self, step: int, score: float, length: int) -> None:
+        self.scores.append((step, score, length))
+
+
+class Recording:
+    """Environments that remember every record they gave."""
+
+    def __init__(self, envs: Any) -> None:
+        self.inner, self.records = envs, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def reset(self, seed: int) -> Any:
+        self.records.append(self.inner.reset(seed))
+        return self.records[-1]
+
+    def step(self, action: Any) -> Any:
+        self.records.append(self.inner.step(action))
+        return self.records[-1]
+
+
+def play(fakes: Any, iterations: int, **changes: Any) -> tuple[Any, Recording, Replay, Position, Lines]:
+    """Some iterations of the loop, without a run folder."""
+    config = fakes.config(task="fake", device="cpu", envs=3, batch=2, length=4, **changes)
+    envs, agent, log = Recording(fakes.envs(config.envs)), fakes.agent(config), Lines()
+    replay = Replay(None, config.envs, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=config.train_ratio, replayed=8)
+    count = iter(range(iterations))
+    options = {"log_every": config.log_every, "learning_starts": config.learning_starts, "length": 4}
+    train(agent, envs, replay, at, log, go_on=lambda at: next(count, None) is not None, **options)
+    return agent, envs, replay, at, log
+
+
+def test_steps_are_actions_times_repeat_without_resets(fakes):
+    agent, envs, replay, at, _ = play(fakes, 50)
+    real = sum(int((~record["first"]).sum()) for record in envs.records)
+    resets = sum(int(record["first"].sum()) for record in envs.records[1:])
+    assert resets > 10
+    assert at.steps == 4 * real
+    assert agent.clock.steps == real
+    assert replay.steps == 50 * 3
+
+
+def test_scores_are_sums_of_rewards_from_reset_to_end(fakes):
+    _, envs, _, _, log = play(fakes, 60)
+    expected, running, steps = [], [[] for _ in range(3)], 0
+    for record in envs.records[1:]:
+        steps += 4 * int((~record["first"]).sum())
+        for i in range(3):
+            running[i] = [] if record["first"][i] else [*running[i], float(record["reward"][i])]
+            if record["last"][i]:
+                expected.append((steps, sum(running[i]), len(running[i])))
+    assert len(log.scores) > 20
+    assert [(s, n) for s, _, n in log.scores] == [(s, n) for s, _, n in expected]
+    assert np.allclose([score for _, score, _ in log.scores], [score for _, score, _ in expected])
+
+
+def test_replay_holds_what_arrived_with_the_notes_of_acting(fakes):
+    _, envs, replay, _, _ = play(fakes, 20, train_ratio=0.0)
+    batch = replay.sample(64, 20)
+    for key in ("action", "reward", "first", "last", "terminal", "image"):
+        stored = np.stack([record[key] for record in envs.records[:20]], 1)
+        assert (batch.steps[key].numpy() == stored[batch.index.stream.numpy()]).all()
+    assert batch.steps["deter"].shape == (64, 20, 2)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 2.5, 8.0, 40.0])
+def test_updates_replay_train_ratio_steps_per_policy_step(fakes, ratio):
+    agent, envs, _, _, _ = play(fakes, 60, train_ratio=ratio, learning_starts=30)
+    records = envs.records[:60]  # the 60th call of `step` came after the last chance to learn
+    starts = next(t for t in range(60) if (t + 1) * 3 >= 30)
+    after = sum(int((~record["first"]).sum()) for record in records[starts + 1 :])
+    assert int(agent.clock.updates) == (int(after * ratio / 8) + 1 if ratio else 0)
+
+
+def test_nothing_is_learned_before_learning_starts(fakes):
+    assert int(play(fakes, 9, learning_starts=30)[0].clock.updates) == 0
+    assert int(play(fakes, 10, learning_starts=30)[0].clock.updates) == 1
+
+
+def test_the_ratio_has_no_backlog_and_no_drift():
+    ratio = Ratio(train_ratio=3, replayed=10)
+    assert ratio.due(10_000) == 1  # what was played before learning started is not owed
+    assert sum(ratio.due(1) for _ in range(1000)) == 300
+
+
+def test_the_meter_is_the_mean_of_every_update_of_an_interval(fakes):
+    meter = Meter()
+    for value in (1.0, 2.0, 6.0):
+        meter.add({"always": torch.tensor(value)} | ({"once": torch.tensor(5.0)} if value == 2 else {}))
+    assert meter.take() == {"always": 3.0, "once": 5.0}
+    assert meter.take() == {}
+
+
+def test_metrics_stay_on_the_device_until_the_log(fakes, monkeypatch):
+    def refuse(tensor):
+        raise AssertionError("a host read")
+
+    meter = Meter()
+    for name in ("item", "tolist", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    meter.add({"loss": torch.tensor(1.0)})
+    meter.add({"loss": torch.tensor(2.0)})
+    with pytest.raises(AssertionError, match="host read"):
+        meter.take()
+
+
+def test_a_log_line_each_interval_of_steps(fakes):
+    _, _, _, at, log = play(fakes, 100, log_every=100, learning_starts=30)
+    steps = [step for step, _ in log.rows]
+    assert len({step // 100 for step in steps}) == len(steps) == at.steps // 100
+    assert all(step % 100 < 3 * 4 for step in steps)
+    assert {"train/loss/reward", "train/updates", "replay/steps", "fps/policy", "fps/train"} <= log.rows[-1][1].keys()
+
+
+def test_faults_are_told_and_logged(fakes):
+    said = []
+    config = fakes.config(task="fake", device="cpu", envs=2, batch=2, length=4)
+    envs, agent, log = fakes.envs(2), fakes.agent(config), Lines()
+    envs.faults = ["worker 1 was lost"]
+    replay = Replay(None, 2, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=0, replayed=8)
+    options = {"log_every": 1000, "learning_starts": 10, "length": 4, "say": said.append}
+    train(agent, envs, replay, at, log, go_on=lambda at: at.steps < 40, **options)
+    assert said == ["worker 1 was lost"]
+    assert [values for _, values in log.rows] == [{"env/faults": 1}]
+
+
+# ---- evaluation
+
+
+def test_evaluation_disturbs_nothing(fakes):
+    agent = fakes.agent(fakes.config(device="cpu"))
+    before = agent.source.state_dict()["state"].clone(), torch.get_rng_state(), int(agent.clock.steps)
+    evaluate(agent, fakes.envs(2), episodes=5, seed=3)
+    assert torch.equal(agent.source.state_dict()["state"], before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert int(agent.clock.steps) == before[2]
+
+
+def test_evaluation_depends_on_its_seed_alone(fakes):
+    agent = fakes.agent(fakes.config(device="cpu"))
+    one, other = (evaluate(agent, fakes.envs(2), episodes=5, seed=seed) for seed in (3, 4))
+    for _ in range(7):
+        agent.act(agent.initial(2), fakes.envs(2).reset(0))
+    assert evaluate(agent, fakes.envs(2), episodes=5, seed=3) == one != other
+
+
+def test_every_environment_plays_its_share_of_the_episodes(fakes):
+    """Taking the first episodes to end would prefer the short ones."""
+    agent = fakes.agent(fakes.config(device="cpu"))
+    envs = Recording(fakes.envs(3))
+    results = evaluate(agent, envs, episodes=7, seed=0)
+    expected = []
+    for i, share in enumerate((3, 2, 2)):
+        lengths, length = [], 0
+        for record in envs.records:
+            length = 0 if record["first"][i] else length + 1
+            lengths += [length] if record["last"][i] else []
+        expected += lengths[:share]
+    assert [length for _, length in results] == expected
+
+
+def test_a_rollout_pairs_each_record_with_the_action_that_led_there(fakes):
+    agent, envs = fakes.agent(fakes.config(device="cpu")), Recording(fakes.envs(2))
+    for step, _ in zip(rollout(agent, envs, seed=0), range(10), strict=False):
+        assert step["action"].tolist() == envs.records[-1]["action"].tolist()
+        assert step["deter"].shape == (2, 2)
+
+
+# ---- stop and resume
+
+
+def numbers(logdir: Path, name: str) -> list[dict[str, Any]]:
+    """A log without what no run shares with another."""
+    rows = [json.loads(line) for line in (logdir / name).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("fps/", "usage/"))} for row in rows]
+
+
+def same(one: Any, other: Any, path: str = "") -> None:
+    """Nested values are equal, bit by bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            same(a, b, f"{path}/{i}")
+    elif isinstance(one, (torch.Tensor, np.ndarray)):
+        assert (one == other).all(), path
+    else:
+        assert one == other, path
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, every state, replay and every metric but time, fps and memory."""
+    a, b = (checkpoint.load(checkpoint.latest(path)) for path in (one, other))
+    assert a.step == b.step
+    same(a.weights, b.weights)
+    for state in (a.state, b.state):
+        del state["run"]  # byte offsets: digits of fps differ
+    same(a.state, b.state)
+    for name in ("metrics.jsonl", "scores.jsonl"):
+        assert numbers(one, name) == numbers(other, name)
+    chunks = sorted(path.name for path in (one / "replay").glob("*.chunk"))
+    assert chunks == sorted(path.name for path in (other / "replay").glob("*.chunk"))
+    assert all((one / "replay" / c).read_bytes() == (other / "replay" / c).read_bytes() for c in chunks)
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    monkeypatch.setattr("wm_core.commands._videos", lambda session, step: [])
+
+
+@pytest.mark.parametrize("stop", [60, 116, 120, 200])
+def test_stopped_and_resumed_equals_one_run(fakes, quiet, stop):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts", "--steps", str(stop)])
+    torch.rand(3)  # another process would begin with other global generators
+    main(fakes.app, ["train", "--logdir", "parts", "--steps", "240"])
+    assert len(numbers(Path("whole"), "scores.jsonl")) > 5
+    assert int(checkpoint.load(checkpoint.latest("whole")).state["agent"]["clock"]["updates"]) > 10
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_a_metric_interval_survives_the_stop(fakes, quiet):
+    """The stop at 60 lies in the middle of the interval 40..80; its line must hold the updates of both halves."""
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts", "--steps", "60"])
+    assert [row["step"] // 40 for row in numbers(Path("parts"), "metrics.jsonl")] == [1]
+    held = checkpoint.load(checkpoint.latest("parts")).state["loop"]
+    assert held["counts"]["loss/reward"] > 0
+    assert torch.is_tensor(held["sums"]["loss/reward"])
+
+
+def test_evaluations_and_checkpoints_leave_no_trace(fakes, quiet):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "plain"])
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "busy", "--save-every", "20", "--eval-every", "60"])
+    rows = numbers(Path("busy"), "metrics.jsonl")
+    assert sum("eval/score" in row for row in rows) == 4
+    assert [row for row in rows if "eval/score" not in row] == numbers(Path("plain"), "metrics.jsonl")
+    one, other = (checkpoint.load(checkpoint.latest(path)) for path in ("plain", "busy"))
+    same(one.weights, other.weights)
+
+
+@pytest.mark.parametrize("name, code", [("term", 143), ("int", 130)])
+def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(fakes, quiet, capsys, name, code):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    fakes.envs.events[17] = fakes.signals[name]
+    with pytest.raises(SystemExit) as stopped:
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
+    assert stopped.value.code == code
+    step = checkpoint.load(checkpoint.latest("parts")).step
+    assert 0 < step < 240
+    assert f"stopped at step {step}; to go on: fakeapp train --logdir parts" in capsys.readouterr().err
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_signal_handlers_are_put_back(fakes, quiet):
+    import signal
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D", "--steps", "20"])
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_crash_goes_back_to_the_last_checkpoint(fakes, quiet):
+    def crash():
+        raise RuntimeError("power cut")
+
+    fakes.envs.events[25] = crash
+    with pytest.raises(RuntimeError, match="power cut"):
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D"])
+    saved = checkpoint.load(checkpoint.latest("D")).step
+    assert 100 <= saved < 110
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "D"])
+    steps = [row["step"] for row in numbers(Path("D"), "metrics.jsonl")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 240
+
+
+def test_a_crash_before_the_first_checkpoint_begins_anew(fakes, quiet):
+    def crash():
+        raise RuntimeError("power cut")
+
+    fakes.envs.events[12] = crash
+    with pytest.raises(RuntimeError):
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D"])
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "D"])
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    assert_same_run(Path("whole"), Path("D"))
+
+
+def test_the_clock_is_changed_in_place():
+    clock = Clock()
+    steps, updates = clock.steps, clock.updates
+    clock.count_steps(3)
+    clock.load_state_dict({"steps": torch.tensor(9), "updates": torch.tensor(2)})
+    assert clock.steps is steps and clock.updates is updates
+    assert (int(steps), int(updates)) == (9, 2)
+
+
+def test_position_state_names_every_field_of_the_loop(fakes):
+    """A field added to the loop and forgotten in the checkpoint would break resuming silently."""
+    _, _, _, at, _ = play(fakes, 5)
+    inside = {"ratio": "owed", "meter": "sums"}
+    missing = {f.name for f in dataclasses.fields(at)} - at.state().keys() - inside.keys()
+    assert not missing and set(inside.values()) <= at.state().keys()
