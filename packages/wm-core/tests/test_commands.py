@@ -33,34 +33,28 @@ def dreaming(monkeypatch):
 
 
 @pytest.fixture
-def run(fakes, dreaming, capsys) -> Path:
+def quiet(monkeypatch):
+    """Films take seconds; two tests are about them."""
+    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+
+
+@pytest.fixture
+def run(fakes, dreaming, quiet, capsys) -> Path:
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
     return Path("D")
 
 
-def test_a_run_leaves_what_it_promises(fakes, run, capsys):
+def test_a_run_leaves_what_it_promises_and_says_where(fakes, dreaming, capsys):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    run, step = Path("D"), checkpoint.load(checkpoint.latest("D")).step
     for name in ("config.toml", "protocol.json", "env.json", "metrics.jsonl", "scores.jsonl", "replay"):
         assert (run / name).exists(), name
-    step = checkpoint.load(checkpoint.latest(run)).step
-    assert {path.name for path in (run / "video").iterdir()} == {
-        f"policy-{step}.mp4",
-        f"openloop-{step}.mp4",
-        f"openloop-{step}.png",
-    }
-    assert json.loads((run / "protocol.json").read_text()) == {
-        "task": "fake",
-        "repeat": 4,
-        "name": "fake",
-        "sizes": [1, 2],
-    }
-
-
-def test_the_end_says_where_everything_lies(fakes, dreaming, capsys):
-    main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
-    out = capsys.readouterr().out
-    paths = [word for word in out.split() if word.startswith("D/")]
-    assert len(paths) >= 5
-    assert all(Path(path).exists() for path in paths)
+    videos = {f"policy-{step}.mp4", f"openloop-{step}.mp4", f"openloop-{step}.png"}
+    assert {path.name for path in (run / "video").iterdir()} == videos
+    protocol = json.loads((run / "protocol.json").read_text())
+    assert protocol == {"task": "fake", "repeat": 4, "name": "fake", "sizes": [1, 2]}
+    named = [word for word in capsys.readouterr().out.split() if word.startswith("D/")]
+    assert {f"D/video/{name}" for name in videos} | {f"D/checkpoint/{step}", "D/scores.jsonl"} == set(named)
 
 
 def test_a_run_without_images_has_no_video(fakes, capsys):
@@ -73,7 +67,7 @@ def test_a_run_without_images_has_no_video(fakes, capsys):
     assert capsys.readouterr().err == "fakeapp: blind shows no image to dream: this agent observes vectors only\n"
 
 
-def test_the_default_logdir_has_four_parts(fakes, dreaming):
+def test_the_default_logdir_has_four_parts(fakes, quiet):
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "20", "--seed", "3"])
     (found,) = Path("runs").iterdir()
     assert found.name.split("-")[1:] == ["fake", "fake", "3"]
@@ -87,13 +81,24 @@ def test_a_finished_run_started_again_changes_nothing(fakes, run):
     assert checkpoint.load(checkpoint.latest(run)).step == before.step
 
 
-def test_videos_come_by_step(fakes, dreaming):
-    main(fakes.app, ["train", "--preset", "tiny", "--steps", "120", "--video-every", "40", "--logdir", "D"])
-    steps = sorted(int(path.stem.split("-")[1]) for path in Path("D/video").glob("policy-*.mp4"))
-    assert [step // 40 for step in steps] == [1, 2, 3]
+def test_videos_come_by_step_and_at_the_end(fakes, monkeypatch):
+    steps = []
+    monkeypatch.setattr(commands, "_videos", lambda session, step: steps.append(step) or [])
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "100", "--video-every", "40", "--logdir", "D"])
+    assert [step // 40 for step in steps] == [1, 2, 2]
+    assert all(step % 40 < 8 for step in steps[:2]) and steps[2] >= 100
 
 
-def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, dreaming, capsys):
+def test_videos_disturb_nothing(fakes, dreaming, monkeypatch):
+    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    for logdir, every in (("plain", "0"), ("filmed", "20")):
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--video-every", every, "--logdir", logdir])
+    plain, filmed = (checkpoint.load(checkpoint.latest(logdir)) for logdir in ("plain", "filmed"))
+    assert torch.equal(plain.weights["weight"], filmed.weights["weight"])
+    assert plain.state["replay"]["rng"] == filmed.state["replay"]["rng"]
+
+
+def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet, capsys):
     main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
     line = capsys.readouterr().err.splitlines()[0]
     assert "the preset `cpu` runs instead of the full setting `--preset atari100k`" in line
