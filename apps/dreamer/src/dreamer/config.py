@@ -1,0 +1,65 @@
+"""Every number of DreamerV3; presets and the command line fill them. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wm_core.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Every number of DreamerV3; the defaults are the 12M model under the paper's settings."""
+
+    # model: `--size` sets these five together
+    deter: int = 2048
+    """Width of the deterministic state."""
+    hidden: int = 256
+    """Width of the dynamics' hidden layers."""
+    classes: int = 16
+    """Classes of each stochastic latent."""
+    depth: int = 16
+    """Channel unit of the convolutions."""
+    units: int = 256
+    """Width of encoder, decoder and head layers."""
+    stoch: int = 32
+    """Number of stochastic latents."""
+    blocks: int = 8
+    """Blocks of the block-diagonal GRU."""
+    unimix: float = 0.01
+    """Uniform share of posterior and prior."""
+    # losses
+    free_nats: float = 1.0
+    """Free nats of both KL terms."""
+    reconstruction_scale: float = 1.0
+    """Scale of every observation loss."""
+    dyn_scale: float = 1.0
+    """Scale of the dynamics KL (0.5 in the 2023 version)."""
+    rep_scale: float = 0.1
+    """Scale of the representation KL."""
+    replay_value_scale: float = 0.3
+    """Scale of the critic's loss on replayed latents, whose gradient reaches the world model."""
+    # behaviour
+    horizon: int = 15
+    """Steps of imagination."""
+    discount_horizon: float = 333.0
+    """1 / (1 - discount)."""
+    lam: float = 0.95
+    """Lambda of the returns."""
+    entropy: float = 3e-4
+    """Scale of the policy's entropy."""
+    actor_unimix: float = 0.01
+    """Uniform share of discrete policies (the reference code has 0)."""
+    slow_rate: float = 0.02
+    """Rate at which the slow critic follows."""
+    # optimiser
+    lr: float = 4e-5
+    """Learning rate of LaProp."""
+    warmup: int = 1000
+    """Updates over which the learning rate rises from 0."""
+    agc: float = 0.3
+    """Bound of adaptive gradient clipping."""
+    # environment
+    protocol: Literal["dreamerv3", "storm"] = "dreamerv3"
+    """Atari 100k protocol: DreamerV3's (no sticky actions, random no-ops) or STORM's (sticky, life loss)."""

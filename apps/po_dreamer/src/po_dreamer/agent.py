@@ -1,0 +1,301 @@
+"""PO-Dreamer: build and learn. Recall, two posteriors, one KL over both, and DreamerV3's behaviour on their latent.
+
+Sizes: B batch, T time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from wm_core import draws
+from wm_core.actor_critic import ActorCritic
+from wm_core.agent import Agent
+from wm_core.blocks import RMSNorm
+from wm_core.contracts import Dynamics, Metrics
+from wm_core.distributions import TwoHot
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.heads import Head, PolicyHead, reward_and_continue
+from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
+from wm_core.kl import BalancedKL
+from wm_core.observations import Observations, describe
+from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
+from wm_core.replay import Replay
+from wm_core.rssm import RSSM, Prior
+from wm_core.types import Batch, Steps
+from wm_core.world import WorldModel
+from wm_memory import (
+    ActionEncoder,
+    AgePositions,
+    BottleneckEncoder,
+    CrossAttention,
+    Frames,
+    FusedRSSM,
+    Gaussian,
+    Memory,
+    MemoryDecoder,
+    MemoryEncoder,
+    NoActions,
+    NoPositions,
+    NormGRU,
+    OneHotActionEncoder,
+    PairAttention,
+    RankPositions,
+    Recall,
+    RecalledRSSM,
+    Repeat,
+    SoftmaxMatch,
+    Squared,
+    across_episodes,
+    this_episode,
+)
+from wm_memory.norms import BatchNorm
+
+from po_dreamer.config import Config
+from po_dreamer.diagnosis import diagnose
+
+
+class PODreamer(Agent):
+    """DreamerV3's `learn` over a dynamics whose past is the memory window."""
+
+    def __init__(
+        self,
+        *,
+        batch: int,
+        length: int,
+        horizon: int,
+        scales: dict[str, float],
+        diagnose_every: int,
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
+        self.window = max(self.world.dynamics.stores.values())
+        self.diagnose_every, self.updates = diagnose_every, 0
+
+    def learn(self, replay: Replay) -> Metrics:
+        batch = self.to_device(replay.sample(self.batch, self.length, past=self.window))
+        looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
+        metrics, stored = self.update(batch)
+        self.updates += 1
+        replay.annotate(batch.index, **stored)
+        return metrics | looked
+
+    def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
+        """Tensors alone: one gradient step; metrics (0-d), fresh latents and memory keys for replay (B, T, ...)."""
+        self.train()
+        world, behaviour = self.world, self.behaviour
+        with draws.drawing(self.source):
+            with self.computing():
+                losses, trace = world.losses(world.prefill(batch.past, len(batch.steps["first"])), batch.steps)
+                dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
+                evaluation = behaviour.evaluate(dream)
+                losses |= behaviour.losses(dream, evaluation)
+                if "replay_value" in self.scales:
+                    losses |= behaviour.replay_value(trace, batch.steps, evaluation)
+            optimised = self.optimiser.step(total(losses, self.scales))
+        behaviour.follow()
+        self.clock.count_update()
+        metrics = {f"loss/{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics |= {f"opt/{name}": value for name, value in optimised.items()}
+        metrics |= world.metrics(trace) | behaviour.metrics(dream, evaluation)
+        return metrics, world.dynamics.stored(trace)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"updates": self.updates}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.updates = state["updates"]
+
+
+def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer:
+    """The agent of a config for one environment's spaces; UserError for a space that the encoder cannot read."""
+    torch.manual_seed(config.seed)
+    seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
+    with torch.device(config.device):
+        encoder = make_encoder(config, seen)
+        dynamics = make_dynamics(config, encoder.width, action_spec)
+        widths = dynamics.widths
+        heads: dict[str, nn.Module] = dict(reward_and_continue(widths, units=config.units, layers=config.head_layers))
+        if config.memory_decoder != "none" and config.branches != "co":
+            heads["memory"] = MemoryDecoder(
+                config.memory_width,
+                widths=widths,
+                units=config.memory_units,
+                distribution={"softmax": SoftmaxMatch, "squared": Squared}[config.memory_decoder],
+                norm=norm_of(config),
+            )
+        world = WorldModel(
+            encoder=encoder,
+            dynamics=dynamics,
+            decoder=MultiDecoder(
+                seen,
+                widths=widths,
+                units=config.units,
+                depth=config.depth,
+                blocks=config.blocks,
+                images={"2023": StridedDecoder, "2025": ConvDecoder}[config.nets],
+            ),
+            heads=heads,
+            kl=BalancedKL(config.free_nats),
+            discount=discount,
+        )
+        behaviour = ActorCritic(
+            policy=PolicyHead(
+                discrete=action_spec.discrete,
+                continuous=action_spec.continuous,
+                widths=widths,
+                units=config.units,
+                layers=config.behaviour_layers,
+                unimix=config.actor_unimix,
+            ),
+            critic=Head(TwoHot, 255, widths=widths, units=config.units, layers=config.behaviour_layers, outscale=0.0),
+            lam=config.lam,
+            entropy=config.entropy,
+            discount=discount,
+            slow_rate=config.slow_rate,
+        )
+        optimiser = make_optimiser(config, world, behaviour)
+    scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
+        "reward": 1.0,
+        "cont": 1.0,
+        "dyn": config.dyn_scale,
+        "rep": config.rep_scale,
+        "policy": 1.0,
+        "value": 1.0,
+    }
+    scales |= {"memory": config.memory_scale} if "memory" in heads else {}
+    scales |= {"replay_value": config.replay_value_scale} if config.replay_value_scale else {}
+    return PODreamer(
+        world=world,
+        behaviour=behaviour,
+        optimiser=optimiser,
+        seed=config.seed,
+        precision=config.precision,
+        batch=config.batch,
+        length=config.length,
+        horizon=config.horizon,
+        scales=scales,
+        diagnose_every=config.diagnose_every,
+    )
+
+
+def norm_of(config: Config) -> Callable[[int], nn.Module]:
+    """The norm of the memory's nets."""
+    return {"batch": BatchNorm, "rms": RMSNorm}[config.memory_norm]
+
+
+class NoObservation(nn.Module):
+    """The encoder of an agent that sees only what it recalls."""
+
+    width = 0
+
+    def forward(self, steps: Steps) -> dict[str, Tensor]:
+        return {}
+
+
+def make_encoder(config: Config, seen: Observations) -> nn.Module:
+    """The encoder of the current observation, and f_o beside it where there is a memory."""
+    images = {"2023": StridedEncoder, "2025": ConvEncoder}[config.nets]
+    obs: nn.Module = MultiEncoder(seen, units=config.units, depth=config.depth, images=images)
+    if config.branches == "mg":
+        obs = NoObservation()
+    if config.co_bottleneck == "gaussian":
+        obs = BottleneckEncoder(obs, make_bottleneck(config, obs.width))
+    if config.branches == "co":
+        return obs
+    frames = Frames(
+        seen,
+        width=config.memory_width,
+        depth=config.memory_depth,
+        units=config.memory_units,
+        norm=norm_of(config),
+    )
+    return MemoryEncoder(frames, obs)
+
+
+def make_bottleneck(config: Config, inputs: int) -> Gaussian:
+    """Eq. 6."""
+    return Gaussian(inputs, config.bottleneck_width, hidden=config.bottleneck_hidden, norm=norm_of(config))
+
+
+def make_memory(config: Config, action_spec: Any) -> Memory:
+    """Everything up to f^v."""
+    width, norm = config.memory_width, norm_of(config)
+    discrete = len(action_spec.discrete) == 1 and not action_spec.continuous
+    encode = partial(OneHotActionEncoder if discrete else ActionEncoder, action_spec.size, width, norm=norm)
+    recall = (Repeat if config.branches == "co+co" else Recall)(
+        width=width,
+        action=action_spec.size,
+        count=config.memory_count,
+        blocks=config.memory_blocks,
+        heads=config.memory_heads,
+        hidden=config.memory_hidden,
+        dropout=config.memory_dropout,
+        positions={
+            "rank": partial(RankPositions, config.memory_count, width),
+            "age": partial(AgePositions, config.memory_window, width),
+            "none": partial(NoPositions, width),
+        }[config.positions](),
+        actions={"encoded": encode, "none": NoActions}[config.actions](),
+    )
+    return Memory(
+        recall,
+        action=action_spec.size,
+        window=config.memory_window,
+        bottleneck=make_bottleneck(config, width) if config.bottleneck == "gaussian" else None,
+        sight={"across": across_episodes, "episode": this_episode}[config.memory_sight],
+        content=config.memory_content,
+    )
+
+
+def make_dynamics(config: Config, embed: int, action_spec: Any) -> Dynamics:
+    """One branch or both."""
+    deter, flat, action = config.deter, config.stoch * config.classes, action_spec.size
+    sizes: dict[str, Any] = {
+        "deter": deter,
+        "stoch": (config.stoch, config.classes),
+        "action": action,
+        "hidden": config.hidden,
+        "blocks": config.blocks,
+        "unimix": config.unimix,
+    }
+    old = config.nets == "2023"
+
+    def single(embed: int) -> RSSM:
+        cell = NormGRU(deter=deter, state=(deter, flat), action=action, hidden=config.hidden) if old else None
+        prior = Prior(deter, flat, hidden=config.hidden, layers=config.prior_layers)
+        return RSSM(embed=embed, cell=cell, prior=prior, **sizes)
+
+    if config.branches == "co":
+        return single(embed)
+    memory = make_memory(config, action_spec)
+    if config.branches == "mg":
+        return RecalledRSSM(memory, single(memory.width))
+    pair = (2 * deter, 2 * flat)
+    cells = [NormGRU(deter=deter, state=pair, action=action, hidden=config.hidden) for _ in range(2 * old)]
+    attention = {"pair": partial(PairAttention, deter), "cross": partial(CrossAttention, deter), "none": nn.Identity}
+    return FusedRSSM(
+        memory=memory,
+        embed=embed,
+        layers=config.prior_layers,
+        attention=attention[config.attention](),
+        cells=(cells[0], cells[1]) if cells else None,
+        **sizes,
+    )
+
+
+def make_optimiser(config: Config, world: nn.Module, behaviour: ActorCritic) -> Any:
+    """LaProp on everything, or Adam with the clips of the 2023 code."""
+    if config.optimiser == "laprop":
+        params = [*world.parameters(), *behaviour.parameters()]
+        return LaProp(params, lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
+    return Together(
+        world=Adam(world.parameters(), lr=config.lr, clip=NormClip(1000.0)),
+        actor=Adam(behaviour.actor.parameters(), lr=config.lr, clip=NormClip(100.0)),
+        critic=Adam(behaviour.critic.parameters(), lr=config.lr, clip=NormClip(100.0)),
+    )

@@ -1,0 +1,26 @@
+"""po_dreamer: the command line, and the app as data."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from wm_core.cli import App
+from wm_core.cli import main as run
+
+from po_dreamer.config import SIZES, Config
+
+APP = App(
+    name="po_dreamer",
+    method="po_dreamer",
+    version=version("wm-app-po-dreamer"),
+    config=Config,
+    folder=Path(__file__).parent,
+    sizes=SIZES,
+    build="po_dreamer.agent:build",
+    environments="po_dreamer.environments:make",
+    decode_action="env_adapters:decode_action",
+)
+
+
+def main() -> None:
+    """The console script."""
+    run(APP)

@@ -1,0 +1,156 @@
+"""Every number of PO-Dreamer; presets, sizes and the command line fill them. Imports no torch.
+
+The defaults are the paper's: the nets of dreamerv3-torch's size S, Table 3, and the resolutions of what the paper
+leaves open. A literal field chooses a part in `build`, so that an ablation is another part and no switch inside one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from wm_core.config import RunConfig
+from wm_core.sizes import SIZES as DREAMER_SIZES
+
+PAPER: Mapping[str, object] = {
+    "nets": "2023",
+    "deter": 512,
+    "hidden": 512,
+    "classes": 32,
+    "depth": 32,
+    "units": 512,
+    "head_layers": 2,
+    "behaviour_layers": 2,
+    "prior_layers": 1,
+    "optimiser": "adam",
+    "dyn_scale": 0.5,
+    "replay_value_scale": 0.0,
+}
+NETS_2025: Mapping[str, object] = {
+    "nets": "2025",
+    "head_layers": 1,
+    "behaviour_layers": 3,
+    "prior_layers": 2,
+    "optimiser": "laprop",
+    "dyn_scale": 1.0,
+    "replay_value_scale": 0.3,
+}
+SIZES: Mapping[str, Mapping[str, object]] = {
+    "paper": PAPER,
+    **{name: {**NETS_2025, **numbers} for name, numbers in DREAMER_SIZES.items()},
+}
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """One flat level; deter, stoch and classes are those of ONE branch."""
+
+    # model
+    nets: Literal["2023", "2025"] = "2023"
+    """Strided convolutions and a dense GRU, or DreamerV3's pooled convolutions and block GRU."""
+    deter: int = 512
+    """Width of a branch's deterministic state."""
+    hidden: int = 512
+    """Width of the dynamics' hidden layers."""
+    stoch: int = 32
+    """Stochastic latents of a branch."""
+    classes: int = 32
+    """Classes of each stochastic latent."""
+    depth: int = 32
+    """Channel unit of the convolutions."""
+    units: int = 512
+    """Width of encoder, decoder and head layers."""
+    blocks: int = 8
+    """Blocks of the block GRU and of the decoder's first layer."""
+    head_layers: int = 2
+    """Hidden layers of the reward and continue heads."""
+    behaviour_layers: int = 2
+    """Hidden layers of policy and critic."""
+    prior_layers: int = 1
+    """Hidden layers of each prior."""
+    unimix: float = 0.01
+    """Uniform share of posterior and prior."""
+    branches: Literal["fused", "co", "mg", "co+co"] = "fused"
+    """Both branches, one of them, or two that both see the current observation."""
+    attention: Literal["pair", "cross", "none"] = "pair"
+    """Between the branches before the priors: over both states, over the other alone (Eq. 8 as printed), or none."""
+    co_bottleneck: Literal["none", "gaussian"] = "none"
+    """Of the current observation's embedding (CO+VAE)."""
+    # memory
+    memory_window: int = 800
+    """Steps remembered (tau), agent steps of this stream."""
+    memory_count: int = 40
+    """Steps recalled (eta)."""
+    memory_sight: Literal["across", "episode"] = "across"
+    """What may be recalled: steps of earlier episodes too, or of this one alone."""
+    memory_width: int = 512
+    """Width of embeddings and attention."""
+    memory_heads: int = 8
+    """Attention heads."""
+    memory_blocks: int = 3
+    """Attention blocks."""
+    memory_hidden: int = 512
+    """Width of the blocks' hidden layer."""
+    memory_depth: int = 32
+    """Channel unit of the memory frame encoder."""
+    memory_units: int = 512
+    """Hidden layers of the memory's vector encoder and of the memory decoder."""
+    memory_dropout: float = 0.1
+    """In the memory blocks."""
+    memory_norm: Literal["batch", "rms"] = "batch"
+    """Of frame encoder, action encoder, bottleneck and memory decoder."""
+    memory_content: Literal["chunk", "none"] = "chunk"
+    """Which remembered frames get a gradient: those of the batch's rows, or none."""
+    positions: Literal["rank", "age", "none"] = "rank"
+    """Of recalled steps: chronological rank among them, age, or nothing."""
+    actions: Literal["encoded", "none"] = "encoded"
+    """Whether a recalled step brings the action taken there."""
+    bottleneck: Literal["gaussian", "none"] = "gaussian"
+    """Of what was recalled (Eq. 6)."""
+    bottleneck_width: int = 20
+    """Numbers that pass it."""
+    bottleneck_hidden: int = 256
+    """Width of its hidden layers."""
+    memory_decoder: Literal["softmax", "squared", "none"] = "softmax"
+    """Loss of the memory decoder: the literal cross-entropy of softmaxes, mean squared error, or no decoder."""
+    memory_scale: float = 1.0
+    """Scale of the memory decoder's loss."""
+    diagnose_every: int = 100
+    """Updates between two looks at what recall does."""
+    # losses
+    free_nats: float = 1.0
+    """Free nats of both KL terms, shared by the branches."""
+    reconstruction_scale: float = 1.0
+    """Scale of every observation loss."""
+    dyn_scale: float = 0.5
+    """Scale of the dynamics KL."""
+    rep_scale: float = 0.1
+    """Scale of the representation KL."""
+    replay_value_scale: float = 0.0
+    """Scale of the critic's loss on replayed latents; 0 leaves it out, as the paper does."""
+    # behaviour
+    horizon: int = 15
+    """Steps of imagination."""
+    discount_horizon: float = 333.0
+    """1 / (1 - discount)."""
+    lam: float = 0.95
+    """Lambda of the returns."""
+    entropy: float = 3e-4
+    """Scale of the policy's entropy."""
+    actor_unimix: float = 0.01
+    """Uniform share of discrete policies."""
+    slow_rate: float = 0.02
+    """Rate at which the slow critic follows."""
+    # optimiser
+    optimiser: Literal["adam", "laprop"] = "adam"
+    """Adam with the paper's norm clips (1000 for the world model, 100 for actor and critic), or DreamerV3's LaProp."""
+    lr: float = 4e-5
+    """Learning rate."""
+    warmup: int = 1000
+    """Updates over which LaProp's learning rate rises from 0."""
+    agc: float = 0.3
+    """Bound of LaProp's adaptive gradient clipping."""
+    # environment
+    protocol: Literal["dreamerv3", "storm"] = "dreamerv3"
+    """Atari 100k protocol: DreamerV3's (no sticky actions, random no-ops) or STORM's (sticky, life loss)."""

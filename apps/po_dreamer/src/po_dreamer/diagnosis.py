@@ -1,0 +1,43 @@
+"""Does recall carry information, or is it only capacity? Numbers for the log, from one batch, without gradient."""
+
+from __future__ import annotations
+
+import torch
+from wm_core import draws
+from wm_core.agent import Agent
+from wm_core.contracts import Metrics
+from wm_core.types import Batch
+from wm_memory import FusedRSSM, branch_kl, staleness, without_recall
+
+
+@torch.no_grad()
+def diagnose(agent: Agent, batch: Batch) -> Metrics:
+    """What recall chose, how stale the stored keys are, the KL of each branch, and what every head loses when z_mg is
+    drawn from its prior ("recall/worth_<head>", the loss without recall minus the loss with it).
+
+    The agent's own generator is not touched. An agent without a memory has nothing to tell.
+    """
+    world, steps = agent.world, batch.steps
+    if "key" not in world.dynamics.stores:
+        return {}
+    agent.eval()
+    rows, length = steps["first"].shape
+    with draws.drawing(draws.Generator(0, agent.device)), agent.computing():
+        carry = world.prefill(batch.past, rows)
+        embed = world.encoder(steps)
+        found: Metrics = dict(world.dynamics.diagnose(carry, embed, steps["action"], steps["reset"]))
+        earlier = torch.ones(length, length, dtype=torch.bool, device=agent.device).tril(-1).expand(rows, -1, -1)
+        found |= staleness(embed["key"], steps["key"].float(), embed["key"], earlier)
+        if isinstance(world.dynamics, FusedRSSM):
+            trace = world.dynamics.observe(carry, embed, steps["action"], steps["reset"])
+            found |= branch_kl(trace)
+            ablated = without_recall(trace)
+            for name in ("reward", "cont"):
+                target = steps["reward"] if name == "reward" else (1 - steps["terminal"].float()) * world.discount
+                head = world.heads[name]
+                found[f"recall/worth_{name}"] = (head(ablated).loss(target) - head(trace.latent).loss(target)).mean()
+            shown, hidden = world.decoder(trace.latent), world.decoder(ablated)
+            for key in shown:
+                worth = (hidden[key].loss(steps[key]) - shown[key].loss(steps[key])).mean()
+                found[f"recall/worth_{key}"] = worth
+    return found
