@@ -17,7 +17,7 @@ from gymnasium import spaces
         ("gym:CartPole-v1", {}),
         ("gym:Pendulum-v1", {"max_episode_steps": 20}),
         ("gym:Blackjack-v1", {}),
-        ("gym:Taxi-v4", {"max_episode_steps": 20}),
+        ("gym:FrozenLake-v1", {}),
         ("atari100k_pong", {"limit": 80}),
         ("atari100k_breakout", {"limit": 80, "protocol": "storm"}),
     ],

@@ -142,6 +142,26 @@ def test_knowing_the_rule_opens_every_door_and_not_knowing_opens_a_quarter() -> 
     assert np.mean(chance) == pytest.approx(0.25, abs=0.04)
 
 
+@pytest.mark.parametrize("make_it", [Catch, lambda: Doors(redraw=2), lambda: Doors(image=True, redraw=2)])
+def test_snapshot_holds_the_generators_too(make_it) -> None:
+    def unseeded(env) -> list:
+        found = []
+        for _ in range(12):
+            found.append(next(iter(env.reset()[0].values())).tobytes())
+            found += [next(iter(one[0].values())).tobytes() for one in [env.step(1)]]
+        return found
+
+    env, other = make_it(), make_it()
+    env.reset(seed=3)
+    env.reset()
+    state = env.snapshot()
+    expected = unseeded(env)
+    env.restore(state)
+    assert unseeded(env) == expected
+    other.restore(state)
+    assert unseeded(other) == expected
+
+
 def test_first_seeded_reset_makes_the_instance_where_no_seed_was_given() -> None:
     one, two, three = Doors(), Doors(), Doors()
     one.reset(seed=4), two.reset(seed=4), three.reset(seed=5)

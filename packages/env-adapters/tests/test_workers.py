@@ -95,9 +95,11 @@ def test_worker_that_dies_or_hangs_in_a_step_is_replaced() -> None:
     assert env.take_faults()[0] == "worker 0 (environment 0) died (exit code 7) and was replaced"
     before = env.step(act(0, 0))
     assert before["first"].tolist() == [True, False] and before["vector"].tolist() == [[0], [3]]
-    start = time.monotonic()
+    start, hung = time.monotonic(), env.pids()[1]
     step = env.step(act(0, 2))
     assert time.monotonic() - start < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
     assert_cut(step, 1, before, act(0, 2))
     assert step["vector"][0] == 1
     assert env.take_faults()[0] == "worker 1 (environment 1) gave no answer for 3 s and was replaced"
@@ -137,6 +139,10 @@ def test_lost_doors_begin_a_new_instance() -> None:
     env = make_vec("toy:doors", 2, workers=2, redraw=0)
     env.reset(seed=0)
     rules = env.get("rule")
+    os.kill(env.pids()[0], signal.SIGINT)  # Ctrl-C reaches the whole group; the parent decides
+    time.sleep(0.2)
+    env.step(act(0, 0))
+    assert env.take_faults() == []
     os.kill(env.pids()[0], signal.SIGKILL)
     env.step(act(0, 0))
     assert not np.array_equal(env.get("rule")[0], rules[0]) and np.array_equal(env.get("rule")[1], rules[1])

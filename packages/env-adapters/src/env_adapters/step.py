@@ -77,8 +77,8 @@ def join(space: Space, values: Iterator[Any]) -> Any:
 class ActionCodec:
     """Native actions of a space <-> vectors (A,): one-hots first, then Box components in [-1, 1].
 
-    A Box component with two finite bounds is rescaled to them; vectors beyond [-1, 1] are clipped first. A component
-    without two finite bounds passes unscaled and is clipped to the bound it has.
+    A Box component with two finite bounds is rescaled to them, one without passes unscaled; both are clipped to the
+    bounds there are.
 
     >>> codec = ActionCodec(spaces.Box(0.0, 10.0, (1,)))
     >>> codec.decode(np.array([0.5])).tolist(), codec.encode(np.array([7.5], np.float32)).tolist()
@@ -177,7 +177,7 @@ def _box(space: spaces.Box) -> _Part:
 
     def decode(vector: NDArray[Any]) -> Any:
         vector = vector.astype(np.float64)
-        value = np.where(finite, base + (np.clip(vector, -1, 1) + 1) / 2 * width, vector)
+        value = np.where(finite, base + (vector + 1) / 2 * width, vector)
         return np.clip(value, low, high).astype(space.dtype).reshape(space.shape)
 
     return _Part((), low.size, encode, decode)

@@ -84,7 +84,7 @@ class Catch(gymnasium.Env[dict[str, Any], Any]):
         image = np.empty((self._size, self._size, 3), np.uint8)
         image[:] = _DARK
         image[-cell:, self._paddle * cell : (self._paddle + 1) * cell] = (70, 110, 240)
-        edge = cell // 4  # the ball is smaller than its cell, so that a caught one shows the paddle around it
+        edge = cell // 8  # the ball is smaller than its cell, so that a caught one shows the paddle around it
         rows = slice(self._row * cell + edge, (self._row + 1) * cell - edge)
         image[rows, self._ball * cell + edge : (self._ball + 1) * cell - edge] = (250, 215, 50)
         return image
