@@ -12,6 +12,7 @@ import difflib
 import errno
 import importlib
 import io
+import os
 import sys
 import tomllib
 import types
@@ -166,6 +167,9 @@ def main(app: App, argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"{app.name}: interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # the reader of our output has seen enough; stdout is pointed elsewhere for the last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     except Exception as error:
         sentence = _sentence(app, error)
         if sentence is None:

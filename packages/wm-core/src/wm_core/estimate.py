@@ -28,12 +28,14 @@ BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its 
 def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     """Updates, time, RAM, VRAM and disk of the whole run in config, on this machine.
 
-    On a CPU one row stands for the batch: time, FLOPs and activations grow with the rows. Measured, so a busy machine
-    says more; networks that compile themselves say more than they will take. device and precision must be decided.
+    On a CPU one row of 16 steps stands for the batch: time, FLOPs and activations grow with the steps. Measured, so a
+    busy machine says more; networks that compile themselves say more than they will take. device and precision must be
+    decided.
     """
-    rows = config.batch if config.device == "cuda" else 1
-    scale = config.batch / rows
-    agent = build(app, dataclasses.replace(config, batch=rows), envs)
+    gpu = config.device == "cuda"
+    small = config if gpu else dataclasses.replace(config, batch=1, length=min(16, config.length))
+    scale = config.batch * config.length / (small.batch * small.length)
+    agent = build(app, small, envs)
     step = {key: value[:1] for key, value in envs.reset(config.seed).items()}
     carry = agent.initial(1)
     acting = []
@@ -43,19 +45,22 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
         acting.append(time.monotonic() - begin)
     record = {**step, **notes}
     record_bytes = sum(_bytes(value) for value in record.values())
-    replay = _filled(record, agent, config)
-    flops, activations = _first_update(agent, replay)
+    replay = _filled(record, agent, small.length)
     begin = time.monotonic()
-    agent.learn(replay)
-    if config.device == "cuda":
-        torch.cuda.synchronize()
-    update = (time.monotonic() - begin) * scale
+    flops, activations = _first_update(agent, replay)
+    update = time.monotonic() - begin
+    if gpu or update < 2:  # else counting costs little beside computing, and nobody wants to wait for a second one
+        begin = time.monotonic()
+        agent.learn(replay)
+        if gpu:
+            torch.cuda.synchronize()
+        update = time.monotonic() - begin
+    update *= scale
     actions = config.steps / envs.repeat
     updates = actions * config.train_ratio / (config.batch * config.length)
     held = sum(p.numel() * p.element_size() for p in agent.parameters())
     model = 4 * held + round(activations * scale)  # weights, gradients, two moments
     replay_bytes = min(config.replay_bytes, round(actions * record_bytes))
-    gpu = config.device == "cuda"
     numbers = {
         "device": config.device,
         "updates": round(updates),
@@ -82,12 +87,12 @@ def sentence(numbers: Mapping[str, Any]) -> str:
     return f"about {span} on {here} ({updates}, {memory}, {disk})"
 
 
-def _filled(record: Mapping[str, Any], agent: Agent, config: RunConfig) -> Replay:
+def _filled(record: Mapping[str, Any], agent: Agent, length: int) -> Replay:
     """A replay in memory that holds one row and a step, all alike."""
     stores = agent.world.dynamics.stores
-    replay = Replay(None, 1, stores=stores, limit_bytes=2**40, chunk=config.length + 1, length=config.length)
+    replay = Replay(None, 1, stores=stores, limit_bytes=2**40, chunk=length + 1, length=length)
     later = {**record, "first": np.zeros(1, np.bool_)}
-    for t in range(config.length + 1):
+    for t in range(length + 1):
         replay.add(later if t else record)
     return replay
 
@@ -105,6 +110,10 @@ class Flops(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # else the first operation inside imports the whole compiler: seconds
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
