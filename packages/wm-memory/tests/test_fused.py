@@ -202,6 +202,51 @@ def test_imagination_never_touches_the_memory() -> None:
         model.observe(model.initial(2), *steps(5))
 
 
+class Listening(Recall):
+    """A recall that notes the actions it is given, and which keys each query may see."""
+
+    def read(self, query: Tensor, keys: Tensor, actions: Tensor, mask: Tensor, **rest: Any) -> Any:
+        self.heard = [
+            {int(keys[0, c, 0]): int(actions[0, c, 0]) for c in mask[0, t].nonzero().flatten()}
+            for t in range(mask.shape[1])
+        ]
+        return super().read(query, keys, actions, mask, **rest)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_recall_pairs_each_frame_with_the_action_taken_at_it(size: int) -> None:
+    # frames are numbered from 1; action n led to frame n; frames 1, 4 and 7 begin episodes
+    kept = Memory(Listening(width=E, action=1, count=4, heads=2), action=1, window=3)
+    number = torch.arange(1.0, 8.0)[None, :, None]
+    key = number.expand(-1, -1, E)
+    first = torch.tensor([[True, False, False, True, False, False, True]])
+    carry, heard = kept.initial(1), []
+    for start in range(0, 7, size):
+        cut = slice(start, start + size)
+        chunk = {"memory": key[:, cut], "key": key[:, cut]}
+        carry = kept(carry, chunk, number[:, cut] * ~first[:, cut, None], first[:, cut]).bank
+        heard += kept.recall.heard
+    assert heard == [
+        {},
+        {1: 2},
+        {1: 2, 2: 3},
+        {1: 2, 2: 3, 3: 0},  # frame 3 ended its episode: nothing was done there
+        {2: 3, 3: 0, 4: 5},
+        {3: 0, 4: 5, 5: 6},
+        {4: 5, 5: 6, 6: 0},
+    ]
+
+
+def test_selection_follows_the_keys_and_not_the_frames_as_they_train() -> None:
+    kept, (found, action, first) = memory(sight=across_episodes), steps(12)
+    key = found["key"]
+    one = kept.look(kept.initial(2), {"memory": key, "key": key}, action, first)[1].chosen
+    two = kept.look(kept.initial(2), {"memory": torch.randn_like(key), "key": key}, action, first)[1].chosen
+    other = kept.look(kept.initial(2), {"memory": key, "key": torch.randn_like(key)}, action, first)[1].chosen
+    assert torch.equal(one.index, two.index)
+    assert not torch.equal(one.index, other.index)
+
+
 @pytest.mark.parametrize(("content", "through_keys"), [("chunk", True), ("none", False)])
 def test_gradient_reaches_the_chunks_frames_and_never_the_prefix(content: str, through_keys: bool) -> None:
     model = fused(memory(sight=across_episodes, content=content)).eval()

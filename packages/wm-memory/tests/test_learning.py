@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core import draws
-
 from wm_memory import OneHotActionEncoder, Recall, cosine
 from wm_memory.norms import BatchNorm, evaluating
 
