@@ -102,7 +102,7 @@ def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet,
     main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
     line = capsys.readouterr().err.splitlines()[0]
     assert "the preset `cpu` runs instead of the full setting `--preset atari100k`" in line
-    assert "which would take about" in line and "GB of disk" in line
+    assert "which would take about" in line and "GB of disk" in line and "; this run takes about" in line
 
 
 # ---- eval

@@ -58,11 +58,11 @@ def train(app: App, command: Command) -> int:
         if options.logdir
         else default_logdir("runs", config.task or "task", app.method, config.seed)
     )
-    _seed(config.seed)
     with closing(environments(app, config, config.envs)) as envs:
-        agent = build(app, config, envs)
         if command.origin.note:
-            say(f"{command.origin.note}{_full_setting(app, command, config)}")
+            say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
+        _seed(config.seed)
+        agent = build(app, config, envs)
         replay = Replay(
             logdir / "replay",
             envs.num_envs,
@@ -254,17 +254,19 @@ def _load_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def _full_setting(app: App, command: Command, config: RunConfig) -> str:
-    """What the paper's setting would take, said where another one was chosen for the user."""
+def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
+    """What the paper's setting and this run take, said where the preset was chosen for the user."""
+    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
+        here = f"; this run takes {sentence(estimate(app, config, envs))}"
     if command.origin.preset == app.paper or app.paper not in app.files("presets"):
-        return ""
+        return here
     paper = resolve(app, app.paper, command.origin.size, command.origin.ablation)
     full = runtime(dataclasses.replace(paper, device=config.device, threads=0, workers=0))
     try:
         with closing(environments(app, full, 1)) as envs:
-            return f", which would take {sentence(estimate(app, full, envs))}"
+            return f", which would take {sentence(estimate(app, full, envs))}{here}"
     except ModuleNotFoundError as error:
-        return f", which needs the module {error.name}"
+        return f", which needs the module {error.name}{here}"
 
 
 # ---- eval
