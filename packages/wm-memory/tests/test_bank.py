@@ -57,7 +57,7 @@ def test_acting_gives_the_newest_memory_the_action_of_the_current_step() -> None
     steps, kept = stream(12), bank.empty((2,), window=4, width=3, action=2)
     for t in range(12):
         columns = bank.extend(kept, *cut(steps, t, t + 1))
-        assert torch.equal(bank.taken(columns)[:, 3], steps["action"][:, t] * (t > 0 or 1))
+        assert torch.equal(bank.taken(columns)[:, 3], steps["action"][:, t])
         kept = bank.newest(columns, 4)
     assert torch.equal(kept["key"], steps["key"][:, -4:])
 

@@ -375,21 +375,13 @@ def test_kl_of_the_branches_adds_up_and_recall_can_be_taken_away() -> None:
 
 
 def test_one_hot_table_and_plain_encoder_make_one_model() -> None:
-    found = []
-    for cls in (ActionEncoder, OneHotActionEncoder):
-        torch.manual_seed(5)
-        model = fused(memory(recall=recall(actions=cls(A, E)), sight=across_episodes))
-        reference = found[0][0] if found else model
-        model.load_state_dict(reference.state_dict())
-        with draws.drawing(draws.Fixed()):
-            found.append((model, model.observe(model.initial(2), *steps(20)).post))
-        if not found[1:]:
-            model.load_state_dict({k: v.clone() for k, v in fused(memory(sight=across_episodes)).state_dict().items()})
-            with draws.drawing(draws.Fixed()):
-                start = {k: v.clone() for k, v in model.state_dict().items()}
-                found = [(model, model.observe(model.initial(2), *steps(20)).post)]
-            model.load_state_dict(start)
-    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+    plain = fused(memory(recall=recall(actions=ActionEncoder(A, E)), sight=across_episodes))
+    table = fused(memory(recall=recall(actions=OneHotActionEncoder(A, E)), sight=across_episodes))
+    table.load_state_dict(plain.state_dict())
+    with draws.drawing(draws.Fixed()):
+        one, two = (model.observe(model.initial(2), *steps(20)) for model in (plain, table))
+    assert torch.allclose(one.post, two.post, atol=1e-4)
+    assert torch.allclose(one.targets["memory"], two.targets["memory"], atol=1e-4)
 
 
 def test_attention_defaults_to_the_pair() -> None:

@@ -73,7 +73,7 @@ class Memory(nn.Module):
         self.stores = {"key": window}
 
     def initial(self, *lead: int) -> bank.Bank:
-        """The empty bank."""
+        """The empty bank, for leading sizes (B,); several agents are folded into B, each with a memory of its own."""
         device = next(self.parameters()).device
         return bank.empty(lead, window=self.window, width=self.recall.width, action=self.action, device=device)
 
