@@ -17,6 +17,7 @@ from wm_core.agent import Agent
 from wm_core.config import RunConfig
 from wm_core.loading import build
 from wm_core.replay import Replay
+from wm_core.run import duration
 
 if TYPE_CHECKING:
     from wm_core.cli import App
@@ -77,10 +78,7 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
 
 def sentence(numbers: Mapping[str, Any]) -> str:
     """The estimate in words."""
-    hours = numbers["hours"]
-    span = (
-        f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
-    )
+    span = duration(numbers["hours"] * 3600)
     updates, disk = f"{numbers['updates']:,} updates", f"{numbers['disk_bytes'] / 1e9:.1f} GB of disk"
     here = "this GPU" if numbers["device"] == "cuda" else "this CPU"
     memory = f"{numbers['vram_bytes'] / 1e9:.1f} GB for the networks"
