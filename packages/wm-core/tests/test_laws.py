@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
-
 from wm_core.parallel import GRUBackbone, Parallel
 from wm_core.rssm import RSSM, Prior
 from wm_core.testing import check_dynamics

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-
 from wm_core import draws
 from wm_core.blocks import BlockGRU, BlockLinear, RMSNorm, truncated_normal_
 from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, TwoHot, symlog, twohot_bins, unimix_logits

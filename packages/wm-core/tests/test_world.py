@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.distributions import Bernoulli, TwoHot
@@ -68,7 +67,9 @@ def dream_of(world, behaviour, trace):
 
 
 def gradients(loss, module):
-    found = torch.autograd.grad(loss, [p for p in module.parameters() if p.requires_grad], allow_unused=True, retain_graph=True)
+    found = torch.autograd.grad(
+        loss, [p for p in module.parameters() if p.requires_grad], allow_unused=True, retain_graph=True
+    )
     return [g for g in found if g is not None and g.abs().max() > 0]
 
 
