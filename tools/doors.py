@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     have = {(row["variant"], row["seed"]) for row in rows()}
     plan = [(v, s) for s in range(args.seeds) for v in args.variants if (v, s) not in have]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda one: run_one(*one, args.folder, args.options), plan))
+        list(pool.map(lambda one: run_one(one[0], one[1], args.folder, args.options), plan))
     table(args)
 
 

@@ -27,6 +27,8 @@ from dreamer.config import Config
 class Dreamer(Agent):
     """DreamerV3 on any dynamics that stores its latent."""
 
+    behaviour: ActorCritic
+
     def __init__(self, *, batch: int, length: int, horizon: int, scales: dict[str, float], **parts: Any) -> None:
         super().__init__(**parts)
         self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from env_adapters import VectorEnv, make_vec
 
 from dreamer.config import Config
@@ -9,5 +11,5 @@ from dreamer.config import Config
 
 def make(config: Config, n: int) -> VectorEnv:
     """n environments of the config's task; TaskError for a task that does not exist or lacks its extra."""
-    options = {"protocol": config.protocol} if config.task.startswith("atari100k_") else {}
+    options: dict[str, Any] = {"protocol": config.protocol} if config.task.startswith("atari100k_") else {}
     return make_vec(config.task, n, workers=None if config.workers < 0 else config.workers, **options)

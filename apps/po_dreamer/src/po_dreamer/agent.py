@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from wm_core import draws
+from wm_core import contracts, draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import RMSNorm
 from wm_core.contracts import Dynamics, Metrics
 from wm_core.distributions import TwoHot
-from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
@@ -53,6 +53,7 @@ from wm_memory import (
     this_episode,
 )
 from wm_memory.norms import BatchNorm
+from wm_memory.recall import Positions
 
 from po_dreamer.config import Config
 from po_dreamer.diagnosis import diagnose
@@ -60,6 +61,8 @@ from po_dreamer.diagnosis import diagnose
 
 class PODreamer(Agent):
     """DreamerV3's `learn` over a dynamics whose past is the memory window."""
+
+    behaviour: ActorCritic
 
     def __init__(
         self,
@@ -120,7 +123,8 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer
         encoder = make_encoder(config, seen)
         dynamics = make_dynamics(config, encoder.width, action_spec)
         widths = dynamics.widths
-        heads: dict[str, nn.Module] = dict(reward_and_continue(widths, units=config.units, layers=config.head_layers))
+        heads: dict[str, contracts.Head] = {}
+        heads |= reward_and_continue(widths, units=config.units, layers=config.head_layers)
         if config.memory_decoder != "none" and config.branches != "co":
             heads["memory"] = MemoryDecoder(
                 config.memory_width,
@@ -192,16 +196,19 @@ def norm_of(config: Config) -> Callable[[int], nn.Module]:
 class NoObservation(nn.Module):
     """The encoder of an agent that sees only what it recalls."""
 
-    width = 0
+    width: int = 0
 
     def forward(self, steps: Steps) -> dict[str, Tensor]:
         return {}
 
 
-def make_encoder(config: Config, seen: Observations) -> nn.Module:
+ObservationEncoder = MultiEncoder | BottleneckEncoder | NoObservation
+
+
+def make_encoder(config: Config, seen: Observations) -> MemoryEncoder | ObservationEncoder:
     """The encoder of the current observation, and f_o beside it where there is a memory."""
-    images = {"2023": StridedEncoder, "2025": ConvEncoder}[config.nets]
-    obs: nn.Module = MultiEncoder(seen, units=config.units, depth=config.depth, images=images)
+    images: dict[str, Callable[..., ImageEncoder]] = {"2023": StridedEncoder, "2025": ConvEncoder}
+    obs: ObservationEncoder = MultiEncoder(seen, units=config.units, depth=config.depth, images=images[config.nets])
     if config.branches == "mg":
         obs = NoObservation()
     if config.co_bottleneck == "gaussian":
@@ -228,6 +235,12 @@ def make_memory(config: Config, action_spec: Any) -> Memory:
     width, norm = config.memory_width, norm_of(config)
     discrete = len(action_spec.discrete) == 1 and not action_spec.continuous
     encode = partial(OneHotActionEncoder if discrete else ActionEncoder, action_spec.size, width, norm=norm)
+    positions: dict[str, Callable[[], Positions]] = {
+        "rank": partial(RankPositions, config.memory_count, width),
+        "age": partial(AgePositions, config.memory_window, width),
+        "none": partial(NoPositions, width),
+    }
+    actions: dict[str, Callable[[], nn.Module]] = {"encoded": encode, "none": NoActions}
     recall = (Repeat if config.branches == "co+co" else Recall)(
         width=width,
         action=action_spec.size,
@@ -236,12 +249,8 @@ def make_memory(config: Config, action_spec: Any) -> Memory:
         heads=config.memory_heads,
         hidden=config.memory_hidden,
         dropout=config.memory_dropout,
-        positions={
-            "rank": partial(RankPositions, config.memory_count, width),
-            "age": partial(AgePositions, config.memory_window, width),
-            "none": partial(NoPositions, width),
-        }[config.positions](),
-        actions={"encoded": encode, "none": NoActions}[config.actions](),
+        positions=positions[config.positions](),
+        actions=actions[config.actions](),
     )
     return Memory(
         recall,
@@ -278,7 +287,11 @@ def make_dynamics(config: Config, embed: int, action_spec: Any) -> Dynamics:
         return RecalledRSSM(memory, single(memory.width))
     pair = (2 * deter, 2 * flat)
     cells = [NormGRU(deter=deter, state=pair, action=action, hidden=config.hidden) for _ in range(2 * old)]
-    attention = {"pair": partial(PairAttention, deter), "cross": partial(CrossAttention, deter), "none": nn.Identity}
+    attention: dict[str, Callable[[], nn.Module]] = {
+        "pair": partial(PairAttention, deter),
+        "cross": partial(CrossAttention, deter),
+        "none": nn.Identity,
+    }
     return FusedRSSM(
         memory=memory,
         embed=embed,

@@ -7,7 +7,7 @@ from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
 from wm_core.types import Batch
-from wm_memory import FusedRSSM, branch_kl, staleness, without_recall
+from wm_memory import FusedRSSM, RecalledRSSM, branch_kl, staleness, without_recall
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
     The agent's own generator is not touched. An agent without a memory has nothing to tell.
     """
     world, steps = agent.world, batch.steps
-    if "key" not in world.dynamics.stores:
+    if not isinstance(world.dynamics, FusedRSSM | RecalledRSSM):
         return {}
     agent.eval()
     rows, length = steps["first"].shape

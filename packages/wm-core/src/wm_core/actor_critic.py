@@ -59,7 +59,7 @@ class ActorCritic(nn.Module):
     def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
         if mask is not None:
             raise ValueError("this policy knows no action mask")
-        return self.actor(latent)  # type: ignore[no-any-return]
+        return self.actor(latent)
 
     def evaluate(self, dream: Dream) -> Evaluation:
         """Values, returns and weights of a dream, once."""
@@ -102,7 +102,8 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def follow(self) -> None:
         """Move the slow critic towards the critic: slow <- rate * critic + (1 - rate) * slow."""
-        slow, fast = list(self.slow.parameters()), list(self.critic.parameters())
+        slow: list[Tensor] = list(self.slow.parameters())
+        fast: list[Tensor] = list(self.critic.parameters())
         torch._foreach_lerp_(slow, fast, self.slow_rate)
 
     @torch.no_grad()

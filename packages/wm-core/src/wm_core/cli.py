@@ -61,9 +61,9 @@ class App:
         """One of the functions, imported now."""
         value = getattr(self, name)
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]
+            return value
         module, _, function = value.partition(":")
-        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), function)
 
     def files(self, kind: Literal["presets", "ablations"]) -> dict[str, Path]:
         """The TOML files of a kind by name."""

@@ -29,8 +29,13 @@ class Encoder(Protocol):
 class Dynamics(Protocol):
     """The recurrent half of a world model. Acting is observing with T = 1."""
 
-    widths: Mapping[str, int]  # of each latent feature: {"deter": D, "stoch": S*K, ...}
-    stores: Mapping[str, int]  # what replay keeps per step, and of how many of the last past steps `prefill` wants it
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Of each latent feature: {"deter": D, "stoch": S*K, ...}."""
+
+    @property
+    def stores(self) -> Mapping[str, int]:
+        """What replay keeps per step, and of how many of the last past steps `prefill` wants it."""
 
     def initial(self, *lead: int) -> Carry:
         """The carry before any step, for leading sizes (B,) or (B, N)."""

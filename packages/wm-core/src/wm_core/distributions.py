@@ -7,7 +7,7 @@ Sizes: S latents of K classes, A actions, V bins.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import torch
@@ -97,12 +97,12 @@ class OneHots:
         return sum_of(p.entropy() for p in self.parts)
 
 
-def sum_of(parts: Sequence[Tensor] | object) -> Tensor:
+def sum_of(parts: Iterable[Tensor]) -> Tensor:
     """The sum of tensors of one shape."""
-    first, *rest = list(parts)  # type: ignore[call-overload]
+    first, *rest = parts
     for part in rest:
         first = first + part
-    return first  # type: ignore[no-any-return]
+    return first
 
 
 class BoundedNormal:

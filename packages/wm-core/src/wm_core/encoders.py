@@ -6,6 +6,7 @@ Sizes: B batch, T time, E embed, U units.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,15 @@ from wm_core.distributions import Categorical, ImageMSE, SymlogMSE, symlog
 from wm_core.images import ConvDecoder, ConvEncoder
 from wm_core.observations import Observations
 from wm_core.types import Latent, Steps
+
+
+class ImageEncoder(Protocol):
+    """An encoder of images: ConvEncoder, StridedEncoder, or any module called like them."""
+
+    width: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 (..., H, W, C) -> (..., width)."""
 
 
 class VectorInput(nn.Module):
@@ -59,7 +69,7 @@ class MultiEncoder(nn.Module):
         units: int,
         depth: int,
         layers: int = 3,
-        images: Callable[..., nn.Module] = ConvEncoder,
+        images: Callable[..., ImageEncoder] = ConvEncoder,
     ) -> None:
         super().__init__()
         self.images = tuple(observations.images)

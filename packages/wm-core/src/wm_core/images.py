@@ -22,7 +22,7 @@ def conv(inputs: int, outputs: int) -> nn.Conv2d:
     layer = nn.Conv2d(inputs, outputs, 5, padding=2)
     truncated_normal_(layer.weight, 25 * inputs)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return layer.to(memory_format=torch.channels_last)
 
 
 class ChannelNorm(RMSNorm):
@@ -172,7 +172,7 @@ class StridedDecoder(nn.Module):
         self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes[1:]])
         self.out = nn.ConvTranspose2d(sizes[-1], channels, 4, 2, 1)
         for layer in (*self.ups, self.out):
-            truncated_normal_(layer.weight, 4 * layer.in_channels)  # type: ignore[arg-type, operator]
+            truncated_normal_(layer.weight, 4 * layer.in_channels)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:

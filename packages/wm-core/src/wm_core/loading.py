@@ -116,13 +116,13 @@ def environments(app: App, config: RunConfig, n: int) -> Environments:
     """n environments of the config's task."""
     if not config.task:
         raise UserError("no task is named: give --task, or a --preset that names one")
-    return app.part("environments")(config, n)  # type: ignore[no-any-return]
+    return app.part("environments")(config, n)
 
 
 def build(app: App, config: RunConfig, envs: Environments) -> Agent:
     """A new agent for these environments, with weights from the config's seed, on the config's device."""
     torch.manual_seed(config.seed)
-    return app.part("build")(config, envs.observation_space, envs.action_spec)  # type: ignore[no-any-return]
+    return app.part("build")(config, envs.observation_space, envs.action_spec)
 
 
 def runtime(config: RunConfig) -> RunConfig:

@@ -35,7 +35,9 @@ class Environments(Protocol):
     observation_space: Any  # a gymnasium Dict, of one environment
     action_space: Any
     action_spec: Any
-    protocol: Mapping[str, Any]  # what a score means
+
+    @property
+    def protocol(self) -> Mapping[str, Any]: ...  # what a score means
 
     def reset(self, seed: int) -> Step: ...
 

@@ -35,7 +35,8 @@ def describe(space: Any) -> Observations:
     vectors: dict[str, int] = {}
     discretes: dict[str, tuple[int, ...]] = {}
     for key, one in sorted(getattr(space, "spaces", {"observation": space}).items()):
-        kind, shape = type(one).__name__, getattr(one, "shape", None)
+        kind = type(one).__name__
+        shape: Any = getattr(one, "shape", None)
         if key in RESERVED:
             raise UserError(f"observation key {key!r} is reserved for the step dictionary; rename it in a wrapper")
         if kind == "Discrete":

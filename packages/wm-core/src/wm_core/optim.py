@@ -173,7 +173,7 @@ class Together:
     def step(self, loss: Tensor) -> dict[str, Tensor]:
         params = [p for rule in self.rules.values() for p in rule.params]
         grads = list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
-        metrics = {}
+        metrics: dict[str, Tensor] = {}
         for name, rule in self.rules.items():
             mine, grads = grads[: len(rule.params)], grads[len(rule.params) :]
             metrics |= {f"{key}/{name}": value for key, value in rule.apply(mine).items()}

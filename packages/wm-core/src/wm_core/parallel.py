@@ -111,7 +111,7 @@ class GRUBackbone(nn.Module):
         return torch.zeros(*lead, self.width, device=self.cell.weight_hh.device)
 
     def __call__(self, carry: Tensor, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-        return super().__call__(carry, tokens, first)  # type: ignore[no-any-return]
+        return super().__call__(carry, tokens, first)
 
     def forward(self, carry: Tensor, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         outs = []
@@ -122,4 +122,4 @@ class GRUBackbone(nn.Module):
         return out, None, carry, out
 
     def starts(self, each: Any, last: int) -> Tensor:
-        return each[:, -last:].flatten(0, 1)  # type: ignore[no-any-return]
+        return each[:, -last:].flatten(0, 1)

@@ -5,8 +5,9 @@ Sizes: B batch, T time, M starts, A action, E embed, D deter, S x K stochastic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,16 @@ from wm_core import draws
 from wm_core.blocks import MLP, BlockGRU, linear
 from wm_core.distributions import straight_through, unimix_logits
 from wm_core.types import Carry, Latent, Past, Trace
+
+
+class Cell(Protocol):
+    """A recurrent cell: BlockGRU, or any module of the same two calls."""
+
+    def drive(self, action: Tensor) -> Tensor:
+        """What the action (..., A) adds, for all steps at once."""
+
+    def __call__(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
+        """deter (N, D), the state's parts (N, width) and what `drive` gave -> the next deter (N, D)."""
 
 
 class Prior(nn.Sequential):
@@ -45,7 +56,7 @@ class Posterior(nn.Module):
     def forward(self, deter: Tensor, driven: Tensor) -> Tensor:
         """deter (N, D), driven (N, hidden) -> logits (N, S*K)."""
         weight = self.mix[0].weight[:, : self.deter]  # type: ignore[index]
-        return self.out(self.mix[2](self.mix[1](torch.addmm(driven, deter, weight.t()))))  # type: ignore[no-any-return]
+        return self.out(self.mix[2](self.mix[1](torch.addmm(driven, deter, weight.t()))))
 
 
 def bound_action(action: Tensor) -> Tensor:
@@ -88,7 +99,7 @@ class RSSM(nn.Module):
         hidden: int,
         blocks: int = 8,
         unimix: float = 0.01,
-        cell: nn.Module | None = None,
+        cell: Cell | None = None,
         prior: nn.Module | None = None,
         posterior: Posterior | None = None,
     ) -> None:
@@ -97,7 +108,9 @@ class RSSM(nn.Module):
         flat = stoch[0] * stoch[1]
         self.widths = {"deter": deter, "stoch": flat}
         self.stores = {"deter": 1, "stoch": 1}
-        self.cell = cell or BlockGRU(deter=deter, state=(deter, flat), action=action, hidden=hidden, blocks=blocks)
+        self.cell: Cell = cell or BlockGRU(
+            deter=deter, state=(deter, flat), action=action, hidden=hidden, blocks=blocks
+        )
         self.posterior = posterior or Posterior(deter, embed, flat, hidden=hidden)
         self.prior = prior or Prior(deter, flat, hidden=hidden)
 
@@ -130,7 +143,9 @@ class RSSM(nn.Module):
             post = self.logits(self.posterior(deter, seen[t]))
             sample = straight_through(post, noise[t])
             stoch = sample.flatten(-2)
-            deters.append(deter), posts.append(post), stochs.append(sample)
+            deters.append(deter)
+            posts.append(post)
+            stochs.append(sample)
         latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
         carry = {"deter": deter, "stoch": stochs[-1]}
         return Trace(latent, torch.stack(posts, 1), self.logits(self.prior(latent.deter)), carry)

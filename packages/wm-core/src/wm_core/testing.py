@@ -141,10 +141,10 @@ class _Laws:
             self.same(self.features(one)[0], self.features(two)[0], "the recurrent state survived a reset")
             return
         trace = self.observe(self.dynamics.initial(2), 0, self.length, **changed)
-        one, two = self.features(trace), self.features(self.whole)
-        self.same(one[0, 4:], two[0, 4:], "what preceded a reset changed what followed")
+        after, whole = self.features(trace), self.features(self.whole)
+        self.same(after[0, 4:], whole[0, 4:], "what preceded a reset changed what followed")
         self.same(trace.prior[0, 4:], self.whole.prior[0, 4:], "what preceded a reset changed the prior after it")
-        assert (one[0, :4] - two[0, :4]).abs().max() > 1e-6, "law broken: the embedding changes nothing"
+        assert (after[0, :4] - whole[0, :4]).abs().max() > 1e-6, "law broken: the embedding changes nothing"
 
     def starts(self) -> None:
         dynamics, last, rows = self.dynamics, 3, 2
@@ -178,5 +178,5 @@ class _Laws:
             torch.zeros_like(past.first),
             torch.zeros_like(past.valid),
         )
-        one = self.observe(dynamics.prefill(dynamics.initial(2), empty), 0, cut)
-        self.same(self.features(one), self.features(before), "prefill without a valid past differs from the start")
+        fresh = self.observe(dynamics.prefill(dynamics.initial(2), empty), 0, cut)
+        self.same(self.features(fresh), self.features(before), "prefill without a valid past differs from the start")
