@@ -269,12 +269,12 @@ def _actions(spec: Any, n: int, rng: np.random.Generator) -> NDArray[np.float32]
 def fill(case: Case, streams: int = 2) -> Replay:
     """A replay in memory whose streams are longer than the past of a row and two rows."""
     agent, length = case.agent, case.config.length
-    past = max(agent.world.dynamics.stores.values(), default=0)
+    past = max(agent.stores.values(), default=0)
     steps, source = past + 2 * length, records(case, streams)
     replay = Replay(
         None,
         streams,
-        stores=agent.world.dynamics.stores,
+        stores=agent.stores,
         limit_bytes=2**40,
         chunk=steps,
         length=length,

@@ -5,7 +5,8 @@ Sizes: B batch, T time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from wm_core.observations import Observations, describe
 from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
 from wm_core.replay import Replay
 from wm_core.rssm import RSSM, Prior
-from wm_core.types import Batch, Steps
+from wm_core.types import Batch, Past, Steps
 from wm_core.world import WorldModel
 from wm_memory import (
     ActionEncoder,
@@ -59,6 +60,23 @@ from po_dreamer.config import Config
 from po_dreamer.diagnosis import diagnose
 
 
+class Refresh:
+    """Fresh keys instead of stored ones: the past's observations encoded anew, without gradient.
+
+    The stored keys were made by older weights. Where these change fast, or frames are cheap, this is the better choice;
+    for 800 images a row it costs more than the rest of the update.
+    """
+
+    def __init__(self, encoder: MemoryEncoder, seen: Observations, window: int) -> None:
+        self.encoder, self.stores = encoder, dict.fromkeys(seen.keys, window)
+
+    def __call__(self, past: Past) -> Past:
+        seen = {name: past.stored[name] for name in self.stores}
+        key = self.encoder.again(seen | {"first": past.first})
+        stored = {name: value for name, value in past.stored.items() if name not in self.stores}
+        return replace(past, stored=stored | {"key": key})
+
+
 class PODreamer(Agent):
     """DreamerV3's `learn` over a dynamics whose past is the memory window."""
 
@@ -72,15 +90,23 @@ class PODreamer(Agent):
         horizon: int,
         scales: dict[str, float],
         diagnose_every: int,
+        refresh: Refresh | None = None,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
+        self.refresh = refresh
         self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
         self.window = max(self.world.dynamics.stores.values())
         self.diagnose_every, self.updates = diagnose_every, 0
 
+    @property
+    def stores(self) -> Mapping[str, int]:
+        return super().stores if self.refresh is None else {**super().stores, **self.refresh.stores}
+
     def learn(self, replay: Replay) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=self.window))
+        if self.refresh is not None:
+            batch = replace(batch, past=self.refresh(batch.past))
         looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
         metrics, stored = self.update(batch)
         self.updates += 1
@@ -185,6 +211,9 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer
         horizon=config.horizon,
         scales=scales,
         diagnose_every=config.diagnose_every,
+        refresh=Refresh(encoder, seen, config.memory_window)
+        if config.memory_keys == "fresh" and isinstance(encoder, MemoryEncoder)
+        else None,
     )
 
 

@@ -102,6 +102,8 @@ class Config(RunConfig):
     """Of frame encoder, action encoder, bottleneck and memory decoder."""
     memory_content: Literal["chunk", "none"] = "chunk"
     """Which remembered frames get a gradient: those of the batch's rows, or none."""
+    memory_keys: Literal["cached", "fresh"] = "cached"
+    """Of the steps before a batch: those that replay keeps, or the observations encoded anew."""
     positions: Literal["rank", "age", "none"] = "rank"
     """Of recalled steps: chronological rank among them, age, or nothing."""
     actions: Literal["encoded", "none"] = "encoded"

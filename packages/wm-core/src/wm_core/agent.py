@@ -44,6 +44,11 @@ class Agent(nn.Module):
         self.clock = Clock(self.device)
         self.precision = precision
 
+    @property
+    def stores(self) -> Mapping[str, int]:
+        """Which entries `learn` wants of the past steps of a batch, and of how many: those of the dynamics."""
+        return self.world.dynamics.stores
+
     def initial(self, n: int) -> Carry:
         """What the agent knows of the past before the first step of n environments."""
         return self.world.dynamics.initial(n)

@@ -66,7 +66,7 @@ def train(app: App, command: Command) -> int:
         replay = Replay(
             logdir / "replay",
             envs.num_envs,
-            stores=agent.world.dynamics.stores,
+            stores=agent.stores,
             limit_bytes=config.replay_bytes,
             chunk=config.chunk,
             length=config.length,
@@ -349,7 +349,7 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
     _image_key(agent, app, config)
     steps = options.observed + options.imagined
-    past = max(agent.world.dynamics.stores.values(), default=0)
+    past = max(agent.stores.values(), default=0)
     with closing(_fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
         held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH)
     batch = held_out.sample(max(64, options.rows), steps, past)
@@ -384,7 +384,7 @@ def collect(agent: Agent, envs: Environments, steps: int, *, seed: int) -> Repla
     replay = Replay(
         None,
         envs.num_envs,
-        stores=agent.world.dynamics.stores,
+        stores=agent.stores,
         limit_bytes=2**40,
         chunk=steps,
         length=steps,

@@ -87,7 +87,7 @@ def sentence(numbers: Mapping[str, Any]) -> str:
 
 def _filled(record: Mapping[str, Any], agent: Agent, length: int) -> Replay:
     """A replay in memory that holds one row and a step, all alike."""
-    stores = agent.world.dynamics.stores
+    stores = agent.stores
     replay = Replay(None, 1, stores=stores, limit_bytes=2**40, chunk=length + 1, length=length)
     later = {**record, "first": np.zeros(1, np.bool_)}
     for t in range(length + 1):
