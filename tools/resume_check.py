@@ -1,0 +1,426 @@
+"""Does a run that was stopped or killed go on as if nothing had happened? Tried on an app, in fresh processes.
+
+resume_check.py --app dreamer --preset tiny --task toy:doors --steps 200            stopped at step 100
+resume_check.py --app dreamer --preset tiny --task atari100k_boxing --steps 400 --stop 150
+resume_check.py --app dreamer --preset tiny --task toy:catch --kill 6 --seed 1
+
+Stopping: `--steps 200` at once is compared with `--steps 100` and then `--steps 200` in the same folder, bit for bit:
+weights, optimiser, generators, environments, replay, and every row of metrics.jsonl and scores.jsonl but speed and
+memory (`fps/`, `usage/`). Exit code 1 and the first differences of each part where there are any.
+
+Killing: SIGKILL N times, by turns before a random operation on the run folder's files (half of them on a checkpoint's)
+and after a random amount of computing, always in a new process that goes on from the last. After each kill the last
+complete checkpoint is read and checked, and the next process must go on at its step; after the last kill the run is
+trained to its end and its logs must be whole and in order. That the result equals the unbroken run is shown, not
+demanded.
+
+--app --steps --stop --kill --seed --keep are the tool's own; every other option goes to the app's `train`. Kills need
+checkpoints to go on from: choose --steps as several times the --save-every of the preset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from wm_core import checkpoint
+from wm_core.errors import UserError
+from wm_core.loop import PRIVATE
+from wm_core.replay import Replay
+
+LOGS = ("metrics.jsonl", "scores.jsonl")
+BEGUN = "run folder"  # what `train` says when everything is made or loaded, before the first step
+# The app, with every operation on a file of the run folder counted, and SIGKILL before the chosen one. Python says so
+# itself of the files that Python opens; the weights are written by safetensors, which is not seen.
+CHILD = """
+import atexit, os, signal, sys
+folder, only, fatal, app = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+del sys.argv[1:5]
+seen = {"all": 0, "checkpoint": 0}
+KINDS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
+def watch(event, args):
+    if event not in KINDS or not isinstance(args[0], (str, os.PathLike)):
+        return
+    path = os.fspath(args[0])
+    inside = isinstance(path, str) and path.startswith(folder)
+    deeper = event in ("os.remove", "os.rmdir") and not os.path.isabs(path)  # of a tree that is being removed
+    if not (inside or deeper):
+        return
+    seen["all"] += 1
+    seen["checkpoint"] += deeper or path.startswith(os.path.join(folder, "checkpoint"))
+    if fatal and seen[only] == fatal:
+        os.write(2, f"KILLED before {event} {os.path.relpath(path, folder) if inside else path}\\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+atexit.register(lambda: os.write(2, f"OPERATIONS {seen['all']} {seen['checkpoint']}\\n".encode()))
+__import__("importlib").import_module(app + ".cli").main()
+"""
+
+
+# ---- processes
+
+
+class Ended(NamedTuple):
+    """A process that has ended: its code (negative: a signal's number), stderr, CPU seconds since training began."""
+
+    code: int
+    said: str
+    cpu: float
+    orphans: int  # processes it started that were still there seconds later
+
+
+def train(app: str, logdir: Path, options: list[str], *, only: str = "all", fatal: int = 0, cpu: float = 0) -> Ended:
+    """One `train` in a process of its own, to its end, or killed before an operation, or after CPU seconds of training."""
+    command = [sys.executable, "-c", CHILD, str(logdir), only, str(fatal), app, "train", "--logdir", str(logdir)]
+    log = logdir.with_suffix(".stderr")
+    with log.open("wb") as err:
+        process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=err, start_new_session=True)
+    begun: float | None = None
+    spent = 0.0
+    while process.poll() is None:
+        spent = _cpu(process.pid) or spent
+        if begun is None and BEGUN in log.read_text(errors="replace"):
+            begun = spent
+        if cpu and begun is not None and spent - begun >= cpu and process.poll() is None:
+            process.kill()
+            break
+        time.sleep(0.003 if cpu else 0.05)
+    code = process.wait()
+    left = _wait_for_group(process.pid)
+    return Ended(code, log.read_text(errors="replace"), spent - (begun or spent), left)
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process so far; where the system does not tell, the time of day, which also goes on."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not Path("/proc/self/stat").is_file():
+        return time.monotonic()
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _wait_for_group(group: int, seconds: float = 10.0) -> int:
+    """Processes of the group that outlive their parent by that long; they are killed then."""
+    end = time.monotonic() + seconds
+    while (living := list(_group(group))) and time.monotonic() < end:
+        time.sleep(0.1)
+    for pid in living:
+        os.kill(pid, signal.SIGKILL)
+    return len(living)
+
+
+def _group(group: int) -> Iterator[int]:
+    """Living processes of a group, where /proc tells."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            yield int(stat.parent.name)
+
+
+# ---- comparing
+
+
+class Part(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    compared: int
+    differences: list[str]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything inside nested mappings and sequences, with its path.
+
+    >>> list(leaves({"a": [1, {"b": 2}]}))
+    [('a/0', 1), ('a/1/b', 2)]
+    """
+    if isinstance(value, Mapping):
+        inner = [(str(key), one) for key, one in value.items()]
+    elif isinstance(value, (list, tuple)):
+        inner = [(str(i), one) for i, one in enumerate(value)]
+    else:
+        yield path, value
+        return
+    for name, one in inner:
+        yield from leaves(one, f"{path}/{name}" if path else name)
+
+
+def compare(name: str, a: Any, b: Any) -> Part:
+    """Where two nested values differ in a bit, a type or a shape.
+
+    >>> compare("x", {"w": torch.ones(2), "n": 3}, {"w": torch.ones(2), "n": 4})
+    Part(name='x', compared=2, differences=['n: 3 and 4'])
+    """
+    one, other = dict(leaves(a)), dict(leaves(b))
+    differences = [f"{path}: on one side only" for path in sorted(one.keys() ^ other.keys())]
+    for path in [p for p in one if p in other]:
+        if (told := _difference(one[path], other[path])) is not None:
+            differences.append(f"{path}: {told}")
+    return Part(name, len(one), differences)
+
+
+def _difference(a: Any, b: Any) -> str | None:
+    """How two leaves differ, in words, or None."""
+    if type(a) is not type(b):
+        return f"{type(a).__name__} and {type(b).__name__}"
+    x, y = _array(a), _array(b)
+    if x is None or y is None:
+        return None if a == b else f"{a!r} and {b!r}"[:120]
+    if x.dtype != y.dtype or x.shape != y.shape:
+        return f"{x.dtype} {x.shape} and {y.dtype} {y.shape}"
+    if x.tobytes() == y.tobytes():
+        return None
+    if x.dtype.kind not in "fiub" or not x.shape:
+        return f"{a} and {b}"[:120]
+    with np.errstate(invalid="ignore"):
+        most = np.max(np.abs(x.astype(np.float64) - y.astype(np.float64)))
+    return f"{int((x != y).sum())} of {x.size} numbers, by up to {most:.3g}"
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """The bits of a tensor, an array or a float; None for what is compared by ==."""
+    if isinstance(value, Tensor):
+        return value.detach().view(torch.int16).numpy() if value.dtype == torch.bfloat16 else value.detach().numpy()
+    return np.asarray(value) if isinstance(value, (np.ndarray, np.generic, float)) else None
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log without what the machine has a part in. Raises ValueError for a line that is not JSON."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith(PRIVATE)} for row in found]
+
+
+def stored(logdir: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that a run's replay holds at its checkpoint: stream -> key -> (T, ...)."""
+    replay = Replay(
+        logdir / "replay",
+        state["streams"],
+        stores={},
+        limit_bytes=2**62,
+        chunk=state["chunk"],
+        length=state["length"],
+        online=False,
+    )
+    replay.load_state({**state, "queue": np.zeros((0, 2), np.int64)})
+    held: dict[str, Any] = {}
+    while replay.steps and len(held) < state["streams"]:  # a row as long as a stream is all of it
+        batch = replay.sample(1, replay.steps // state["streams"])
+        entries = {key: value[0] for key, value in batch.steps.items() if key not in ("weight", "reset")}
+        held[str(int(batch.index.stream[0]))] = entries
+    return held
+
+
+def load(app: str, logdir: Path) -> checkpoint.Checkpoint:
+    """The last complete checkpoint. Raises UserError where there is none or it cannot be read."""
+    path = checkpoint.latest(logdir)
+    if path is None:
+        raise UserError(f"no checkpoint in {logdir}")
+    return checkpoint.load(path, app=app)
+
+
+def compare_runs(app: str, a: Path, b: Path) -> list[Part]:
+    """Two run folders, part by part."""
+    one, other = load(app, a), load(app, b)
+    parts = [compare("step", one.step, other.step), compare("weights", one.weights, other.weights)]
+    agents = [dict(saved.state["agent"]) for saved in (one, other)]
+    parts.append(compare("optimiser", *(agent.pop("optimiser") for agent in agents)))
+    parts.append(compare("agent besides", *agents))
+    for name in ("loop", "envs", "random"):
+        parts.append(compare(name, one.state[name], other.state[name]))
+    ends = [saved.state["replay"] for saved in (one, other)]
+    parts.append(compare("replay position", *ends))
+    parts.append(compare("replay", *(stored(folder, end) for folder, end in zip((a, b), ends, strict=True))))
+    known = {"agent", "loop", "envs", "random", "replay", "run"}
+    rest = [{name: value for name, value in saved.state.items() if name not in known} for saved in (one, other)]
+    parts.append(compare("other state", *rest))
+    return parts + [compare(f"{log} ({len(rows(a / log))} rows)", rows(a / log), rows(b / log)) for log in LOGS]
+
+
+def show(parts: list[Part], limit: int = 4) -> None:
+    """The table, and the first differences of each part."""
+    for part in parts:
+        verdict = f"{len(part.differences):>6} differ" if part.differences else "   equal"
+        print(f"  {part.name:28} {part.compared:>7} compared {verdict}")
+        for line in part.differences[:limit]:
+            print(f"      {line}")
+
+
+# ---- the two checks
+
+
+class Failed(Exception):
+    """What was found, in a sentence."""
+
+
+def _finish(ended: Ended, what: str) -> None:
+    if ended.code != 0:
+        raise Failed(f"{what} ended with code {ended.code}:\n{_tail(ended.said)}")
+    if ended.orphans:
+        raise Failed(f"{what} left {ended.orphans} processes behind")
+
+
+def _tail(said: str) -> str:
+    return "\n".join(f"    {line}" for line in said.splitlines()[-12:])
+
+
+def stopped(app: str, folder: Path, options: list[str], steps: int, stop: int) -> None:
+    """The run at once against the run in two. Raises Failed."""
+    whole, halves = folder / "unbroken", folder / "resumed"
+    _finish(train(app, whole, [*options, "--steps", str(steps)]), "the unbroken run")
+    _finish(train(app, halves, [*options, "--steps", str(stop)]), "the run up to the stop")
+    first = load(app, halves)
+    at, length = first.step, first.state["loop"]["length"]
+    under_way = int((np.asarray(length) * ~np.asarray(first.state["loop"]["step"]["last"]) > 0).sum())
+    print(
+        f"stopped at step {at}, actions of the episodes then under way: {np.asarray(length).tolist()} "
+        f"({under_way} of {len(length)} environments in the middle of one)"
+    )
+    ended = train(app, halves, [*options, "--steps", str(steps)])
+    _finish(ended, "the resumed run")
+    if f"at step {at:,}" not in ended.said:
+        raise Failed(f"the second process did not go on at step {at}:\n{_tail(ended.said)}")
+    parts = compare_runs(app, whole, halves)
+    show(parts)
+    different = [part.name for part in parts if part.differences]
+    if different:
+        raise Failed(f"stopped and resumed differs from unbroken in: {', '.join(different)}")
+    print("stopped and resumed equals unbroken")
+
+
+def killed(app: str, folder: Path, options: list[str], steps: int, kills: int, seed: int) -> None:
+    """N kills, and then on to the end. Raises Failed."""
+    rng = random.Random(seed)
+    whole, logdir = folder / "unbroken", folder / "killed"
+    options = [*options, "--steps", str(steps)]
+    unbroken = train(app, whole, options)
+    _finish(unbroken, "the unbroken run")
+    counted = re.search(r"OPERATIONS (\d+) (\d+)", unbroken.said)
+    if counted is None:
+        raise Failed("the unbroken run did not say how often it touched its files")
+    many = {"all": int(counted[1]), "checkpoint": int(counted[2])}
+    print(f"unbroken: {unbroken.cpu:.1f} CPU s of training, {many['all']} operations on files")
+    before = 0
+    for i in range(1, kills + 1):
+        # no further than 1/kills of the whole run each time, so that the run lasts for all of them
+        only = rng.choice(("all", "checkpoint"))
+        if i % 2:
+            ended = train(app, logdir, options, only=only, fatal=rng.randint(1, max(1, many[only] // kills)))
+        else:
+            ended = train(app, logdir, options, cpu=max(0.001, rng.uniform(0, unbroken.cpu / kills)))
+        before = _after_kill(app, logdir, i, ended, before)
+    ended = train(app, logdir, options)
+    _finish(ended, "the run after the last kill")
+    _resumed(ended, before)
+    _whole(app, logdir, steps)
+    parts = compare_runs(app, whole, logdir)
+    different = [part.name for part in parts if part.differences]
+    print(f"went on to step {load(app, logdir).step}; its logs are whole and in order")
+    print(f"for information, beside the unbroken run: {'differs in ' + ', '.join(different) if different else 'equal'}")
+
+
+def _after_kill(app: str, logdir: Path, i: int, ended: Ended, before: int) -> int:
+    """What a killed process left; gives the step of the last complete checkpoint, 0 for none."""
+    if ended.code == 0:
+        raise Failed(f"the run came to its end before kill {i}: give more --steps")
+    if ended.code != -signal.SIGKILL:
+        raise Failed(f"process {i} was not killed, it ended with code {ended.code}:\n{_tail(ended.said)}")
+    if ended.orphans:
+        raise Failed(f"{ended.orphans} processes outlived kill {i} by 10 seconds")
+    begun = BEGUN in ended.said
+    if begun:
+        _resumed(ended, before)
+    where = re.search(r"KILLED (before .*)", ended.said)
+    how = where[1] if where else f"after {ended.cpu:.2f} CPU s of training"
+    root = logdir / "checkpoint"
+    left = sorted(path.name for path in (*root.glob(".*"), *root.glob("*.draft"))) if root.is_dir() else []
+    path = checkpoint.latest(logdir)
+    step = load(app, logdir).step if path else 0
+    if step < before:
+        raise Failed(f"kill {i} ({how}) lost a checkpoint: step {before} was complete, now it is {step}")
+    print(f"kill {i}: {how}; checkpoint of step {step} is whole{'; drafts left: ' + ', '.join(left) if left else ''}")
+    return step
+
+
+def _resumed(ended: Ended, step: int) -> None:
+    """Whether a process went on at that step, or began anew for step 0."""
+    said = re.search(r"resuming .* at step ([\d,]+)", ended.said)
+    found = int(said[1].replace(",", "")) if said else 0
+    if found != step:
+        raise Failed(f"a process began at step {found}, the last complete checkpoint was of step {step}")
+
+
+def _whole(app: str, logdir: Path, steps: int) -> None:
+    """Logs in order, each row once; a checkpoint of the end; no drafts; a replay that can be read."""
+    saved = load(app, logdir)
+    if saved.step < steps:
+        raise Failed(f"the last checkpoint is of step {saved.step}, not {steps}")
+    for log in LOGS:
+        at = [row["step"] for row in rows(logdir / log)]
+        if at != sorted(at) or (at and at[-1] > saved.step):
+            raise Failed(f"{log} is not in order: {at}")
+    trained = [row["step"] for row in rows(logdir / LOGS[0]) if "train/updates" in row]
+    if len(set(trained)) != len(trained):
+        raise Failed(f"metrics.jsonl tells a step twice: {trained}")
+    drafts = [path.name for path in (logdir / "checkpoint").glob(".*")]
+    if drafts:
+        raise Failed(f"drafts were left in checkpoint/: {drafts}")
+    stored(logdir, saved.state["replay"])
+
+
+def main() -> None:
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    ap.add_argument("--app", default="dreamer", help="dreamer, po_dreamer, ...: its module")
+    ap.add_argument("--steps", type=int, help="of the whole run (default 200; with kills 200 for each and 200 more)")
+    ap.add_argument("--stop", type=int, help="where it is stopped (default half of --steps)")
+    ap.add_argument("--kill", type=int, metavar="N", default=0, help="kill it N times instead")
+    ap.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default 0)")
+    ap.add_argument("--keep", type=Path, metavar="DIR", help="where the run folders go and stay (default: they go)")
+    args, options = ap.parse_known_args()
+    if importlib.util.find_spec(args.app) is None:
+        ap.error(f"there is no app {args.app!r}: name its module, for example dreamer or po_dreamer")
+    if args.keep and any((args.keep / name).exists() for name in ("unbroken", "resumed", "killed")):
+        ap.error(f"{args.keep} holds runs of an earlier check: name another folder")
+    steps = args.steps or 200 * (args.kill + 1)
+    folder = args.keep or Path(tempfile.mkdtemp(prefix="resume-check-"))
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{args.app} {' '.join(options)}: {steps} steps")
+    try:
+        if args.kill:
+            killed(args.app, folder, options, steps, args.kill, args.seed)
+        else:
+            stopped(args.app, folder, options, steps, args.stop or steps // 2)
+    except (Failed, UserError) as error:
+        print(f"FAILED: {error}\nthe run folders are kept in {folder}")
+        raise SystemExit(1) from error
+    if args.keep is None:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
