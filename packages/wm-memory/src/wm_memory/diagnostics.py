@@ -65,7 +65,7 @@ def diagnose(
     """0-d tensors of what the memory recalls on these steps, in evaluation mode:
 
     recall/entropy: of the attention weights, in nats, mean over blocks and heads (log K is indifference)
-    recall/age: median age of the selected keys, in steps
+    recall/age: median age of the selected keys, in steps; 0 where none is selected
     recall/past_episodes: share of the selected keys that lie in earlier episodes
     recall/cosine, recall/cosine_gap: mean similarity of the selected keys, and how far it lies above all visible ones
     recall/found: mean number of selected keys
@@ -87,7 +87,7 @@ def diagnose(
         some = ok.any(-1)[:, None].expand(entropy.shape[1:])
         found = {
             "recall/entropy": (entropy * some).sum() / (some.sum() * len(entropy)).clamp(min=1),
-            "recall/age": torch.nanmedian(torch.where(ok, age.float(), torch.nan)),
+            "recall/age": torch.nanmedian(torch.where(ok, age.float(), torch.nan)).nan_to_num(),
             "recall/past_episodes": past.sum() / count,
             "recall/cosine": chosen,
             "recall/cosine_gap": chosen - visible,

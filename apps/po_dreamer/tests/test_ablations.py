@@ -1,0 +1,195 @@
+"""Every row of the paper's ablation tables: another part in one place, and all else as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from env_adapters import make_vec
+from po_dreamer.agent import NoObservation, PODreamer, build
+from po_dreamer.cli import APP
+from torch import nn
+from wm_core.cli import resolve
+from wm_core.encoders import MultiEncoder
+from wm_core.images import StridedDecoder, StridedEncoder
+from wm_core.optim import Together
+from wm_core.replay import Replay
+from wm_core.rssm import RSSM
+from wm_memory import (
+    BottleneckEncoder,
+    FusedRSSM,
+    Gaussian,
+    MemoryEncoder,
+    NoActions,
+    NoPositions,
+    NormGRU,
+    OneHotActionEncoder,
+    PairAttention,
+    RankPositions,
+    Recall,
+    RecalledRSSM,
+    Repeat,
+    across_episodes,
+    this_episode,
+)
+
+
+def make_agent(ablation: str = "", task: str = "toy:doors", **fields: Any) -> PODreamer:
+    config = dataclasses.replace(resolve(APP, "tiny", "", ablation), device="cpu", task=task, **fields)
+    envs = make_vec(task, 1, workers=0)
+    return build(config, envs.observation_space, envs.action_spec)
+
+
+def learn(agent: PODreamer, task: str = "toy:doors") -> dict[str, torch.Tensor]:
+    """One update on what the agent itself has seen; gives its metrics."""
+    envs = make_vec(task, 2, workers=0)
+    replay = Replay(None, 2, stores=agent.world.dynamics.stores, limit_bytes=2**28, chunk=64, length=agent.length)
+    step, carry = envs.reset(0), agent.initial(2)
+    for _ in range(40):
+        carry, action, notes = agent.act(carry, step)
+        replay.add({**step, **notes})
+        step = envs.step(action)
+    return agent.learn(replay)
+
+
+def count(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def types(agent: PODreamer) -> dict[str, type]:
+    """The parts that ablations replace; absent ones are left out."""
+    world, found = agent.world, {"dynamics": type(agent.world.dynamics), "encoder": type(agent.world.encoder)}
+    if isinstance(world.encoder, MemoryEncoder):
+        found["obs"] = type(world.encoder.obs)
+    if isinstance(world.dynamics, (FusedRSSM, RecalledRSSM)):
+        memory = world.dynamics.memory
+        found |= {"recall": type(memory.recall), "bottleneck": type(memory.bottleneck)}
+        found |= {"positions": type(memory.recall.positions), "actions": type(memory.recall.actions)}
+    if isinstance(world.dynamics, FusedRSSM):
+        found["attention"] = type(world.dynamics.attention)
+    return found | {name: type(head) for name, head in world.heads.items() if name == "memory"}
+
+
+@pytest.fixture(scope="module")
+def full() -> PODreamer:
+    return make_agent()
+
+
+def test_the_full_model_is_the_papers(full: PODreamer) -> None:
+    found = types(full)
+    assert found.pop("memory").__name__ == "MemoryDecoder"
+    assert found == {
+        "dynamics": FusedRSSM,
+        "encoder": MemoryEncoder,
+        "obs": MultiEncoder,
+        "recall": Recall,
+        "bottleneck": Gaussian,
+        "positions": RankPositions,
+        "actions": OneHotActionEncoder,
+        "attention": PairAttention,
+    }
+    assert full.world.dynamics.memory.sight is across_episodes
+    assert full.world.dynamics.stores == {"deter": 1, "stoch": 1, "key": 30}
+
+
+Removed = Callable[[PODreamer, PODreamer], int]  # full and ablated model -> parameters that the full one has more
+ONE_BRANCH = ("recall", "bottleneck", "positions", "actions", "attention", "memory", "obs")
+
+# Each: the parts that are of another type, those that are gone, and by how many parameters the model shrinks
+# (None: one branch, where every consumer of the latent is narrower).
+ABLATIONS: dict[str, tuple[dict[str, type], tuple[str, ...], Removed | None]] = {
+    "no-vae": (
+        {"bottleneck": nn.Identity},
+        (),
+        lambda a, b: count(a.world.dynamics.memory.bottleneck) - (16 - 4) * 8,  # f is 16 wide, f^v 4, hidden 8
+    ),
+    "no-cross-attention": ({"attention": nn.Identity}, (), lambda a, b: count(a.world.dynamics.attention)),
+    "no-position": ({"positions": NoPositions}, (), lambda a, b: 0),
+    "no-action": ({"actions": NoActions}, (), lambda a, b: count(a.world.dynamics.memory.recall.actions)),
+    "no-memory-decoder": ({}, ("memory",), lambda a, b: count(a.world.heads["memory"])),
+    "co-vae": ({"dynamics": RSSM, "encoder": BottleneckEncoder}, ONE_BRANCH, None),
+    "co-only": ({"dynamics": RSSM, "encoder": MultiEncoder}, ONE_BRANCH, None),
+    "mg-only": ({"dynamics": RecalledRSSM, "obs": NoObservation}, ("attention",), None),
+    "co-co": ({"recall": Repeat}, (), lambda a, b: 0),
+    "this-episode": ({}, (), lambda a, b: 0),
+}
+
+
+def test_the_ten_rows_are_there() -> None:
+    assert APP.files("ablations").keys() == ABLATIONS.keys()
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_replaces_its_part_alone(name: str, full: PODreamer) -> None:
+    agent = make_agent(name)
+    changed, gone, removed = ABLATIONS[name]
+    assert types(agent) == {part: kind for part, kind in types(full).items() if part not in gone} | changed
+    if removed is not None:
+        assert count(full.world) - count(agent.world) == removed(full, agent)
+        assert agent.world.dynamics.widths == full.world.dynamics.widths
+        assert count(full.behaviour) == count(agent.behaviour)
+    else:
+        assert {name: 2 * width for name, width in agent.world.dynamics.widths.items()} == full.world.dynamics.widths
+        assert count(agent.behaviour) < count(full.behaviour)
+    sight = this_episode if name == "this-episode" else across_episodes
+    assert name.startswith("co-") and name != "co-co" or agent.world.dynamics.memory.sight is sight
+
+
+@pytest.mark.parametrize("name", ["", *ABLATIONS])
+def test_every_row_learns(name: str) -> None:
+    """One update: every loss is finite, and every part that is trained moves. (The first has no learning rate: warm-up.)"""
+    agent = make_agent(name, warmup=0)
+    before = {key: value.clone() for key, value in agent.state_dict().items()}
+    metrics = learn(agent)
+    assert all(bool(torch.isfinite(value)) for value in metrics.values())
+    assert ("loss/memory" in metrics) == ("memory" in agent.world.heads)
+    assert ("recall/entropy" in metrics) == ("key" in agent.world.dynamics.stores)
+    moved = {key.split(".")[1] for key, value in agent.state_dict().items() if not torch.equal(value, before[key])}
+    assert {"encoder", "dynamics", "decoder", "heads", "actor", "critic", "slow"} <= moved
+    if "key" in agent.world.dynamics.stores:
+        inner = [key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])]
+        for part in ("encoder.frames", "dynamics.memory.recall.blocks"):
+            assert any(f"world.{part}" in key for key in inner), part
+
+
+@pytest.mark.parametrize("task", ["toy:catch", "toy:doors"])
+def test_the_nets_of_2023_learn_too(task: str) -> None:
+    """The size `paper`, shrunk: strided convolutions, dense GRUs, Adam in three groups."""
+    agent = make_agent(
+        task=task,
+        nets="2023",
+        optimiser="adam",
+        head_layers=2,
+        behaviour_layers=2,
+        prior_layers=1,
+        replay_value_scale=0.0,
+    )
+    assert isinstance(agent.world.dynamics.co.cell, NormGRU) and isinstance(agent.optimiser, Together)
+    metrics = learn(agent, task)
+    assert all(bool(torch.isfinite(value)) for value in metrics.values())
+    assert "loss/replay_value" not in metrics
+    assert {f"opt/grad_norm/{name}" for name in ("world", "actor", "critic")} <= metrics.keys()
+    if task == "toy:catch":
+        assert isinstance(agent.world.encoder.obs.conv, StridedEncoder)
+        assert isinstance(agent.world.decoder.conv, StridedDecoder)
+
+
+@pytest.mark.parametrize(
+    "fields, kind",
+    [
+        ({"positions": "age"}, "AgePositions"),
+        ({"attention": "cross"}, "CrossAttention"),
+        ({"memory_decoder": "squared"}, "Squared"),
+        ({"memory_norm": "rms"}, "RMSNorm"),
+        ({"memory_content": "none"}, "Memory"),
+    ],
+)
+def test_other_readings_of_the_paper_learn(fields: dict[str, Any], kind: str) -> None:
+    agent = make_agent(**fields)
+    names = {type(module).__name__ for module in agent.modules()}
+    assert kind in names or agent.world.heads["memory"].distribution.__name__ == kind
+    assert np.isfinite(float(learn(agent)["loss/memory"]))
