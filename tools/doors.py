@@ -111,7 +111,7 @@ def add(variant: str, seed: int, logdir: str) -> None:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, check=True, text=True
     )
     row = {"variant": variant, "seed": seed, "commit": commit.stdout.strip(), **found}
-    row["updates"] = round(sum(m.get("train/updates", 0) for m in metrics))
+    row["updates"] = round(metrics[-1]["train/updates"])
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     with ROWS.open("a") as file:
         file.write(json.dumps(row) + "\n")
