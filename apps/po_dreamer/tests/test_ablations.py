@@ -44,16 +44,21 @@ def make_agent(ablation: str = "", task: str = "toy:doors", **fields: Any) -> PO
     return build(config, envs.observation_space, envs.action_spec)
 
 
-def learn(agent: PODreamer, task: str = "toy:doors") -> dict[str, torch.Tensor]:
-    """One update on what the agent itself has seen; gives its metrics."""
+def live(agent: PODreamer, task: str = "toy:doors") -> Replay:
+    """What the agent sees and notes of 40 steps in two environments."""
     envs = make_vec(task, 2, workers=0)
-    replay = Replay(None, 2, stores=agent.world.dynamics.stores, limit_bytes=2**28, chunk=64, length=agent.length)
+    replay = Replay(None, 2, stores=agent.stores, limit_bytes=2**28, chunk=64, length=agent.length)
     step, carry = envs.reset(0), agent.initial(2)
     for _ in range(40):
         carry, action, notes = agent.act(carry, step)
         replay.add({**step, **notes})
         step = envs.step(action)
-    return agent.learn(replay)
+    return replay
+
+
+def learn(agent: PODreamer, task: str = "toy:doors") -> dict[str, torch.Tensor]:
+    """One update on what the agent itself has seen; gives its metrics."""
+    return agent.learn(live(agent, task))
 
 
 def count(*modules: nn.Module) -> int:
@@ -186,6 +191,7 @@ def test_the_nets_of_2023_learn_too(task: str) -> None:
         ({"memory_decoder": "squared"}, "Squared"),
         ({"memory_norm": "rms"}, "RMSNorm"),
         ({"memory_content": "none"}, "Memory"),
+        ({"memory_keys": "fresh"}, "Memory"),
     ],
 )
 def test_other_readings_of_the_paper_learn(fields: dict[str, Any], kind: str) -> None:
@@ -193,3 +199,17 @@ def test_other_readings_of_the_paper_learn(fields: dict[str, Any], kind: str) ->
     names = {type(module).__name__ for module in agent.modules()}
     assert kind in names or agent.world.heads["memory"].distribution.__name__ == kind
     assert np.isfinite(float(learn(agent)["loss/memory"]))
+
+
+def test_fresh_keys_are_the_stored_ones_until_the_weights_change() -> None:
+    agent = make_agent(memory_keys="fresh")
+    assert agent.stores == {"deter": 1, "stoch": 1, "key": 30, "vector": 30}
+    past = live(agent).sample(4, 8, past=30).past
+    assert past is not None and 0 < int(past.valid.sum()) < past.valid.numel()
+    kept, valid = past.stored["key"].float(), past.valid[..., None]
+    fresh = agent.refresh(past)
+    assert fresh.stored.keys() == agent.world.dynamics.stores.keys()
+    torch.testing.assert_close(fresh.stored["key"] * valid, kept * valid, atol=4e-3, rtol=4e-3)  # kept as float16
+    with torch.no_grad():
+        agent.world.encoder.frames.out.weight.mul_(2)
+    assert ((agent.refresh(past).stored["key"] - kept) * valid).abs().max() > 0.1

@@ -101,7 +101,8 @@ class FakeAgent(nn.Module):
         super().__init__()
         self.device = torch.device(config.device)
         self.weight = nn.Parameter(torch.linspace(0, 1, config.width))
-        self.world = SimpleNamespace(dynamics=SimpleNamespace(stores={"deter": 1}))
+        self.stores = {"deter": 1}
+        self.world = SimpleNamespace(dynamics=SimpleNamespace(stores=self.stores))
         self.source, self.clock = draws.Generator(config.seed), Clock()
         self.batch, self.length = config.batch, config.length
         self.moment = torch.zeros(())

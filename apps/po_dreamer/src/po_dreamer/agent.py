@@ -105,7 +105,7 @@ class PODreamer(Agent):
 
     def learn(self, replay: Replay) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=self.window))
-        if self.refresh is not None:
+        if self.refresh is not None and batch.past is not None:
             batch = replace(batch, past=self.refresh(batch.past))
         looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
         metrics, stored = self.update(batch)
