@@ -239,7 +239,7 @@ class Drifting(gymnasium.Env):
 
 
 def test_environment_that_cannot_come_back_is_cut_short_and_said_so() -> None:
-    env = make_vec(Drifting, 2)
+    env = make_vec(Drifting, 2, workers=0)
     plan = actions(env, 4)
     env.reset(seed=0)
     last = roll(env, plan[:2])[-1]
