@@ -3,8 +3,8 @@
 doors.py run [--seeds 3] [--variants full ...] [--jobs 2]   train and measure what is not there yet; resumable
 doors.py table                                              the table and the plot in docs/results from the rows
 
-Measured with frozen weights on 50 fresh rules from an empty bank: P(right door | k-th visit of a cue). While measured, a
-rule stays. Beside it: chance, the oracle, a nearest-neighbour memory, and the untrained agent.
+Measured with frozen weights on 50 fresh rules from an empty bank: P(right door | k-th visit of a cue), acting by the
+policy's mode (its entropy bonus keeps it nearly random on purpose). While measured, a rule stays. Beside it: chance, the oracle, a nearest-neighbour memory, and the untrained agent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VISITS, RULES, STEPS, FRESH = 10, 50, 1000, 77_000
 
 
 def visits(agent: Any, envs: Any, seed: int, *, rules: int = RULES, steps: int = STEPS) -> dict[str, Any]:
-    """P(right door | k-th visit) for k = 1 .. 10 of an agent with frozen weights: sampled actions, one rule a row."""
+    """P(right door | k-th visit) for k = 1 .. 10 of an agent with frozen weights, acting by its mode, one rule a row."""
     step, carry = envs.reset(seed), agent.initial(rules)
     count = np.zeros((rules, 32), np.int64)
     right, total = np.zeros(VISITS + 1), np.zeros(VISITS + 1)
@@ -41,7 +41,7 @@ def visits(agent: Any, envs: Any, seed: int, *, rules: int = RULES, steps: int =
             if (k := count[row, cue[row]]) <= VISITS:
                 right[k] += step["reward"][row]
                 total[k] += 1
-        carry, action, _ = agent.act(carry, step)
+        carry, action, _ = agent.act(carry, step, mode=True)
         step = envs.step(action)
     return {str(k): right[k] / total[k] for k in range(1, VISITS + 1)} | {"n": total[1:].astype(int).tolist()}
 
@@ -55,7 +55,9 @@ class NearestNeighbour:
     def initial(self, n: int) -> list[list[np.ndarray]]:
         return [[] for _ in range(n)]
 
-    def act(self, carry: list[list[np.ndarray]], step: Any) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    def act(
+        self, carry: list[list[np.ndarray]], step: Any, mode: bool = True
+    ) -> tuple[Any, np.ndarray, dict[str, Any]]:
         action = np.zeros((len(carry), 4), np.float32)
         for row, (bank, seen) in enumerate(zip(carry, step["vector"], strict=True)):
             known = [old[32:] for old in bank if old[:32] @ seen[:32] > 0 and old[32:].sum() > 0]
