@@ -104,7 +104,7 @@ def test_a_missing_extra(
 @pytest.mark.parametrize("command", ["train --logdir D", "train --preset tiny --logdir D", "eval D", "dream D"])
 def test_a_run_of_another_app(run: Any, capsys: pytest.CaptureFixture[str], command: str) -> None:
     Path("D").mkdir()
-    Path("D/config.toml").write_text('task = "toy:catch"\n[run]\napp = "po_dreamer"\nversion = "0.1.0"\n')
+    Path("D/config.toml").write_text('task = "toy:catch"\nsteps = 0\n[run]\napp = "po_dreamer"\nversion = "0.1.0"\n')
     sentence = "D holds a run of 'po_dreamer', not of 'dreamer': use that app"
     assert sentence in refused(run, capsys, command)
     with pytest.raises(UserError, match="use that app"):
@@ -113,12 +113,14 @@ def test_a_run_of_another_app(run: Any, capsys: pytest.CaptureFixture[str], comm
 
 def test_a_run_that_has_not_saved_yet(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Path("D").mkdir()
-    Path("D/config.toml").write_text('task = "toy:catch"\n[run]\napp = "dreamer"\n')
+    Path("D/config.toml").write_text('task = "toy:catch"\nsteps = 0\n[run]\napp = "dreamer"\n')
     assert "there is no checkpoint in D yet" in refused(run, capsys, "eval D")
 
 
 def test_a_run_keeps_what_it_was_started_with(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Path("D").mkdir()
-    Path("D/config.toml").write_text('task = "toy:catch"\nunits = 16\n[run]\napp = "dreamer"\npreset = "tiny"\n')
+    Path("D/config.toml").write_text(
+        'task = "toy:catch"\nsteps = 0\nunits = 16\n[run]\napp = "dreamer"\npreset = "tiny"\n'
+    )
     assert "units: 16 became 32" in refused(run, capsys, "train --logdir D --units 32")
     assert "was started with preset 'tiny', not 'cpu'" in refused(run, capsys, "train --logdir D --preset cpu")

@@ -146,7 +146,7 @@ def test_an_ablation_replaces_its_part_alone(name: str, full: PODreamer) -> None
 
 @pytest.mark.parametrize("name", ["", *ABLATIONS])
 def test_every_row_learns(name: str) -> None:
-    """One update: every loss is finite, and every part that is trained moves. (The first has no learning rate: warm-up.)"""
+    """One update: every loss is finite, and every part that is trained moves (without a warm-up, which begins at 0)."""
     agent = make_agent(name, warmup=0)
     before = {key: value.clone() for key, value in agent.state_dict().items()}
     metrics = learn(agent)

@@ -216,7 +216,7 @@ def test_a_loaded_policy_plays_doors(doors: Path) -> None:
 
 
 def recalling(logdir: Path, ablation: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posterior logits (S, K) of the first step of an episode: of an agent that lived before, and of one that did not."""
+    """Posterior logits (S, K) at the first step of an episode: of an agent that has lived before, and of a newborn."""
     env = make("toy:doors")
     config = dataclasses.replace(resolve(APP, "tiny", "", ablation), device="cpu")
     agent = build(config, env.observation_space, ActionSpec((4,), 0)).eval()
