@@ -114,7 +114,7 @@ def test_stopped_and_resumed_equals_one_run(
     middle = checkpoint.load(checkpoint.latest(parts)).state
     assert middle["loop"]["carry"]["valid"].any()
     assert int(middle["agent"]["clock"]["updates"]) > 3
-    torch.rand(3)  # another process would begin with other global generators; dropout draws from them
+    torch.rand(3)  # another process would begin with other global generators
     run("train", "--logdir", parts, "--steps", 2 * stop)
     one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
     assert one.step == other.step >= 2 * stop
