@@ -45,9 +45,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils.flop_counter import FlopCounterMode
-from wm_core import cli, loading
 from wm_core.replay import Replay
-from wm_core.run import describe_environment
+from wm_core.run import cli, loading
+from wm_core.run.folder import describe_environment
 from wm_core.types import Batch
 
 # Aten calls that give a view of their input although their schema does not say so.

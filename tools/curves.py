@@ -50,8 +50,8 @@ def measure(app: str, preset: str, seed: int) -> None:
     """Scores of the trained agent and of its untrained twin on the same fresh episodes, beside the run."""
     import torch
     from wm_core import draws
-    from wm_core.loading import build, environments
-    from wm_core.loop import evaluate
+    from wm_core.run.loading import build, environments
+    from wm_core.run.loop import evaluate
 
     torch.set_num_threads(1)
     logdir = folder(app, preset, seed)

@@ -40,10 +40,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from wm_core import checkpoint
 from wm_core.errors import UserError
-from wm_core.loop import PRIVATE
 from wm_core.replay import Replay
+from wm_core.run import checkpoint
+from wm_core.run.loop import PRIVATE
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
 BEGUN = "run folder"  # what `train` says when everything is made or loaded, before the first step

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from dreamer.cli import APP
-from wm_core import commands
-from wm_core.cli import main
+from wm_core.run import commands
+from wm_core.run.cli import main
 
 Run = Callable[..., None]
 

@@ -17,8 +17,9 @@ from dreamer.cli import APP
 from dreamer.config import Config
 from env_adapters import ActionSpec, make
 from gymnasium import spaces
-from wm_core import checkpoint, commands, draws
-from wm_core.cli import resolve
+from wm_core import draws
+from wm_core.run import checkpoint, commands
+from wm_core.run.cli import resolve
 from wm_core.sizes import SIZES
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another

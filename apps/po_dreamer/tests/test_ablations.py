@@ -13,12 +13,12 @@ from env_adapters import make_vec
 from po_dreamer.agent import NoObservation, PODreamer, build
 from po_dreamer.cli import APP
 from torch import nn
-from wm_core.cli import resolve
 from wm_core.encoders import MultiEncoder
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.optim import Together
 from wm_core.replay import Replay
 from wm_core.rssm import RSSM
+from wm_core.run.cli import resolve
 from wm_memory import (
     BottleneckEncoder,
     FusedRSSM,

@@ -17,8 +17,9 @@ from po_dreamer import load
 from po_dreamer.agent import build
 from po_dreamer.cli import APP
 from po_dreamer.config import SIZES, Config
-from wm_core import checkpoint, commands, draws
-from wm_core.cli import resolve
+from wm_core import draws
+from wm_core.run import checkpoint, commands
+from wm_core.run.cli import resolve
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "memory", "actor", "critic"]

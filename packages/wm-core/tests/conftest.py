@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 from wm_core import draws
-from wm_core.cli import App
 from wm_core.clock import Clock
-from wm_core.config import RunConfig
+from wm_core.run.cli import App
+from wm_core.run.config import RunConfig
 
 
 @dataclass(frozen=True)

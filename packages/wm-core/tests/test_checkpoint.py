@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wm_core import checkpoint
-from wm_core.checkpoint import CheckpointError, latest, load, save
+from wm_core.run import checkpoint
+from wm_core.run.checkpoint import CheckpointError, latest, load, save
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(3, dtype=torch.bfloat16)}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from wm_core import cli, commands
-from wm_core.cli import main, parse, resolve
-from wm_core.config import RESUMABLE, RunConfig
+from wm_core.run import cli, commands
+from wm_core.run.cli import main, parse, resolve
+from wm_core.run.config import RESUMABLE, RunConfig
 
 
 def config_of(fakes, line: str) -> RunConfig:
@@ -155,7 +155,7 @@ def test_a_missing_package_of_the_command_line(fakes, capsys, monkeypatch):
 
 
 def test_a_full_disk_while_saving_is_told_and_the_run_goes_on_later(fakes, capsys, monkeypatch):
-    from wm_core import checkpoint
+    from wm_core.run import checkpoint
 
     def full(path, state):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -283,8 +283,8 @@ def test_an_app_may_not_name_a_field_like_an_option(fakes):
 def test_parsing_imports_no_torch(fakes):
     code = """
 import sys, json, pathlib
-from wm_core.cli import App, main, parse
-from wm_core.config import RunConfig
+from wm_core.run.cli import App, main, parse
+from wm_core.run.config import RunConfig
 app = App("a", "a", "1", RunConfig, pathlib.Path(sys.argv[1]), {}, "gone:build", "gone:environments")
 for line in ("train --preset nothing", "train --batch x", "train --bacth 3", "train --help", "eval"):
     try: main(app, line.split())

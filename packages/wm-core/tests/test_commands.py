@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from wm_core import checkpoint, commands, filmstrip
-from wm_core.cli import main
 from wm_core.errors import UserError
-from wm_core.estimate import estimate, sentence
-from wm_core.loading import load
 from wm_core.openloop import OpenLoop
+from wm_core.run import checkpoint, commands, filmstrip
+from wm_core.run.cli import main
+from wm_core.run.estimate import estimate, sentence
+from wm_core.run.loading import load
 
 
 def perfect(agent, batch, context, *, seed=0):

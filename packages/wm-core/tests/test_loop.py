@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wm_core import checkpoint
-from wm_core.cli import main
 from wm_core.clock import Clock
-from wm_core.loop import Meter, Position, Ratio, evaluate, rollout, train
 from wm_core.replay import Replay
+from wm_core.run import checkpoint
+from wm_core.run.cli import main
+from wm_core.run.loop import Meter, Position, Ratio, evaluate, rollout, train
 
 
 class Lines:
@@ -240,7 +240,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def quiet(monkeypatch):
-    monkeypatch.setattr("wm_core.commands._videos", lambda session, step: [])
+    monkeypatch.setattr("wm_core.run.commands._videos", lambda session, step: [])
 
 
 @pytest.mark.parametrize("stop", [60, 116, 120, 200])

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wm_core import checkpoint
 from wm_core.replay import Replay, ReplayError
+from wm_core.run import checkpoint
 from wm_core.types import Index
 
 STREAMS, CHUNK, LENGTH = 3, 8, 6

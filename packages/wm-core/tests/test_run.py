@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wm_core import run as module
-from wm_core.run import Progress, Run, RunError, default_logdir, duration, to_toml, write_video
+from wm_core.run import folder as module
+from wm_core.run.folder import Progress, Run, RunError, default_logdir, duration, to_toml, write_video
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -234,7 +234,7 @@ def test_plain_lines_come_every_half_minute_and_at_the_end() -> None:
 
 def test_no_rich_where_there_is_no_terminal() -> None:
     code = (
-        "import io, sys; sys.modules['rich'] = None; from wm_core.run import Progress\n"
+        "import io, sys; sys.modules['rich'] = None; from wm_core.run.folder import Progress\n"
         "with Progress(10, stream=io.StringIO()) as p: p.update(5)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.config import RunConfig
+from wm_core.run.config import RunConfig
 
 
 @dataclass(frozen=True)

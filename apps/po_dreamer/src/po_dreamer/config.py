@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.config import RunConfig
+from wm_core.run.config import RunConfig
 from wm_core.sizes import SIZES as DREAMER_SIZES
 
 PAPER: Mapping[str, object] = {

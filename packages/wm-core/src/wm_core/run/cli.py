@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from wm_core.config import RESUMABLE, RunConfig, check
 from wm_core.errors import UserError
+from wm_core.run.config import RESUMABLE, RunConfig, check
 
 Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
 
@@ -34,7 +34,7 @@ class App:
 
     config: a frozen subclass of RunConfig, importable without torch. folder holds presets/*.toml and ablations/*.toml.
     sizes: field overrides by name. build(config, observation_space, action_spec) -> Agent, with device and precision
-    of the config resolved. environments(config, n) -> n environments (wm_core.loop.Environments).
+    of the config resolved. environments(config, n) -> n environments (wm_core.run.loop.Environments).
     decode_action(space, vector (A,)) -> native action. estimate(config, numbers) -> entries to add to what `info`
     measured. mistakes: names of foreign exception classes whose message is a sentence for the user.
     """
@@ -188,7 +188,7 @@ def _main(app: App, argv: list[str]) -> int:
         print(f"{app.name} {app.version}")
         return 0
     command = parse(app, argv)
-    from wm_core import commands  # torch comes with it
+    from wm_core.run import commands  # torch comes with it
 
     return int(getattr(commands, command.name)(app, command) or 0)
 

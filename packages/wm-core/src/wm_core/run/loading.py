@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wm_core import checkpoint
 from wm_core.agent import Agent
-from wm_core.cli import read_run
-from wm_core.config import RunConfig
 from wm_core.errors import UserError
+from wm_core.run import checkpoint
+from wm_core.run.cli import read_run
+from wm_core.run.config import RunConfig
 
 if TYPE_CHECKING:
-    from wm_core.cli import App
-    from wm_core.loop import Environments
+    from wm_core.run.cli import App
+    from wm_core.run.loop import Environments
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Loaded:
 def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
     """The agent of a run folder's last checkpoint. Raises UserError where there is none, or of another app.
 
-    An app offers it as `load(logdir)`:  load = functools.partial(wm_core.loading.load, APP)
+    An app offers it as `load(logdir)`:  load = functools.partial(wm_core.run.loading.load, APP)
     """
     config, _ = read_run(app, Path(logdir))
     return restore(app, Path(logdir), dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]

@@ -14,14 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - to
 from torch.utils.flop_counter import flop_registry
 
 from wm_core.agent import Agent
-from wm_core.config import RunConfig
-from wm_core.loading import build
 from wm_core.replay import Replay
-from wm_core.run import duration
+from wm_core.run.config import RunConfig
+from wm_core.run.folder import duration
+from wm_core.run.loading import build
 
 if TYPE_CHECKING:
-    from wm_core.cli import App
-    from wm_core.loop import Environments
+    from wm_core.run.cli import App
+    from wm_core.run.loop import Environments
 
 BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
 

@@ -20,18 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wm_core import checkpoint, filmstrip
 from wm_core.agent import Agent
-from wm_core.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
-from wm_core.config import RunConfig
 from wm_core.errors import UserError
-from wm_core.estimate import estimate, sentence
-from wm_core.loading import build, environments, restore, runtime
-from wm_core.loop import Environments, Position, evaluate, rollout
-from wm_core.loop import train as train_loop
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.replay import Replay
-from wm_core.run import Progress, Run, default_logdir, write_video
+from wm_core.run import checkpoint, filmstrip
+from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
+from wm_core.run.config import RunConfig
+from wm_core.run.estimate import estimate, sentence
+from wm_core.run.folder import Progress, Run, default_logdir, write_video
+from wm_core.run.loading import build, environments, restore, runtime
+from wm_core.run.loop import Environments, Position, evaluate, rollout
+from wm_core.run.loop import train as train_loop
 from wm_core.types import Batch, Index, Past
 
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
