@@ -130,7 +130,7 @@ class PODreamer(Agent):
         self.clock.count_update()
         metrics = {f"loss/{name}": loss.detach().mean() for name, loss in losses.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
-        metrics |= world.metrics(trace) | behaviour.metrics(dream, evaluation)
+        metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
         return metrics, world.dynamics.stored(trace)
 
     def state(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wm_core import health
 from wm_core.contracts import ActionDistribution, Metrics
 from wm_core.distributions import TwoHot
 from wm_core.heads import Head, PolicyHead
@@ -123,4 +124,4 @@ class ActorCritic(nn.Module):
             "behaviour/cont": dream.cont.mean(),
             "behaviour/weight": e.weight.mean(),
             "behaviour/action_entropy": entropy.mean(),
-        }
+        } | health.values(e.returns, value)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from wm_core import health
 from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics
 from wm_core.kl import BalancedKL
 from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
@@ -88,15 +89,9 @@ class WorldModel(nn.Module):
         reward, cont = self.heads["reward"](stacked).mode(), self.heads["cont"](stacked).mode()
         return Dream(stacked, torch.stack(actions, 1), reward, cont)
 
-    @torch.no_grad()
-    def metrics(self, trace: Trace) -> Metrics:
-        """Health of the latent: the KL before clipping and both entropies, in nats summed over the latents."""
-        post, prior = trace.post.detach(), trace.prior.detach()
-        return {
-            "latent/kl": (post.exp() * (post - prior)).sum((-2, -1)).mean(),
-            "latent/posterior_entropy": -(post.exp() * post).sum((-2, -1)).mean(),
-            "latent/prior_entropy": -(prior.exp() * prior).sum((-2, -1)).mean(),
-        }
+    def metrics(self, trace: Trace, steps: Steps, dream: Dream) -> Metrics:
+        """Health of the latents, and of the heads where the dream, which came from every step of the trace, began."""
+        return health.latents(trace.post, trace.prior) | health.dreamed(dream, steps, self.discount)
 
 
 def stack(latents: list[Latent]) -> Latent:

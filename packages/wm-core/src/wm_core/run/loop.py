@@ -5,6 +5,7 @@ Sizes: n environments, A action. `steps` are environment steps with action repea
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from wm_core import draws
 from wm_core.agent import Agent
+from wm_core.health import WEIGHT
 from wm_core.replay import Replay
 from wm_core.types import Carry
 
@@ -93,6 +95,14 @@ class Meter:
     >>> meter.add({"loss": torch.tensor(2.0)})
     >>> meter.take()
     {'loss': 1.5}
+
+    A metric whose companion `weight/<name>` is logged beside it is a sum of that weight: its mean is the quotient, nan
+    where nothing had a weight.
+
+    >>> meter.add({"error": torch.tensor(0.0), "weight/error": torch.tensor(0.0)})
+    >>> meter.add({"error": torch.tensor(6.0), "weight/error": torch.tensor(3.0)})
+    >>> meter.take()
+    {'error': 2.0}
     """
 
     def __init__(self) -> None:
@@ -114,6 +124,9 @@ class Meter:
         values = torch.stack(list(self.sums.values())).tolist()
         means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
         self.sums, self.counts = {}, {}
+        for name in [name for name in means if name.startswith(WEIGHT)]:
+            weight = means.pop(name)
+            means[name.removeprefix(WEIGHT)] /= weight or math.nan
         return means
 
 
