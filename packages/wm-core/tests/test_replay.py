@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -323,30 +324,189 @@ def test_the_state_is_small_and_plain() -> None:
     assert sum(len(v) if isinstance(v, str) else 8 for v in state.values()) < 2000
 
 
-def test_what_was_evicted_since_the_checkpoint_stays_gone(tmp_path: Path) -> None:
-    replay = filled(tmp_path / "r", 32)
+# ---- back to the last commit, whatever happened since
+
+
+def committed(folder: Path, steps: int, **options: Any) -> tuple[Replay, dict[str, Any]]:
+    """A replay with a checkpoint, and what that holds."""
+    replay = filled(folder, steps, **options)
     state = replay.state()
-    for t in range(32, 49):  # begins chunks 4, 5 and 6: chunks 0 to 2 go
+    replay.commit(state)
+    return replay, state
+
+
+def everything(replay: Replay) -> dict[int, dict[str, np.ndarray]]:
+    """Stream -> entry -> (T, ...): all that is held."""
+    held: dict[int, dict[str, np.ndarray]] = {}
+    rows = torch.arange(replay.streams), torch.full((replay.streams,), replay._oldest)  # noqa: SLF001
+    for stream, start in zip(*(row.tolist() for row in rows), strict=True):
+        steps = replay.steps // replay.streams
+        read = replay._gather  # noqa: SLF001
+        held[stream] = {e.key: read(e, [(stream, start)], 0, steps)[0].numpy().copy() for e in replay.schema}
+    return held
+
+
+def assert_alike(one: Any, two: Any) -> None:
+    assert one.keys() == two.keys()
+    for stream in one:
+        for key in one[stream]:
+            np.testing.assert_array_equal(one[stream][key], two[stream][key], key)
+
+
+def disturb(replay: Replay, rng: np.random.Generator, first: int, steps: int) -> None:
+    """What training does: steps, samples, write-backs of two entries."""
+    for t in range(first, first + steps):
+        replay.add({**step(t), "reward": rng.normal(size=STREAMS).astype(np.float32)})
+        index = replay.sample(3, LENGTH).index
+        replay.annotate(index, key=rng.normal(size=(3, LENGTH, 3)).astype(np.float16))
+        replay.annotate(index, deter=rng.normal(size=(3, LENGTH, 1)).astype(np.float16))
+
+
+@pytest.mark.parametrize("more", [1, 7, 20, 70])
+@pytest.mark.parametrize("steps", [13, 16, 39, 61])
+def test_write_backs_and_evictions_since_the_commit_are_undone(tmp_path: Path, steps: int, more: int) -> None:
+    replay, state = committed(tmp_path, steps)
+    before = everything(replay)
+    disturb(replay, np.random.default_rng(0), steps, more)
+    assert more < 20 or replay._oldest > int(state["oldest"])  # noqa: SLF001 - chunks went in between
+    resumed = reread(tmp_path, state)
+    assert_alike(everything(resumed), before)
+    disturb(resumed, np.random.default_rng(1), steps, more)
+    again = reread(tmp_path, state)
+    assert_alike(everything(again), before)
+    assert not list(tmp_path.glob("*.undo"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_commit_after_commit_the_last_one_counts(tmp_path: Path, seed: int) -> None:
+    """Random lengths of work between commits and resumptions, against a copy of what each commit held."""
+    rng = np.random.default_rng(seed)
+    replay, state = committed(tmp_path, 20)
+    before, at = everything(replay), 20
+    for _ in range(12):
+        disturb(replay, rng, at, int(rng.integers(1, 25)))
+        if rng.random() < 0.5:
+            replay = reread(tmp_path, state)
+            assert_alike(everything(replay), before)
+        else:
+            state = replay.state()
+            replay.commit(state)
+            before, at = everything(replay), int(state["position"])
+
+
+def test_a_commit_that_was_killed_before_it_was_told_is_still_one(tmp_path: Path) -> None:
+    """The checkpoint is on disk, `commit` was not called: the journal of the one before must not be undone."""
+    replay, _ = committed(tmp_path, 20)
+    disturb(replay, np.random.default_rng(0), 20, 15)
+    before, state = everything(replay), replay.state()
+    assert list(tmp_path.glob("*.undo"))
+    assert_alike(everything(reread(tmp_path, state)), before)
+
+
+def test_going_back_may_be_killed_and_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay, state = committed(tmp_path, 39)
+    before = everything(replay)
+    disturb(replay, np.random.default_rng(0), 39, 30)
+    for stage in ("_map", "_tell"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Replay, stage, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                reread(tmp_path, state)
+    assert_alike(everything(reread(tmp_path, state)), before)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 10, 29, 40])
+def test_a_journal_cut_short_belongs_to_a_change_that_did_not_begin(tmp_path: Path, cut: int) -> None:
+    replay, state = committed(tmp_path, 13)
+    before = everything(replay)
+    index = Index(torch.tensor([1, 2]), torch.tensor([2, 5]))
+    replay.annotate(index, key=np.ones((2, LENGTH, 3), np.float16))
+    later = everything(replay)
+    (journal,) = tmp_path.glob("*.undo")
+    whole = journal.stat().st_size
+    replay.annotate(index, reward=np.ones((2, LENGTH), np.float32))
+    os.truncate(journal, journal.stat().st_size - cut)
+    assert journal.stat().st_size > whole  # the first write-back is whole in it
+    for stream in (1, 2):  # and the second one has not happened
+        path, column = tmp_path / "00000000.chunk", replay._chunks[0].columns["reward"]  # noqa: SLF001
+        column[stream, :] = later[stream]["reward"][:CHUNK]
+        replay._chunks[1].columns["reward"][stream, :5] = later[stream]["reward"][CHUNK:]  # noqa: SLF001
+        assert path.is_file()
+    assert_alike(everything(reread(tmp_path, state)), before)
+
+
+def test_old_values_are_recorded_once(tmp_path: Path) -> None:
+    """Else a run that saves seldom would write its replay many times over."""
+    replay, _ = committed(tmp_path, 13)
+    index = Index(torch.tensor([1, 1, 2]), torch.tensor([2, 4, 5]))
+    sizes = []
+    for value in range(5):
+        replay.annotate(index, key=np.full((3, LENGTH, 3), value, np.float16))
+        sizes.append(sum(path.stat().st_size for path in tmp_path.glob("*.undo")))
+    assert len(set(sizes)) == 1 and sizes[0] >= 14 * 6  # 14 different steps of 6 bytes
+    replay.annotate(Index(torch.tensor([1]), torch.tensor([9])), key=np.zeros((1, 4, 3), np.float16))
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.undo")) < sizes[0] + 3 * 6 + 60  # 10, 11 and 12 are new
+
+
+def test_steps_of_after_the_commit_need_no_record(tmp_path: Path) -> None:
+    replay, _ = committed(tmp_path, 13)
+    for t in range(13, 20):
         replay.add(step(t))
-    resumed = reread(tmp_path / "r", state)
+    replay.annotate(Index(torch.tensor([0]), torch.tensor([13])), key=np.zeros((1, 6, 3), np.float16))
+    assert not list(tmp_path.glob("*.undo"))
+
+
+def test_without_a_commit_nothing_is_kept(tmp_path: Path) -> None:
+    disturb(replay := filled(tmp_path, 20), np.random.default_rng(0), 20, 60)
+    assert {p.suffix for p in tmp_path.iterdir()} == {".chunk", ".json"}
+    assert len(list(tmp_path.glob("*.chunk"))) == 4 and not replay.crowded
+
+
+def test_the_next_commit_makes_room(tmp_path: Path) -> None:
+    """Budget of 24 chunks: 21 are used, 3 are left to what a resumed run would need back."""
+    replay = filled(tmp_path, 24 * CHUNK, chunks=24)
+    assert replay.steps == 21 * CHUNK * STREAMS
+    replay.commit(replay.state())
+    crowded, t = [], 24 * CHUNK
+    for _ in range(6 * CHUNK):
+        replay.add(step(t))
+        t += 1
+        found = sum(p.stat().st_size for p in tmp_path.iterdir() if p.suffix != ".json")
+        assert replay.disk_bytes == found <= replay.limit_bytes + chunk_bytes()
+        crowded.append(replay.crowded)
+        if replay.crowded:
+            replay.commit(replay.state())
+            assert not replay.crowded and len(list(tmp_path.glob("*.chunk"))) == 21
+    assert crowded.index(True) == 3 * CHUNK and sum(crowded) == 1
+
+
+def test_an_older_checkpoint_than_the_last_one_is_served_as_far_as_possible(tmp_path: Path) -> None:
+    replay, old = committed(tmp_path, 32)
+    rng = np.random.default_rng(0)
+    before = everything(replay)
+    disturb(replay, rng, 32, 17)  # begins chunks 4, 5 and 6: chunks 0 to 2 go
+    replay.commit(replay.state())
+    disturb(replay, rng, 49, 2)
+    resumed = build(tmp_path)
+    said = " and ".join(resumed.load_state(old))
+    assert "['deter', 'key'] stay as later updates left them" in said
+    assert "the first 24 steps of each stream were evicted since" in said
     assert resumed.steps == STREAMS * 8
-    batch = resumed.sample(50, LENGTH)
-    assert batch.index.start.min() >= 24 and batch.index.start.max() + LENGTH <= 32
-    assert torch.equal(batch.steps["count"] % 10**10, batch.index.start[:, None] + torch.arange(LENGTH))
+    for stream, entries in everything(resumed).items():
+        np.testing.assert_array_equal(entries["image"], before[stream]["image"][24:])
+    assert resumed.load_state(resumed.state()) == []
 
 
 def test_a_run_whose_every_checkpointed_step_was_evicted_starts_collecting_again(tmp_path: Path) -> None:
-    replay = filled(tmp_path / "r", 21)
-    state = replay.state()
+    replay, old = committed(tmp_path, 21)
     for t in range(21, 80):
         replay.add(step(t))
-    for _ in range(2):  # the second time as if killed at once
-        resumed = reread(tmp_path / "r", state)
-        assert resumed.steps == 0 and not resumed.ready(1)
+    replay.commit(replay.state())
+    resumed = reread(tmp_path, old)
+    assert resumed.steps == 0 and not resumed.ready(1)
     for t in range(21, 21 + LENGTH):
         resumed.add(step(t))
-    later = resumed.state()
-    again = reread(tmp_path / "r", later)
+    again = reread(tmp_path, resumed.state())
     assert again.steps == STREAMS * LENGTH
     batch = again.sample(4, LENGTH, past=3)
     assert batch.index.start.tolist() == [21] * 4
@@ -354,11 +514,52 @@ def test_a_run_whose_every_checkpointed_step_was_evicted_starts_collecting_again
     assert batch.steps["count"][0].tolist()[0] % 10**10 == 21
 
 
-def test_values_written_back_after_the_checkpoint_are_kept(tmp_path: Path) -> None:
-    replay = filled(tmp_path / "r", 12)
-    state = replay.state()
-    replay.annotate(Index(torch.tensor([1]), torch.tensor([2])), reward=np.full((1, 3), 5000, np.float32))
-    assert (reread(tmp_path / "r", state).sample(200, LENGTH).steps["reward"] == 5000).any()
+class Dead(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_killed_at_any_line_of_annotate_evict_and_commit(tmp_path: Path) -> None:
+    """SIGKILL before the k-th line of anything the replay does after a commit, for a spread of k."""
+    lines, children = 0, []
+
+    def work(folder: Path, fatal: int) -> int:
+        """Runs in a child of its own; gives the number of lines."""
+        replay, _ = committed(folder, 39)
+        count = 0
+
+        def tracer(frame: Any, event: str, argument: Any) -> Any:
+            nonlocal count
+            count += event == "line"
+            if fatal and count == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return tracer
+
+        sys.settrace(tracer)
+        disturb(replay, np.random.default_rng(0), 39, 12)
+        state = replay.state()
+        checkpoint.save(folder, 2, weights={}, state={"replay": state}, meta={})
+        replay.commit(state)
+        disturb(replay, np.random.default_rng(1), 51, 4)
+        sys.settrace(None)
+        return count
+
+    lines = work(tmp_path / "whole", 0)
+    before = everything(committed(tmp_path / "early", 39)[0])
+    late = checkpoint.load(tmp_path / "whole" / "checkpoint" / "2").state["replay"]
+    after = everything(reread(tmp_path / "whole", late))
+    first = committed(tmp_path / "state", 39)[1]
+    for fatal in np.linspace(1, lines - 1, 40).astype(int).tolist():
+        folder = tmp_path / str(fatal)
+        child = os.fork()
+        if child == 0:
+            work(folder, fatal)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        path = checkpoint.latest(folder)
+        children.append(path is not None)
+        state = first if path is None else checkpoint.load(path).state["replay"]
+        assert_alike(everything(reread(folder, state)), before if path is None else after)
+    assert any(children) and not all(children)
 
 
 def test_a_fresh_start_in_a_used_folder_begins_anew(tmp_path: Path) -> None:
@@ -406,7 +607,9 @@ def test_a_lower_limit_on_resume_is_obeyed_at_the_next_chunk(tmp_path: Path) -> 
     state = filled(tmp_path, 32).state()
     resumed = reread(tmp_path, state, chunks=2)
     resumed.add(step(32))
-    assert resumed.steps == STREAMS * 9 and len(list(tmp_path.glob("*.chunk"))) == 2
+    assert resumed.steps == STREAMS * 9 and resumed.crowded
+    resumed.commit(resumed.state())
+    assert len(list(tmp_path.glob("*.chunk"))) == 2 and not resumed.crowded
 
 
 # ---- errors, each one sentence
@@ -428,13 +631,35 @@ def damage(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     ("how", "says"),
-    [("missing", "is missing"), ("short", "cut short"), ("schema", "other entries"), ("gone", "no replay in")],
+    [
+        ("missing", "is missing.*put it back"),
+        ("short", "cut short.*put it back"),
+        ("schema", "other entries"),
+        ("gone", "no replay in"),
+    ],
 )
 def test_a_damaged_folder_is_refused(tmp_path: Path, how: str, says: str) -> None:
     state = filled(tmp_path, 30).state()
     damage(tmp_path, how)
     with pytest.raises(ReplayError, match=says):
         reread(tmp_path, state)
+
+
+@pytest.mark.parametrize("where", ["sealed", "open"])
+def test_one_flipped_byte_is_found_and_the_folder_is_left_as_it_is(tmp_path: Path, where: str) -> None:
+    """In every entry in turn; what lies behind the write head of the open chunk belongs to nobody."""
+    replay, state = committed(tmp_path, 29)
+    number = 1 if where == "sealed" else 3  # 29 = 3 chunks of 8, and 5 steps
+    for key in sorted(KEYS):
+        raw = replay._chunks[number].columns[key][1, 4:5].reshape(-1).view(np.uint8)  # noqa: SLF001
+        raw[-1] ^= 1
+        files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+        with pytest.raises(ReplayError, match=f"0000000{number}.chunk is not what was saved .*'{key}'.*--init-from"):
+            reread(tmp_path, state)
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
+        raw[-1] ^= 1
+    replay._chunks[3].columns["reward"][1, 5] = 7  # noqa: SLF001
+    assert reread(tmp_path, state).steps == 29 * STREAMS
 
 
 @pytest.mark.parametrize(("name", "value"), [("streams", 2), ("chunk", 16), ("length", 5)])
@@ -450,9 +675,10 @@ def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
         reread(tmp_path, state, stores={"hidden": 1})
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    state = filled(tmp_path, 30).state() | {"format": 2}
-    with pytest.raises(ReplayError, match="newer wm-core"):
+@pytest.mark.parametrize(("number", "says"), [(1, "older wm-core"), (3, "newer wm-core")])
+def test_another_format_is_refused(tmp_path: Path, number: int, says: str) -> None:
+    state = filled(tmp_path, 30).state() | {"format": number}
+    with pytest.raises(ReplayError, match=f"{says}.*--init-from"):
         reread(tmp_path, state)
 
 
@@ -532,6 +758,25 @@ def test_a_full_disk_stops_the_run_before_anything_older_is_lost(
     assert reread(tmp_path, replay.state()).steps == 32 * STREAMS
     replay.add(step(32))  # room again: it goes on
     assert replay.steps == 25 * STREAMS
+
+
+def test_a_disk_without_room_for_the_journal_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay, state = committed(tmp_path, 20)
+    index = Index(torch.tensor([0, 1]), torch.tensor([0, 8]))
+    replay.annotate(index, key=np.ones((2, LENGTH, 3), np.float16))
+    before, size = everything(replay), replay.disk_bytes
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wm_core.journal.zlib.crc32", full)
+        with pytest.raises(ReplayError, match="free some disk space, then resume"):
+            replay.annotate(index, deter=np.ones((2, LENGTH, 1), np.float16))
+    assert_alike(everything(replay), before)
+    assert sum(p.stat().st_size for p in tmp_path.glob("*.undo")) == size - 3 * chunk_bytes()
+    replay.annotate(index, deter=np.ones((2, LENGTH, 1), np.float16))  # room again
+    assert_alike(everything(reread(tmp_path, state)), everything(filled(None, 20)))
 
 
 def test_chunk_files_own_their_blocks(tmp_path: Path) -> None:

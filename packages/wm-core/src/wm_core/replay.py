@@ -4,6 +4,11 @@ One time-contiguous stream per environment: episodes follow each other and `firs
 is written at the same position, so a chunk is the same `chunk` steps of all streams: one file, one map, and in it one
 contiguous column block per key, (streams, chunk, ...). A row of a batch is then one or two block copies per key.
 
+`state` goes into a checkpoint, `commit` says that this checkpoint is on disk. From then on nothing it refers to is
+lost: before `annotate` overwrites a step of it, the old bytes go to an undo journal (the first time only), and the
+files of chunks evicted since are kept. `load_state` undoes both, checks every chunk against its checksums, and stands
+where the checkpoint stood, whenever the process was killed. The next commit drops journal and files.
+
 Sizes: n streams, C steps a chunk, B batch, T length of a row, P past. Positions count the steps of one stream since the
 beginning of the run and never restart, so a position names a step for good, eviction or not.
 """
@@ -13,8 +18,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +31,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm_core.errors import UserError
+from wm_core.journal import Journal, Old, undo
 from wm_core.types import Batch, Index, Past
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksums
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 ALIGN = 64  # bytes; a column block begins on a cache line
+SPARE = 8  # one part in so many of the budget is for what a resumed run would need back
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ANEW = "start a new run, from the weights of this one with --init-from"
 Array = NDArray[Any]
 
 
@@ -59,8 +69,10 @@ class Replay:
         until `load_state` says up to where they are valid; the first `add` without it begins the folder anew.
     streams: environments, the leading axis of everything added.
     stores: which entries the dynamics wants of the past, and of how many of the last past steps.
-    limit_bytes: budget of all chunks. The oldest chunk goes when the next would exceed it; the next one is secured
-        first, so while chunks change the disk holds one chunk more.
+    limit_bytes: budget of the folder. An eighth of it, in whole chunks, is left to what a resumed run would need back
+        (the journal, and chunks evicted since the last commit); the oldest chunk goes when the next would exceed the
+        rest. `crowded` says when a commit has to make room. The next chunk is secured before anything is given up, so
+        the folder holds up to one chunk more.
     length: rows of the online queue: whenever each stream has grown by `length` steps, that newest row of it is
         queued, and `sample` calls of this length take queued rows first. So every step is trained once soon
         (dreamerv3.md section 10). online=False leaves the queue out.
@@ -109,6 +121,12 @@ class Replay:
         self._oldest = 0  # the first position still held
         self._queue: deque[tuple[int, int]] = deque()  # (stream, start) of rows not served yet
         self._dirty: set[int] = set()
+        self._committed = 0  # positions before it are referred to by a checkpoint on disk
+        self._journal: Journal | None = None  # of changes since that checkpoint
+        self._kept: dict[tuple[int, str], NDArray[np.bool_]] = {}  # (n, C): steps that the journal has the old value of
+        self._retired: set[int] = set()  # chunks evicted since, whose files stay
+        self._rewritten: set[str] = set()  # entries that `annotate` ever changed, in this folder
+        self._sums: dict[tuple[int, str], int] = {}  # (chunk, entry) -> crc32 of what was written; missing: to be made
 
     # ---- writing
 
@@ -121,6 +139,10 @@ class Replay:
     def schema(self) -> tuple[Entry, ...]:
         """What a step holds, taken from the first `add`; () before."""
         return self._schema
+
+    @property
+    def _keys(self) -> list[str]:
+        return [entry.key for entry in self._schema]
 
     @property
     def step_bytes(self) -> int:
@@ -144,7 +166,7 @@ class Replay:
         columns = self._chunks[number].columns
         for key, value in arrays.items():
             columns[key][:, slot] = value
-        self._dirty.add(number)
+        self._changed(number, self._keys)
         self._position += 1
         if self.online and self._position % self.length == 0:
             start = self._position - self.length
@@ -158,6 +180,7 @@ class Replay:
         """
         known = {entry.key: entry for entry in self._schema}
         stream, start = index.stream.tolist(), index.start.tolist()
+        moves: list[tuple[int, str, int, slice, Array]] = []
         for key, value in arrays.items():
             if key not in known:
                 raise ReplayError(f"cannot annotate {key!r}: the replay holds {sorted(known)}")
@@ -169,9 +192,11 @@ class Replay:
                 )
             for row, (s, begin) in enumerate(zip(stream, start, strict=True)):
                 low, high = max(begin, self._oldest), min(begin + data.shape[1], self._position)
-                for number, here, there in self._pieces(begin, low, high):
-                    self._chunks[number].columns[key][s, here] = data[row, there]
-                    self._dirty.add(number)
+                moves += [(n, key, s, here, data[row, there]) for n, here, there in self._pieces(begin, low, high)]
+        self._remember(moves)
+        for number, key, s, here, new in moves:
+            self._chunks[number].columns[key][s, here] = new
+            self._changed(number, (key,))
 
     # ---- reading
 
@@ -241,6 +266,19 @@ class Replay:
 
     # ---- keeping
 
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the folder: chunks, chunks kept for a resumed run, and the journal."""
+        if self.folder is None or not self._schema:
+            return 0
+        journal = self._journal.bytes if self._journal else 0
+        return (len(self._chunks) + len(self._retired)) * self._layout(self._schema)[1] + journal
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the folder outgrows its budget until the next commit: save a checkpoint now."""
+        return self.disk_bytes > self.limit_bytes
+
     def flush(self) -> None:
         """Hand everything written so far to the disk. A killed process loses nothing even without; a power cut does."""
         if self.folder is None or not self._schema:
@@ -251,7 +289,10 @@ class Replay:
         self._dirty.clear()
 
     def state(self) -> dict[str, Any]:
-        """Where the streams stand, for a checkpoint: small, of numpy arrays, str and int. Call `flush` with it."""
+        """Where the streams stand, for a checkpoint: of numpy arrays, str and int. Call `flush` with it.
+
+        `sums` (chunks, entries) are checksums of every step held; only what changed since the last time is read.
+        """
         return {
             "format": FORMAT,
             "streams": self.streams,
@@ -262,38 +303,66 @@ class Replay:
             "queue": np.array(self._queue, np.int64).reshape(-1, 2),
             "rng": json.dumps(self._rng.bit_generator.state),
             "schema": self._describe() if self._schema else "",
+            "sums": self._summed(),
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Stand again where `state` was taken: later steps are cut off and their chunk files deleted.
+    def commit(self, state: Mapping[str, Any]) -> None:
+        """The checkpoint that holds `state` is on disk: what only earlier ones needed goes, and changes from here on
+        can be undone.
 
-        Values annotated since then stay as they are, and chunks evicted since then stay gone. Raises ReplayError for a
-        folder or a state of another shape, and for a chunk that is missing or cut short.
+        Between `state` and `commit` nothing may change. Killed between the two, nothing is lost either way.
         """
-        if state["format"] > FORMAT:
-            raise ReplayError("this replay was saved by a newer wm-core: install that version to go on with it")
+        if int(state["position"]) != self._position:
+            raise ValueError(f"commit of position {state['position']}, but the replay stands at {self._position}")
+        if self.folder is None or not self._schema:
+            return
+        self._begin_journal(state)
+        self._tell(self._position, self._oldest)  # before it is done: a chunk gone without this is a missing one
+        for number in self._retired:
+            self._file(number).unlink(missing_ok=True)
+        self._retired.clear()
+        for path in self.folder.glob("*.undo"):
+            if path != self._journal_path(state):
+                path.unlink()
+
+    def load_state(self, state: Mapping[str, Any]) -> list[str]:
+        """Stand again where `state` was taken; gives sentences about what could not be put back.
+
+        Of a folder: steps, write-backs and evictions since the commit of `state` are undone, and every chunk is checked.
+        For the state of an earlier checkpoint than the last one committed the write-backs stay as they are and chunks
+        evicted in between stay gone; the sentences say so. In memory all of these stay. Raises ReplayError for a
+        folder or a state of another shape, and for a chunk that is missing, cut short or damaged.
+        """
+        if state["format"] != FORMAT:
+            raise ReplayError(
+                f"this replay has format {state['format']}, this wm-core reads {FORMAT}: go on with the "
+                f"{'newer' if state['format'] > FORMAT else 'older'} wm-core that saved it, or take only the weights into "
+                "a new run with --init-from"
+            )
         mine = {"streams": self.streams, "chunk": self.chunk, "length": self.length}
         for name, value in mine.items():
             if state[name] != value:
                 raise ReplayError(
                     f"the replay was saved with {name}={state[name]}, not {value}: go on with that number"
                 )
-        position, oldest = int(state["position"]), int(state["oldest"])
+        position, oldest, notices = int(state["position"]), int(state["oldest"]), list[str]()
         if self.folder is None:
             if state["schema"] != (self._describe() if self._schema else "") or position > self._position:
                 raise ReplayError("a replay kept in memory ends with its process: give it a folder to resume the run")
             oldest = max(oldest, self._oldest)
+            for number in [n for n in self._chunks if n not in self._numbers(oldest, position)]:
+                self._drop(number)
         elif state["schema"]:
-            oldest = self._reopen(str(state["schema"]), position, oldest)
+            oldest, notices = self._reopen(state)
         else:
             self._wipe()
         self._position, self._oldest = position, min(oldest, position)
-        keep = range(self._oldest // self.chunk, -(-position // self.chunk)) if position > self._oldest else range(0)
-        for number in [n for n in self._chunks if n not in keep]:
-            self._drop(number)
         queue = np.asarray(state["queue"], np.int64).reshape(-1, 2)
         self._queue = deque((int(s), int(start)) for s, start in queue if start >= self._oldest)
         self._rng.bit_generator.state = json.loads(state["rng"])
+        if self.folder is not None and self._schema:
+            self._begin_journal(state)
+        return notices
 
     def _begin(self, arrays: Mapping[str, Array]) -> None:
         """Take the schema from the first step, and empty the folder of what an earlier run left there."""
@@ -310,7 +379,7 @@ class Replay:
                 raise ReplayError(f"{key!r} has shape {value.shape}, but its first axis must be {self.streams} streams")
         schema = tuple(Entry(k, str(v.dtype), v.shape[1:]) for k, v in sorted(arrays.items()))
         size = self._layout(schema)[1]
-        need = max(2, -(-self.length // self.chunk) + 1)
+        need = self._least()
         if need * size > self.limit_bytes:
             raise ReplayError(
                 f"a replay limit of {_size(self.limit_bytes)} is too small: {need} chunks of {self.chunk} steps of "
@@ -345,7 +414,7 @@ class Replay:
         except OSError as error:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in FULL:
                 raise
             raise ReplayError(
                 f"no room for the next {_size(size)} of replay in {self.folder}: free some disk space or lower the "
@@ -358,8 +427,7 @@ class Replay:
         path, (_, size) = self._file(number), self._layout(self._schema)
         found = path.stat().st_size if path.is_file() else 0
         if found != size:
-            what = f"is cut short ({found} of {size} bytes)" if found else "is missing"
-            raise ReplayError(f"the replay chunk {path} {what}: put it back, or start a new run")
+            raise ReplayError(_damaged(path, f"is cut short ({found} of {size} bytes)" if found else "is missing"))
         # torch closes the file once it is mapped; mmap and np.memmap hold one descriptor a chunk and reach the limit
         return self._columns(torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).numpy(), path)
 
@@ -384,56 +452,179 @@ class Replay:
     def _evict(self) -> None:
         """Give up the oldest chunks while the budget is exceeded."""
         _, size = self._layout(self._schema)
-        while len(self._chunks) * size > self.limit_bytes:
+        most = self.limit_bytes // size
+        room = max(self._least(), most - most // SPARE)
+        while len(self._chunks) > room:
             number = min(self._chunks)
             self._oldest = (number + 1) * self.chunk
-            if self.folder is not None:  # said before it is done: a chunk gone without this is a missing one
-                _write(self.folder / "oldest.json", json.dumps({"oldest": self._oldest}))
             self._drop(number)
         self._queue = deque((stream, start) for stream, start in self._queue if start >= self._oldest)
 
-    def _reopen(self, schema: str, position: int, oldest: int) -> int:
-        """Map the folder's chunks that hold [oldest, position); returns `oldest`, later where evicted since."""
+    def _least(self) -> int:
+        """Chunks without which no row can be sampled while the newest one is being filled."""
+        return max(2, -(-self.length // self.chunk) + 1)
+
+    def _drop(self, number: int) -> None:
+        """Give up a chunk; its file stays while a checkpoint refers to it."""
+        path = self._chunks.pop(number).path
+        self._dirty.discard(number)
+        for entry in self._schema:
+            self._sums.pop((number, entry.key), None)
+        if path is None:
+            return
+        if number * self.chunk < self._committed:
+            self._retired.add(number)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _numbers(self, oldest: int, position: int) -> range:
+        """Of the chunks that hold [oldest, position)."""
+        return range(oldest // self.chunk, -(-position // self.chunk)) if oldest < position else range(0)
+
+    # ---- going back
+
+    def _begin_journal(self, state: Mapping[str, Any]) -> None:
+        """From here on, changes of what `state` refers to are recorded."""
+        self._committed = self._position
+        self._journal = Journal(self._journal_path(state))
+        self._kept.clear()
+
+    def _journal_path(self, state: Mapping[str, Any]) -> Path:
+        """Named after position and content, so that it is never undone on top of another content."""
         assert self.folder is not None
+        content = zlib.crc32(np.ascontiguousarray(state["sums"]).tobytes())
+        return self.folder / f"{int(state['position']):012d}-{content:08x}.undo"
+
+    def _remember(self, moves: Iterable[tuple[int, str, int, slice, Array]]) -> None:
+        """Record the committed values that these moves overwrite and that were not recorded before."""
+        if self._journal is None:
+            return
+        pieces: list[Old] = []
+        recorded: list[NDArray[np.bool_]] = []
+        offsets, _ = self._layout(self._schema)
+        fresh = {key for _, key, _, _, _ in moves} - self._rewritten
+        if fresh:
+            self._rewritten |= fresh
+            self._tell(self._committed, self._told()["oldest"])
+        for number, key, s, here, _ in moves:
+            stop = min(here.stop, self._committed - number * self.chunk)
+            if stop <= here.start:
+                continue
+            shape = (self.streams, self.chunk)
+            kept = self._kept.setdefault((number, key), np.zeros(shape, np.bool_))[s, here.start : stop]
+            if kept.all():
+                continue
+            column = self._chunks[number].columns[key]
+            for begin, end in _runs(~kept):
+                old = column[s, here.start + begin : here.start + end]
+                place = offsets[key] + (s * self.chunk + here.start + begin) * (old.nbytes // len(old))
+                pieces.append(Old(number, place, old))
+            recorded.append(kept)
+        if not pieces:
+            return
+        try:
+            self._journal.record(pieces)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise ReplayError(
+                f"no room for the undo journal in {self.folder}: free some disk space, then resume the run; nothing "
+                "stored so far was lost"
+            ) from error
+        for kept in recorded:
+            kept[:] = True
+
+    def _changed(self, number: int, keys: Iterable[str]) -> None:
+        """These columns of a chunk are other than on disk, and than their checksums say."""
+        self._dirty.add(number)
+        for key in keys:
+            self._sums.pop((number, key), None)
+
+    def _summed(self) -> NDArray[np.uint32]:
+        """(chunks, entries) crc32 of the steps written so far, by chunk and in the order of the schema."""
+        if self.folder is None or not self._schema:
+            return np.zeros((0, 0), np.uint32)
+        for number, chunk in self._chunks.items():
+            for key in self._keys:
+                if (number, key) not in self._sums:
+                    self._sums[number, key] = _sum(chunk.columns[key], self._position - number * self.chunk)
+        rows = [[self._sums[number, key] for key in self._keys] for number in sorted(self._chunks)]
+        return np.array(rows, np.uint32).reshape(len(rows), len(self._keys))
+
+    def _reopen(self, state: Mapping[str, Any]) -> tuple[int, list[str]]:
+        """Undo what happened since, check and map the folder's chunks; the first position held, and sentences."""
+        assert self.folder is not None
+        position, oldest, schema = int(state["position"]), int(state["oldest"]), str(state["schema"])
         described = self.folder / "schema.json"
         if not described.is_file():
-            raise ReplayError(
-                f"no replay in {self.folder}, but the checkpoint needs it: put it back, or start a new run"
-            )
+            raise ReplayError(f"no replay in {self.folder}, but the checkpoint needs it: put it back, or {ANEW}")
         if json.loads(described.read_text()) != json.loads(schema):
             raise ReplayError(
                 f"the replay in {self.folder} holds other entries than the checkpoint: they are of two runs"
             )
         self._chunks.clear()
         self._schema = tuple(Entry(e["key"], e["dtype"], tuple(e["shape"])) for e in json.loads(schema)["entries"])
-        if self.stores.keys() - {entry.key for entry in self._schema}:
+        if self.stores.keys() - set(self._keys):
             raise ReplayError(
                 f"the replay in {self.folder} does not hold {sorted(self.stores)}: it is of another model"
             )
-        gone = self.folder / "oldest.json"
-        if gone.is_file():
-            oldest = max(oldest, int(json.loads(gone.read_text())["oldest"]))
-        numbers = range(oldest // self.chunk, -(-position // self.chunk)) if oldest < position else range(0)
+        told, notices, checked = self._told(), list[str](), set(self._keys)
+        self._rewritten = set(told["rewritten"])
+        if told["position"] > position:  # of an earlier checkpoint than the last one
+            checked -= self._rewritten
+            notices += (
+                [f"values of {sorted(self._rewritten)} stay as later updates left them"] if self._rewritten else []
+            )
+            if told["oldest"] > oldest:
+                oldest = told["oldest"]
+                notices.append(f"the first {oldest:,} steps of each stream were evicted since")
+        journal = self._journal_path(state)
+        if journal.is_file():
+            try:
+                undo(journal, self._file)
+            except FileNotFoundError as error:
+                raise ReplayError(_damaged(Path(error.filename), "is missing")) from error
+        numbers = self._numbers(oldest, position)
         self._chunks = {number: self._map(number) for number in numbers}
-        for path in self.folder.glob("*.chunk"):
-            if int(path.stem) not in self._chunks:
+        self._sums.clear()
+        sums = np.asarray(state["sums"], np.uint32)[len(self._numbers(int(state["oldest"]), position)) - len(numbers) :]
+        for number, row in zip(numbers, sums.tolist(), strict=True):
+            for key, expected in zip(self._keys, row, strict=True):
+                if key not in checked:
+                    continue
+                if _sum(self._chunks[number].columns[key], position - number * self.chunk) != expected:
+                    what = f"is not what was saved (the checksum of {key!r} differs)"
+                    raise ReplayError(_damaged(self._file(number), what))
+                self._sums[number, key] = expected
+        self._retired.clear()
+        self._tell(position, min(oldest, position))
+        for path in (*self.folder.glob("*.chunk"), *self.folder.glob("*.undo")):  # the journal last: it is done with
+            if path.suffix == ".undo" or int(path.stem) not in self._chunks:
                 path.unlink()
-        _write(gone, json.dumps({"oldest": min(oldest, position)}))
-        return oldest
+        return oldest, notices
+
+    def _told(self) -> dict[str, Any]:
+        """What the folder says of its last commit."""
+        assert self.folder is not None
+        path = self.folder / "commit.json"
+        told = json.loads(path.read_text()) if path.is_file() else {}
+        return {"position": 0, "oldest": 0, "rewritten": []} | dict(told)
+
+    def _tell(self, position: int, oldest: int) -> None:
+        assert self.folder is not None
+        told = {"position": position, "oldest": oldest, "rewritten": sorted(self._rewritten)}
+        _write(self.folder / "commit.json", json.dumps(told))
 
     def _wipe(self) -> None:
         """An empty replay and an empty folder."""
-        self._chunks.clear()
-        self._schema = ()
+        for held in (self._chunks, self._sums, self._kept, self._retired, self._rewritten):
+            held.clear()
+        self._schema, self._journal, self._committed = (), None, 0
         if self.folder is not None and (self.folder / "schema.json").is_file():
-            for path in (*self.folder.glob("*.chunk"), self.folder / "oldest.json", self.folder / "schema.json"):
+            names = ("commit.json", "schema.json")
+            ours = (*self.folder.glob("*.chunk"), *self.folder.glob("*.undo"), *(self.folder / name for name in names))
+            for path in ours:
                 path.unlink(missing_ok=True)
-
-    def _drop(self, number: int) -> None:
-        path = self._chunks.pop(number).path
-        self._dirty.discard(number)
-        if path is not None:
-            path.unlink(missing_ok=True)
 
     def _describe(self) -> str:
         """The folder's shape, as JSON."""
@@ -469,6 +660,34 @@ def _write(path: Path, text: str) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(text)
     draft.replace(path)
+
+
+def _damaged(path: Path, what: str) -> str:
+    return f"the replay chunk {path} {what}: put it back, or {ANEW}"
+
+
+def _sum(column: Array, steps: int) -> int:
+    """crc32 of the first `steps` steps of every stream of a column (n, C, ...); of all where there are fewer."""
+    if steps >= column.shape[1]:
+        return zlib.crc32(_bytes(column))
+    crc = 0
+    for stream in column[:, :steps]:
+        crc = zlib.crc32(_bytes(stream), crc)
+    return crc
+
+
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(begin, end) of every stretch of True.
+
+    >>> _runs(np.array([True, True, False, True]))
+    [(0, 2), (3, 4)]
+    """
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _fsync(path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import random
 import signal
 import sys
 from collections import deque
@@ -32,6 +31,7 @@ from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, restore, runtime
 from wm_core.run.loop import Environments, Position, evaluate, rollout
 from wm_core.run.loop import train as train_loop
+from wm_core.run.session import Session, seed_all
 from wm_core.types import Batch, Index, Past
 
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
@@ -61,7 +61,7 @@ def train(app: App, command: Command) -> int:
     with closing(environments(app, config, config.envs)) as envs:
         if command.origin.note:
             say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
-        _seed(config.seed)
+        seed_all(config.seed)
         agent = build(app, config, envs)
         replay = Replay(
             logdir / "replay",
@@ -78,61 +78,17 @@ def train(app: App, command: Command) -> int:
             return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
 
 
-@dataclasses.dataclass
-class Session:
-    """The parts of a run under way; what is saved of them and how they are put back."""
-
-    app: App
-    config: RunConfig
-    agent: Agent
-    envs: Environments
-    replay: Replay
-    run: Run
-
-    @property
-    def _ratio(self) -> dict[str, Any]:
-        return {"train_ratio": self.config.train_ratio, "replayed": self.config.batch * self.config.length}
-
-    def begin(self) -> Position:
-        """At the first step."""
-        self.run.cut({})
-        return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio)
-
-    def save(self, at: Position) -> Path:
-        """Everything that the run is, as one checkpoint. Changes nothing of it."""
-        self.replay.flush()
-        state = {
-            "agent": self.agent.state(),
-            "loop": at.state(),
-            "envs": self.envs.state(),
-            "replay": self.replay.state(),
-            "run": self.run.offsets(),
-            "random": _random_state(),
-        }
-        meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task}
-        logdir = self.run.logdir
-        return checkpoint.save(logdir, at.steps, weights=self.agent.state_dict(), state=state, meta=meta)
-
-    def load(self, saved: checkpoint.Checkpoint) -> Position:
-        """Stand where it was saved."""
-        self.agent.load_state_dict(saved.weights)
-        self.agent.load_state(saved.state["agent"])
-        self.envs.load_state(saved.state["envs"])
-        self.replay.load_state(saved.state["replay"])
-        self.run.cut(saved.state["run"])
-        _load_random_state(saved.state["random"])
-        return Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
-
-
 def _run(app: App, command: Command, config: RunConfig, session: Session, saved: checkpoint.Checkpoint | None) -> int:
     """Start or resume, train to the end or to a signal, save, show."""
     agent, run = session.agent, session.run
     if saved is None:
         at = session.begin()
     else:
-        at = session.load(saved)
+        at, notices = session.load(saved)
         changes = "".join(f"; {change}" for change in command.changes())
         say(f"resuming {run.logdir} at step {at.steps:,}{changes}")
+        for notice in notices:
+            say(notice)
     run.config(write_run(app, command.config, command.origin))
     run.protocol({"task": config.task, "repeat": session.envs.repeat, **session.envs.protocol})
     run.environment()
@@ -182,6 +138,8 @@ class Watch:
     def __call__(self, at: Position) -> bool:
         for name in self._due(at.steps):  # the checkpoint last: it holds what the others have logged
             getattr(self, f"_{name}")(at)
+        if self.session.replay.crowded:
+            self._save(at)
         self.progress.update(at.steps)
         return at.steps < self.session.config.steps and not self.stopped()
 
@@ -230,28 +188,6 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _seed(seed: int) -> None:
-    """Every global generator; what learns and plays has its own."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - for environments that draw from it
-    torch.manual_seed(seed)
-
-
-def _random_state() -> dict[str, Any]:
-    """Of the global generators: dropout draws from torch's, an environment may draw from the others."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    numpy = np.random.get_state()  # noqa: NPY002
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
-
-
-def _load_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
-    random.setstate(state["python"])
 
 
 def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
