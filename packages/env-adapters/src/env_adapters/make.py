@@ -13,6 +13,7 @@ from typing import Any, get_args
 import gymnasium
 from gymnasium.utils import seeding
 
+from env_adapters import dmc, memory_maze
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.gymnasium import make_gym
@@ -29,6 +30,13 @@ _TOYS: dict[str, Factory] = {
     "toy:doors": functools.partial(Doors, image=False),
     "toy:doors_image": functools.partial(Doors, image=True),
 }
+# A suite's prefix -> its factory, to which the rest of the task's name is passed.
+_SUITES: dict[str, Factory] = {
+    "atari100k_": Atari,
+    "dmc_": dmc.Control,
+    "gym:": make_gym,
+    "memory_maze_": memory_maze.MemoryMaze,
+}
 
 
 def tasks() -> list[str]:
@@ -37,7 +45,9 @@ def tasks() -> list[str]:
     >>> tasks()[-3:]
     ['toy:catch', 'toy:doors', 'toy:doors_image']
     """
-    return sorted([*(f"atari100k_{game}" for game in GAMES), *_TOYS, *(one.name for one in _published())])
+    built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
+    built_in += [f"memory_maze_{size}" for size in memory_maze.SIZES]
+    return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
 
 def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
@@ -119,10 +129,9 @@ def _find(task: str | Factory) -> tuple[str, Factory, tuple[str, ...]]:
         return getattr(task, "__name__", type(task).__name__), task, ()
     if task in _TOYS:
         return task, _TOYS[task], ()
-    if task.startswith("atari100k_"):
-        return task, Atari, (task.removeprefix("atari100k_"),)
-    if task.startswith("gym:"):
-        return task, make_gym, (task.removeprefix("gym:"),)
+    for prefix, factory in _SUITES.items():
+        if task.startswith(prefix):
+            return task, factory, (task.removeprefix(prefix),)
     for one in _published():
         if task == one.name:
             return task, _load(one, task), ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -53,3 +54,22 @@ def write_rng(generator: np.random.Generator) -> str:
 def read_rng(generator: np.random.Generator, text: str) -> None:
     """Set a generator to what `write_rng` gave."""
     generator.bit_generator.state = json.loads(text)
+
+
+def write_random_state(generator: np.random.RandomState) -> dict[str, Any]:
+    """State of one of numpy's old generators, on which dm_control and bsuite are built.
+
+    >>> source, copy = np.random.RandomState(0), np.random.RandomState(1)
+    >>> read_random_state(copy, write_random_state(source))
+    >>> source.normal() == copy.normal()
+    True
+    """
+    name, key, position, has_gauss, gauss = generator.get_state()
+    assert name == "MT19937"
+    return {"key": np.array(key), "position": int(position), "has_gauss": int(has_gauss), "gauss": float(gauss)}
+
+
+def read_random_state(generator: np.random.RandomState, state: dict[str, Any]) -> None:
+    """Set an old generator to what `write_random_state` gave."""
+    key = np.array(state["key"], np.uint32)
+    generator.set_state(("MT19937", key, int(state["position"]), int(state["has_gauss"]), float(state["gauss"])))

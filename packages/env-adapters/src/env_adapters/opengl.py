@@ -1,0 +1,74 @@
+"""Which OpenGL back end draws without a screen here: tried out once, then left to MUJOCO_GL for every later process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from env_adapters.errors import TaskError
+
+# The names that MuJoCo's MUJOCO_GL knows. EGL can use a GPU, OSMesa draws on the processor, GLFW needs a screen.
+BACK_ENDS = ("egl", "osmesa", "glfw")
+_PACKAGES = {"egl": "libegl1 and libgl1", "osmesa": "libosmesa6", "glfw": "libglfw3 and a running display"}
+_SECONDS = 60.0  # for a process that imports mujoco and makes a context
+# A real context in a process of its own: OpenGL libraries cannot be unloaded, and a broken driver may take the process
+# with it. mujoco is imported the way dm_control will, under the same variable.
+_TRIAL = """
+import mujoco
+context = mujoco.GLContext(16, 16)
+context.make_current()
+model = mujoco.MjModel.from_xml_string("<mujoco/>")
+mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+print("drawn")
+import os
+os._exit(0)  # some drivers fail while they unload, which is none of our business
+"""
+
+
+def choose() -> str | None:
+    """The back end that MUJOCO_GL names, else the first that works, which MUJOCO_GL then names; None if none does.
+
+    Worker processes inherit the variable, so the trial (about a second each) happens once. It has to come before
+    dm_control is imported, which settles on a back end for good.
+
+    >>> choose() in (*BACK_ENDS, None)
+    True
+    """
+    named = os.environ.get("MUJOCO_GL")
+    if named in ("disable", "disabled", "off", "false", "0"):
+        return None
+    if named:
+        return named
+    for one in BACK_ENDS:
+        if works(one):
+            os.environ["MUJOCO_GL"] = one
+            return one
+    os.environ["MUJOCO_GL"] = "disable"
+    return None
+
+
+def works(back_end: str) -> bool:
+    """Whether a context of this back end can be made here."""
+    env = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _TRIAL],
+            env=env | {"MUJOCO_GL": back_end},
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return "drawn" in done.stdout
+
+
+def missing(task: str) -> TaskError:
+    """What to say where nothing draws."""
+    wanted = "; ".join(f"{packages} for {one}" for one, packages in _PACKAGES.items())
+    return TaskError(
+        f"{task} draws images, and OpenGL works here neither with a screen nor without one: install a system package "
+        f"(Debian's names: {wanted}), or name one that works in MUJOCO_GL"
+    )
