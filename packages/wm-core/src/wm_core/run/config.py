@@ -19,6 +19,7 @@ RESUMABLE = (
     "eval_episodes",
     "video_every",
     "tensorboard",
+    "log",
 )
 POSITIVE = ("envs", "batch", "length", "replay_bytes", "chunk", "log_every", "save_every", "eval_episodes")
 
@@ -71,6 +72,8 @@ class RunConfig:
     """Environment steps between two videos of policy and open loop; 0: only at the end."""
     tensorboard: bool = True
     """Write TensorBoard files beside the JSON lines."""
+    log: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Services that get the numbers too; one that is missing or fails is told once and never stops the run."""
 
 
 def check(config: RunConfig) -> None:

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wm_core.errors import UserError
+from wm_core.run.writers import Writer
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
 EXTRA = "install wm-core[run]"
@@ -55,7 +56,8 @@ def default_logdir(root: Path | str, task: str, method: str, seed: int) -> Path:
 class Run:
     r"""One run's folder, opened for writing; opened again, it goes on where the files end.
 
-    tensorboard: write event files too; raises RunError where that is not installed.
+    tensorboard: write event files too; raises RunError where that is not installed. writers: get the same numbers
+    (wm_core.run.writers), and are closed with the run.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as logdir:
@@ -69,13 +71,13 @@ class Run:
     ('{"step": 400, "episode/score": 12.0, "episode/length": 100}\n', '')
     """
 
-    def __init__(self, logdir: Path | str, *, tensorboard: bool = True) -> None:
+    def __init__(self, logdir: Path | str, *, tensorboard: bool = True, writers: Sequence[Writer] = ()) -> None:
         if tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise RunError(f"TensorBoard logs need the package tensorboard: {EXTRA}, or turn them off")
         self.logdir = Path(logdir)
         self.logdir.mkdir(parents=True, exist_ok=True)
         self._files = {name: _open_log(self.logdir / name) for name in LOGS}
-        self._tensorboard = tensorboard
+        self._tensorboard, self._writers = tensorboard, writers
         self._events: Events | None = None  # opened at the first number, when it is known what to purge
         self._purge: int | None = None
         self._step = 0
@@ -151,6 +153,8 @@ class Run:
             file.close()
         if self._events is not None:
             self._events.close()
+        for writer in self._writers:
+            writer.close()
 
     def _line(self, log: str, step: int, values: Mapping[str, Any]) -> None:
         numbers = {name: _number(value) for name, value in values.items()}
@@ -162,6 +166,8 @@ class Run:
             if self._events is None:
                 self._events = Events(self.logdir, self._purge)
             self._events.scalars(step, numbers)
+        for writer in self._writers:
+            writer.scalars(step, numbers)
 
 
 class Events:
