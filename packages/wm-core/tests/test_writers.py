@@ -166,5 +166,5 @@ def test_a_run_is_the_same_with_a_service_that_fails(tmp_path):
 
 
 def test_nothing_is_imported_where_nothing_is_asked(monkeypatch, tmp_path):
-    monkeypatch.setattr(writers.importlib, "import_module", lambda name: pytest.fail(name))
+    monkeypatch.setattr(writers.importlib, "import_module", pytest.fail)
     assert outside((), tmp_path, {}, project="p") == []

@@ -32,6 +32,7 @@ from wm_core.run.loading import build, environments, restore, runtime
 from wm_core.run.loop import Environments, Position, evaluate, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.session import Session, seed_all
+from wm_core.run.writers import outside
 from wm_core.types import Batch, Index, Past
 
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
@@ -53,10 +54,9 @@ def train(app: App, command: Command) -> int:
     """Train, or go on where the logdir's last checkpoint stands. Returns the exit code."""
     options: Train = command.options
     config = runtime(command.config)
+    method = "_".join(filter(None, (app.method, command.origin.ablation)))  # readers of the folder's name see both
     logdir = (
-        Path(options.logdir)
-        if options.logdir
-        else default_logdir("runs", config.task or "task", app.method, config.seed)
+        Path(options.logdir) if options.logdir else default_logdir("runs", config.task or "task", method, config.seed)
     )
     with closing(environments(app, config, config.envs)) as envs:
         if command.origin.note:
@@ -74,7 +74,8 @@ def train(app: App, command: Command) -> int:
         )
         path = checkpoint.latest(logdir)
         saved = checkpoint.load(path, app=app.name) if path else None
-        with closing(Run(logdir, tensorboard=config.tensorboard)) as run:
+        told = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
+        with closing(Run(logdir, tensorboard=config.tensorboard, writers=told)) as run:
             return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
 
 

@@ -102,7 +102,7 @@ class Outside:
             while (line := self._lines.get()) is not None:
                 service.log(*line)
             service.finish()
-        except (Exception, SystemExit) as error:  # a service that is not logged in may call sys.exit
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it must not stop a run
             if not self._broken:
                 self._broken = True
                 self._say(f"--log {self.name}: {_words(error)}; the run goes on without it")
