@@ -13,7 +13,7 @@ from typing import Any, get_args
 import gymnasium
 from gymnasium.utils import seeding
 
-from env_adapters import dmc, memory_maze
+from env_adapters import bsuite, dmc, memory_maze, popgym
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.gymnasium import make_gym
@@ -33,9 +33,11 @@ _TOYS: dict[str, Factory] = {
 # A suite's prefix -> its factory, to which the rest of the task's name is passed.
 _SUITES: dict[str, Factory] = {
     "atari100k_": Atari,
+    "bsuite_": bsuite.Bsuite,
     "dmc_": dmc.Control,
     "gym:": make_gym,
     "memory_maze_": memory_maze.MemoryMaze,
+    "popgym_": popgym.PopGym,
 }
 
 
@@ -46,7 +48,8 @@ def tasks() -> list[str]:
     ['toy:catch', 'toy:doors', 'toy:doors_image']
     """
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
-    built_in += [f"memory_maze_{size}" for size in memory_maze.SIZES]
+    built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
+    built_in += [f"memory_maze_{size}" for size in memory_maze.SIZES] + [f"popgym_{name}" for name in popgym.TASKS]
     return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
 
