@@ -7,13 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from wm_core import draws
-from wm_core.blocks import BlockGRU, BlockLinear, RMSNorm, truncated_normal_
+from wm_core.blocks import BlockGRU, BlockLinear, truncated_normal_
 from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, TwoHot, symlog, twohot_bins, unimix_logits
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.errors import UserError
 from wm_core.heads import Head, PolicyHead
 from wm_core.images import UpConv
 from wm_core.kl import BalancedKL
+from wm_core.norm import RMSNorm
 from wm_core.observations import Observations, describe
 from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
 from wm_core.returns import Percentiles, lambda_return, replay_return

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from wm_core import draws
-from wm_core.blocks import RMSNorm
 from wm_core.contracts import Dynamics
+from wm_core.norm import RMSNorm
 from wm_core.rssm import RSSM
 from wm_core.testing import check_dynamics
 from wm_core.types import Past

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wm_core import contracts, draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.blocks import RMSNorm
+from wm_core.norm import RMSNorm
 from wm_core.contracts import Dynamics, Metrics
 from wm_core.distributions import TwoHot
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm_core.precision import wide
+from wm_core.norm import RMSNorm, norm_silu, scaled_silu
 
 
 def truncated_normal_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
@@ -37,21 +37,6 @@ def linear(inputs: int, outputs: int, outscale: float = 1.0) -> nn.Linear:
     return layer
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x) * scale over the last axis, computed in float32, no shift; eps 1e-4.
-
-    >>> RMSNorm(4)(torch.full((2, 4), 3.0))[0, 0].item()  # doctest: +ELLIPSIS
-    0.9999...
-    """
-
-    def __init__(self, width: int, eps: float = 1e-4) -> None:
-        super().__init__()
-        self.scale, self.eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(wide(x), self.scale.shape, self.scale, self.eps).to(x.dtype)
-
-
 class MLP(nn.Sequential):
     """`layers` times [Linear, RMSNorm, SiLU]: (..., I) -> (..., U). `width` is the output size.
 
@@ -66,6 +51,11 @@ class MLP(nn.Sequential):
             inputs = units
         super().__init__(*parts)
         self.width = inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(0, len(self), 3):
+            x = norm_silu(self[i](x), self[i + 1])  # type: ignore[arg-type]
+        return x
 
 
 class BlockLinear(nn.Module):
@@ -89,8 +79,9 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.blocks, x.shape[-1] // self.blocks).transpose(0, 1)  # (G, N, I/G)
-        out = torch.bmm(flat, self.weight.transpose(0, 1)).transpose(0, 1)  # (N, G, O/G)
-        return out.reshape(*x.shape[:-1], -1) + self.bias
+        bias = self.bias.unflatten(0, (self.blocks, 1, -1))
+        out = torch.baddbmm(bias, flat, self.weight.transpose(0, 1)).transpose(0, 1)  # (N, G, O/G)
+        return out.reshape(*x.shape[:-1], -1)
 
 
 class BlockGRU(nn.Module):
@@ -132,15 +123,30 @@ class BlockGRU(nn.Module):
         """deter (N, D), state parts (N, width), driven (N, D) from `drive` -> the next deter (N, D)."""
         own = self.deter // self.blocks
         x = torch.cat([part(value) for part, value in zip(self.inputs, state, strict=True)], -1)
-        blocks = deter.reshape(-1, self.blocks, own).transpose(0, 1)  # (G, N, D/G)
-        hidden = torch.bmm(blocks, self.weight[:own].transpose(0, 1)).transpose(0, 1).reshape(deter.shape)
-        hidden = hidden + torch.addmm(driven, x, self._shared()[: x.shape[-1]])
-        gates = self.gates(F.silu(self.norm(hidden)))
-        reset, cand, update = gates.unflatten(-1, (self.blocks, 3, own)).unbind(-2)  # each (N, G, D/G)
-        cand = torch.tanh(torch.sigmoid(reset) * cand)
-        update = torch.sigmoid(update - 1)
-        old = deter.unflatten(-1, (self.blocks, own))
-        return (update * cand + (1 - update) * old).flatten(-2)
+        shared = torch.addmm(driven, x, self._shared()[: x.shape[-1]])
+        return self.turn(deter, shared.unflatten(-1, (self.blocks, own)))
+
+    def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
+        """The same with the action (N, A) itself: state and action share their layers' calls. For single steps."""
+        layers = [*self.inputs, self.action]
+        parts = [layer[0](value) for layer, value in zip(layers, [*state, action], strict=True)]  # type: ignore[index]
+        x, scale = torch.stack(parts, 1), torch.stack([layer[1].scale for layer in layers])  # type: ignore[index,union-attr]
+        x = scaled_silu(x, scale, layers[0][1]).flatten(1)  # type: ignore[index]
+        shared = torch.addmm(self.bias, x, self._shared())
+        return self.turn(deter, shared.unflatten(-1, (self.blocks, -1)))
+
+    def turn(self, deter: Tensor, shared: Tensor) -> Tensor:
+        """deter (N, D) and what all blocks see (N, G, D/G) -> the next deter (N, D)."""
+        own = self.deter // self.blocks
+        old = deter.unflatten(-1, (self.blocks, own)).transpose(0, 1)  # (G, N, D/G)
+        hidden = torch.baddbmm(shared.transpose(0, 1), old, self.weight[:own].transpose(0, 1))
+        hidden = norm_silu(hidden.transpose(0, 1).flatten(-2), self.norm).unflatten(-1, (self.blocks, own))
+        weight, bias = self.gates.weight.transpose(0, 1), self.gates.bias.unflatten(0, (self.blocks, 1, -1))
+        gates = torch.baddbmm(bias, hidden.transpose(0, 1), weight)  # (G, N, 3 D/G)
+        reset, cand, update = gates.unflatten(-1, (3, own)).unbind(-2)
+        update = torch.sigmoid(update - 1).to(deter.dtype)
+        cand = torch.tanh(torch.sigmoid(reset) * cand).to(deter.dtype)
+        return torch.lerp(old, cand, update).transpose(0, 1).flatten(-2)
 
     def _shared(self) -> Tensor:
         return self.weight[self.deter // self.blocks :].flatten(1)  # (shared, D), a view

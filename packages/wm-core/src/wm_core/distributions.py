@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -36,30 +36,37 @@ def unimix_logits(logits: Tensor, unimix: float) -> Tensor:
     """log((1 - unimix) softmax + unimix / K): normalised log-probabilities of a softmax mixed with the uniform."""
     if unimix == 0:
         return F.log_softmax(wide(logits), -1)
-    probs = F.softmax(wide(logits), -1)
-    return torch.log((1 - unimix) * probs + unimix / logits.shape[-1])
+    return mixed_logits(F.softmax(wide(logits), -1), unimix)
+
+
+def mixed_logits(probs: Tensor, unimix: float) -> Tensor:
+    """log((1 - unimix) p + unimix / K) of probabilities (..., K)."""
+    return torch.log((1 - unimix) * probs + unimix / probs.shape[-1])
 
 
 class OneHot:
-    """A categorical over one-hot vectors (..., K) with straight-through samples: onehot + p - sg(p).
+    """A categorical over one-hot vectors (..., K) from logits, the uniform mixed in; samples are straight-through.
 
-    `logits` are normalised log-probabilities, as `unimix_logits` gives them.
+    `logits` are the normalised log-probabilities, computed when asked for.
 
     >>> dist = OneHot(torch.log(torch.tensor([0.1, 0.9])))
     >>> dist.mode().tolist(), round(dist.entropy().item(), 3)
     ([0.0, 1.0], 0.325)
     """
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
+    def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
+        self.raw, self.unimix = wide(logits), unimix
 
-    def sample(self, noise: Tensor | None = None) -> Tensor:
-        """A one-hot sample with the gradient of the probabilities; `noise` is Gumbel noise drawn beforehand."""
-        noise = draws.gumbel(self.logits.shape, self.logits.device) if noise is None else noise
-        return straight_through(self.logits, noise)
+    @cached_property
+    def logits(self) -> Tensor:
+        return unimix_logits(self.raw, self.unimix)
+
+    def sample(self) -> Tensor:
+        """A one-hot sample with the gradient of the probabilities."""
+        return sample_mixed(F.softmax(self.raw, -1), draws.exponential(self.raw.shape, self.raw.device), self.unimix)
 
     def mode(self) -> Tensor:
-        return F.one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+        return F.one_hot(self.raw.argmax(-1), self.raw.shape[-1]).to(self.raw.dtype)
 
     def log_prob(self, action: Tensor) -> Tensor:
         return (action * self.logits).sum(-1)
@@ -78,11 +85,26 @@ def straight_through(logp: Tensor, noise: Tensor) -> Tensor:
     return hard + (probs - probs.detach())
 
 
+def sample_mixed(probs: Tensor, noise: Tensor, unimix: float) -> Tensor:
+    """A one-hot of (1 - unimix) p + unimix / K, the category that wins the race p / noise, with the gradient of the
+    mixed probabilities where they have one: (..., K). `noise` is exponential, of the same shape.
+
+    >>> sample_mixed(torch.tensor([0.2, 0.8]), torch.ones(2), unimix=0.01).tolist()
+    [0.0, 1.0]
+    """
+    share = unimix / probs.shape[-1] / (1 - unimix)
+    won = ((probs.detach() + share) / noise).argmax(-1, keepdim=True)
+    hard = torch.zeros_like(probs).scatter_(-1, won, 1.0)
+    if not (probs.requires_grad and torch.is_grad_enabled()):
+        return hard
+    return hard + (1 - unimix) * (probs - probs.detach())
+
+
 class OneHots:
     """Several independent one-hots side by side in one vector, a MultiDiscrete action."""
 
     def __init__(self, parts: Sequence[OneHot]) -> None:
-        self.parts, self.sizes = list(parts), [p.logits.shape[-1] for p in parts]
+        self.parts, self.sizes = list(parts), [p.raw.shape[-1] for p in parts]
 
     def sample(self) -> Tensor:
         return torch.cat([p.sample() for p in self.parts], -1)

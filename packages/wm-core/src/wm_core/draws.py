@@ -97,6 +97,12 @@ def normal(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor
     return _source.get().normal(tuple(shape), torch.device(device))
 
 
+def exponential(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Exponential noise, float32, positive: argmax(p / noise) is a sample of p; a constant gives the mode."""
+    tiny = torch.finfo(torch.float32).tiny
+    return uniform(shape, device).clamp_(tiny, 1 - 2**-24).log_().neg_()
+
+
 def gumbel(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Gumbel noise, float32: argmax(logits + gumbel) is a sample of softmax(logits); a constant gives the mode."""
     tiny = torch.finfo(torch.float32).tiny

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wm_core.blocks import MLP, linear
 from wm_core.contracts import ActionDistribution, Distribution
-from wm_core.distributions import Bernoulli, BoundedNormal, Joint, OneHot, OneHots, TwoHot, unimix_logits
+from wm_core.distributions import Bernoulli, BoundedNormal, Joint, OneHot, OneHots, TwoHot
 from wm_core.types import Latent
 
 
@@ -86,7 +86,7 @@ class PolicyHead(nn.Module):
     def from_features(self, features: Tensor) -> ActionDistribution:
         out = self.out(self.mlp(features))
         width = sum(self.discrete)
-        parts = [OneHot(unimix_logits(part, self.unimix)) for part in out[..., :width].split(list(self.discrete), -1)]
+        parts = [OneHot(part, self.unimix) for part in out[..., :width].split(list(self.discrete), -1)]
         if not self.continuous:
             return parts[0] if len(parts) == 1 else OneHots(parts)
         normal = BoundedNormal(*out[..., width:].chunk(2, -1))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm_core.blocks import MLP, BlockLinear, RMSNorm, linear, truncated_normal_
+from wm_core.blocks import MLP, BlockLinear, linear, truncated_normal_
+from wm_core.norm import RMSNorm, norm_silu
 from wm_core.precision import wide
 
 MULTIPLIERS = (2, 3, 4, 4)
@@ -29,7 +30,7 @@ class ChannelNorm(RMSNorm):
     """RMSNorm over the channels of a map (N, C, H, W), then SiLU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(super().forward(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        return norm_silu(x.permute(0, 2, 3, 1), self).permute(0, 3, 1, 2)
 
 
 class ConvEncoder(nn.Module):
@@ -117,7 +118,7 @@ class ConvDecoder(nn.Module):
         one = self.from_deter(deter.flatten(0, -2)).unflatten(-1, (self.blocks, height, width, -1))
         one = one.permute(0, 2, 3, 1, 4).flatten(-2)  # (N, h, w, blocks * channels/block)
         two = self.from_stoch(stoch.flatten(0, -2)).unflatten(-1, self.low)
-        x = F.silu(self.norm(one + two)).permute(0, 3, 1, 2)
+        x = norm_silu(one + two, self.norm).permute(0, 3, 1, 2)
         for up, norm in zip(self.ups, self.norms, strict=True):
             x = norm(up(x))
         x = torch.sigmoid(wide(self.out(x)))

@@ -15,7 +15,10 @@ from torch.nn import functional as F
 
 from wm_core import draws
 from wm_core.blocks import MLP, BlockGRU, linear
-from wm_core.distributions import straight_through, unimix_logits
+from wm_core.distributions import mixed_logits, sample_mixed, unimix_logits
+from wm_core.norm import norm_silu
+from wm_core.precision import wide
+from wm_core.scan import posterior_scan
 from wm_core.types import Carry, Latent, Past, Trace
 
 
@@ -27,6 +30,9 @@ class Cell(Protocol):
 
     def __call__(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), the state's parts (N, width) and what `drive` gave -> the next deter (N, D)."""
+
+    def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
+        """The same in one call, for a single step with action (N, A)."""
 
 
 class Prior(nn.Sequential):
@@ -56,12 +62,18 @@ class Posterior(nn.Module):
     def forward(self, deter: Tensor, driven: Tensor) -> Tensor:
         """deter (N, D), driven (N, hidden) -> logits (N, S*K)."""
         weight = self.mix[0].weight[:, : self.deter]  # type: ignore[index]
-        return self.out(self.mix[2](self.mix[1](torch.addmm(driven, deter, weight.t()))))
+        return self.out(norm_silu(torch.addmm(driven, deter, weight.t()), self.mix[1]))  # type: ignore[arg-type]
 
 
 def bound_action(action: Tensor) -> Tensor:
     """a / sg(max(1, |a|)), elementwise: what lies in [-1, 1] is untouched."""
     return action / action.detach().abs().clamp(min=1)
+
+
+def draw_latent(flat: Tensor, shape: tuple[int, int], unimix: float) -> Tensor:
+    """Logits (..., S*K) -> a straight-through sample (..., S, K) of their softmax with the uniform mixed in."""
+    probs = F.softmax(wide(flat.unflatten(-1, shape)), -1)
+    return sample_mixed(probs, draws.exponential(probs.shape, probs.device), unimix)
 
 
 def stoch_index(stoch: Tensor) -> Tensor:
@@ -131,33 +143,24 @@ class RSSM(nn.Module):
         }
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
-        keep = (~first)[..., None].float()  # (B, T, 1)
-        driven = self.cell.drive(bound_action(action) * keep).unbind(1)
-        seen = self.posterior.drive(embed["obs"]).unbind(1)
-        noise = draws.gumbel((*first.shape, *self.shape), action.device).unbind(1)
-        deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
-        deters, posts, stochs = [], [], []
-        for t, kept in enumerate(keep.unbind(1)):
-            deter, stoch = deter * kept, stoch * kept
-            deter = self.cell(deter, (deter, stoch), driven[t])
-            post = self.logits(self.posterior(deter, seen[t]))
-            sample = straight_through(post, noise[t])
-            stoch = sample.flatten(-2)
-            deters.append(deter)
-            posts.append(post)
-            stochs.append(sample)
-        latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
-        carry = {"deter": deter, "stoch": stochs[-1]}
-        return Trace(latent, torch.stack(posts, 1), self.logits(self.prior(latent.deter)), carry)
+        keep = (~first).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan
+        driven = self.cell.drive(bound_action(action) * keep.transpose(0, 1)).transpose(0, 1)
+        seen = self.posterior.drive(embed["obs"]).transpose(0, 1)
+        noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
+        state = torch.cat([carry["deter"], carry["stoch"].flatten(-2)], -1)
+        found = posterior_scan([self], state, driven[:, :, None], seen[:, :, None], keep, noise, self.unimix)
+        deter, stoch, probs = (x.transpose(0, 1) for x in found)
+        prior = self.logits(self.prior(deter))
+        carry = {"deter": deter[:, -1], "stoch": stoch[:, -1]}
+        return Trace(Latent(deter, stoch), mixed_logits(probs, self.unimix), prior, carry)
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {"deter": trace.latent.deter.detach().half(), "stoch": stoch_index(trace.latent.stoch)}
 
     def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
         deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
-        deter = self.cell(deter, (deter, stoch), self.cell.drive(bound_action(action)))
-        logits = self.logits(self.prior(deter))
-        latent = Latent(deter, straight_through(logits, draws.gumbel(logits.shape, logits.device)))
+        deter = self.cell.advance(deter, (deter, stoch), bound_action(action))
+        latent = Latent(deter, draw_latent(self.prior(deter), self.shape, self.unimix))
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from wm_core import draws
 from wm_core.blocks import BlockGRU
-from wm_core.distributions import straight_through, unimix_logits
-from wm_core.rssm import RSSM, Posterior, Prior, bound_action, stoch_index, stoch_onehot
+from wm_core.distributions import mixed_logits, unimix_logits
+from wm_core.rssm import RSSM, Posterior, Prior, bound_action, draw_latent, stoch_index, stoch_onehot
+from wm_core.scan import posterior_scan
 from wm_core.types import Carry, Latent, Past, Trace
 
 from wm_memory.diagnostics import diagnose
@@ -110,37 +111,30 @@ class FusedRSSM(nn.Module):
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
         recalled = self.memory(carry, embed, action, first)
-        keep = (~first)[..., None].float()  # (B, T, 1)
-        driven = [part.unbind(1) for part in self.drive(bound_action(action) * keep)]
-        seen_co = self.co.posterior.drive(embed["obs"]).unbind(1)
-        seen_mg = self.mg.posterior.drive(recalled.value).unbind(1)
-        noise = draws.gumbel((*first.shape, *self.shape), action.device).unbind(1)
-        deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
-        deters, posts, stochs = [], [], []
-        for t, kept in enumerate(keep.unbind(1)):
-            deter = self.step(deter * kept, stoch * kept, (driven[0][t], driven[1][t]))
-            co, mg = deter.chunk(2, -1)
-            flat = [self.co.posterior(co, seen_co[t]), self.mg.posterior(mg, seen_mg[t])]
-            post = self.logits(torch.cat(flat, -1))
-            sample = straight_through(post, noise[t])
-            stoch = sample.flatten(-2)
-            deters.append(deter)
-            posts.append(post)
-            stochs.append(sample)
-        latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
-        carry = {"deter": deter, "stoch": stochs[-1], **recalled.bank}
+        keep = (~first).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan
+        driven = torch.stack(self.drive(bound_action(action) * keep.transpose(0, 1)), 2).transpose(0, 1)
+        seen = [self.co.posterior.drive(embed["obs"]), self.mg.posterior.drive(recalled.value)]
+        noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
+        state = torch.cat([carry["deter"], carry["stoch"].flatten(-2)], -1)
+        found = posterior_scan(
+            [self.co, self.mg], state, driven, torch.stack(seen, 2).transpose(0, 1), keep, noise, self.unimix
+        )
+        deter, stoch, probs = (x.transpose(0, 1) for x in found)
+        latent, post = Latent(deter, stoch), mixed_logits(probs, self.unimix)
+        carry = {"deter": deter[:, -1], "stoch": stoch[:, -1], **recalled.bank}
         each = {"key": recalled.key, "recalled": recalled.f}
         targets = {"memory": recalled.f.detach()}
-        return Trace(latent, torch.stack(posts, 1), self.prior(latent.deter), carry, each, targets)
+        return Trace(latent, post, self.logits(self.prior(deter)), carry, each, targets)
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         deter, stoch = trace.latent.deter.detach().half(), stoch_index(trace.latent.stoch)
         return {"deter": deter, "stoch": stoch, "key": trace.each["key"].half()}
 
     def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        deter = self.step(carry["deter"], carry["stoch"].flatten(-2), self.drive(bound_action(action)))
-        logits = self.prior(deter)
-        latent = Latent(deter, straight_through(logits, draws.gumbel(logits.shape, logits.device)))
+        deter, stoch, action = carry["deter"], carry["stoch"].flatten(-2), bound_action(action)
+        parts = zip((self.co, self.mg), deter.chunk(2, -1), strict=True)
+        deter = torch.cat([branch.cell.advance(part, (deter, stoch), action) for branch, part in parts], -1)
+        latent = Latent(deter, draw_latent(self.prior(deter), self.shape, self.unimix))
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
@@ -155,16 +149,10 @@ class FusedRSSM(nn.Module):
         """What the action adds to either cell, for all steps at once."""
         return self.co.cell.drive(action), self.mg.cell.drive(action)
 
-    def step(self, deter: Tensor, stoch: Tensor, driven: tuple[Tensor, Tensor]) -> Tensor:
-        """Both cells on the whole state (Eq. 7): deter (N, 2D), stoch (N, 2SK) -> the next deter (N, 2D)."""
-        co, mg = deter.chunk(2, -1)
-        state = (deter, stoch)
-        return torch.cat([self.co.cell(co, state, driven[0]), self.mg.cell(mg, state, driven[1])], -1)
-
     def prior(self, deter: Tensor) -> Tensor:
-        """deter (..., 2D) -> logits (..., 2S, K), after the pair has looked at each other (Eq. 8, 9)."""
+        """deter (..., 2D) -> logits (..., 2S*K), after the pair has looked at each other (Eq. 8, 9)."""
         co, mg = self.attention(deter.unflatten(-1, (2, -1))).unbind(-2)
-        return self.logits(torch.cat([self.co.prior(co), self.mg.prior(mg)], -1))
+        return torch.cat([self.co.prior(co), self.mg.prior(mg)], -1)
 
     def logits(self, flat: Tensor) -> Tensor:
         """(..., 2S*K) -> normalised log-probabilities (..., 2S, K) with the uniform mixed in, float32."""

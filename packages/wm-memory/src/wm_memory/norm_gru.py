@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wm_core.blocks import RMSNorm, linear
+from wm_core.blocks import linear
+from wm_core.norm import RMSNorm, norm_silu
 
 
 class NormGRU(nn.Module):
@@ -39,7 +40,11 @@ class NormGRU(nn.Module):
     def forward(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), state parts (N, width), driven (N, hidden) from `drive` -> the next deter (N, D)."""
         x = torch.addmm(driven, torch.cat(list(state), -1), self.inputs.weight[:, : self.state].t())
-        x = F.silu(self.norm(x))
+        x = norm_silu(x, self.norm)
         reset, cand, update = self.gates_norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
         update = torch.sigmoid(update - 1)
         return update * torch.tanh(torch.sigmoid(reset) * cand) + (1 - update) * deter
+
+    def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
+        """A single step with action (N, A): `forward` of its `drive`."""
+        return self(deter, state, self.drive(action))  # type: ignore[no-any-return]
