@@ -133,12 +133,51 @@ class Dream:
     """Sequences shown."""
 
 
-OPTIONS: dict[str, type[Train | Eval | Dream]] = {
+@dataclass(frozen=True)
+class Play:
+    """Watch the agent, in a window or as a video: in the environment, or inside its dream."""
+
+    logdir: str
+    """The folder of a run."""
+    dream: bool = False
+    """The world model imagines, from a real start of --observed steps."""
+    show: Literal["auto", "window", "video"] = "auto"
+    """auto opens a window where there is a display and pygame, else writes LOGDIR/video/play-<step>.mp4."""
+    episodes: int = 1
+    """How many; with --dream, dreams."""
+    frames: int = 500
+    """At most so many, all episodes together; a window knows no limit."""
+    observed: int = 5
+    """Real steps before a dream."""
+    mode: bool = False
+    """Act by the policy's mode."""
+    sample: bool = False
+    """Act by a sample of the policy, as in training (the default)."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves over seeds of any runs, of this app or others: one HTML page, and a PNG."""
+
+    logdirs: tuple[str, ...]
+    """Folders of runs, or folders that hold some."""
+    out: str = ""
+    """Both files without their endings; default LOGDIR/report for one run, ./report for several."""
+    mixed: bool = False
+    """Put runs of one task under different protocols side by side, each marked."""
+    export: str = ""
+    """A folder for links to the runs under names that danijar's plot.py reads, <stamp>-<task>-<method>-<seed>."""
+
+
+OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot]] = {
     "train": Train,
     "eval": Eval,
     "dream": Dream,
+    "play": Play,
+    "plot": Plot,
     "info": Info,
 }
+MODULES = {"play": "wm_core.run.play", "plot": "wm_core.run.plot"}  # of a command's function; the others' is commands
 
 
 @dataclass(frozen=True)
@@ -188,9 +227,8 @@ def _main(app: App, argv: list[str]) -> int:
         print(f"{app.name} {app.version}")
         return 0
     command = parse(app, argv)
-    from wm_core.run import commands  # torch comes with it
-
-    return int(getattr(commands, command.name)(app, command) or 0)
+    module = importlib.import_module(MODULES.get(command.name, "wm_core.run.commands"))  # torch comes with most
+    return int(getattr(module, command.name)(app, command) or 0)
 
 
 def overview(app: App) -> str:
@@ -236,6 +274,10 @@ def parse(app: App, argv: Sequence[str]) -> Command:
         if asked == rest:
             raise
         _tyro(app, name, default, rest)  # prints the help and exits
+    if isinstance(options, Plot):
+        if not options.logdirs:
+            raise UserError("`plot` needs the LOGDIRS of runs, or a folder that holds some")
+        return Command(name, options, default, None, Origin())
     saved, base, origin = _base(app, options, given)
     _, config = _tyro(app, name, base, rest)
     if options.__class__ in (Train, Info) and saved is None and not origin.preset:
@@ -381,16 +423,12 @@ def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any
     from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
 
     kind = OPTIONS[name]
-    if kind in (Eval, Dream):  # --logdir D is D
+    if kind in (Eval, Dream, Play):  # --logdir D is D
         args = [arg.removeprefix("--logdir=") for arg in args if arg != "--logdir"]
-    both: Any = dataclasses.make_dataclass(
-        name.capitalize(),
-        [
-            ("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs]),
-            ("config", Annotated[app.config, OmitArgPrefixes, FlagConversionOff], field(default=default)),
-        ],
-        frozen=True,
-    )
+    parts: list[Any] = [("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs])]
+    if kind is not Plot:  # which shows runs and changes none
+        parts += [("config", Annotated[app.config, OmitArgPrefixes, FlagConversionOff], field(default=default))]
+    both: Any = dataclasses.make_dataclass(name.capitalize(), parts, frozen=True)
     wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
     prog, about = f"{app.name} {name}", (kind.__doc__ or "").strip()
     try:
@@ -403,12 +441,13 @@ def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any
         if wants_help:
             raise
         raise UserError(_diagnose(app, name, args)) from stop
-    return result.options, result.config
+    return result.options, getattr(result, "config", default)
 
 
 def _diagnose(app: App, name: str, args: list[str]) -> str:
     """Why tyro refused, in one sentence."""
-    hints = typing.get_type_hints(OPTIONS[name]) | typing.get_type_hints(app.config)
+    hints = typing.get_type_hints(OPTIONS[name])
+    hints |= {} if OPTIONS[name] is Plot else typing.get_type_hints(app.config)
     required = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.default is dataclasses.MISSING]
     flags = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.type in (bool, "bool")]
     loose: list[str] = []
@@ -437,7 +476,7 @@ def _diagnose(app: App, name: str, args: list[str]) -> str:
             return f"{option} takes {_describe(hints[key])}, not {' '.join(values)!r}"
     if len(loose) < len(required):
         return f"`{name}` needs the {required[0].upper()} of a run"
-    if len(loose) > len(required):
+    if len(loose) > len(required) and OPTIONS[name] is not Plot:
         return f"{loose[len(required)]!r} is not an option: options begin with --"
     return f"cannot read these options: {app.name} {name} --help lists them"
 
