@@ -2,20 +2,29 @@
 
 resume_check.py --app dreamer --preset tiny --task toy:doors --steps 200            stopped at step 100
 resume_check.py --app dreamer --preset tiny --task atari100k_boxing --steps 400 --stop 150
-resume_check.py --app dreamer --preset tiny --task toy:catch --kill 6 --seed 1
+resume_check.py --app dreamer --preset tiny --task toy:catch --kill 6 --seed 1 --chunk 16 --replay-bytes 300000
 
 Stopping: `--steps 200` at once is compared with `--steps 100` and then `--steps 200` in the same folder, bit for bit:
 weights, optimiser, generators, environments, replay, and every row of metrics.jsonl and scores.jsonl but speed and
 memory (`fps/`, `usage/`). Exit code 1 and the first differences of each part where there are any.
 
-Killing: SIGKILL N times, by turns before a random operation on the run folder's files (half of them on a checkpoint's)
-and after a random amount of computing, always in a new process that goes on from the last. After each kill the last
-complete checkpoint is read and checked, and the next process must go on at its step; after the last kill the run is
-trained to its end and its logs must be whole and in order. That the result equals the unbroken run is shown, not
-demanded.
+Killing: SIGKILL N times, always in a new process that goes on from the last, and then on to the end; the result is
+compared with the unbroken run in the same way. By turns, each time at a random place that lasts for N kills:
 
---app --steps --stop --kill --seed --keep are the tool's own; every other option goes to the app's `train`. Kills need
-checkpoints to go on from: choose --steps as several times the --save-every of the preset.
+    time       after some CPU time of training
+    file       before an operation on a file of the run folder, reading and going back included
+    save       before a line of Python inside saving: logs, replay, checkpoint, pruning, commit
+    checkpoint before a line inside writing the checkpoint alone
+    annotate   before a line inside writing back to the replay: undo journal, then the chunks
+    evict      before a line inside giving up a chunk of the replay or beginning one
+    log        before a line inside writing a row of a log
+    load       before a line inside going back to a checkpoint
+
+After each kill the last complete checkpoint is read and checked, and the next process must go on at its step. A place
+that the unbroken run never comes to is left out, and the tool says so: a replay that is never full evicts nothing.
+
+--app --steps --stop --kill --at --seed --keep are the tool's own; every other option goes to the app's `train`. Kills
+need checkpoints to go on from: choose --steps as several times the --save-every of the preset.
 """
 
 from __future__ import annotations
@@ -32,6 +41,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +57,20 @@ from wm_core.run.loop import PRIVATE
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
 BEGUN = "run folder"  # what `train` says when everything is made or loaded, before the first step
-# The app, with every operation on a file of the run folder counted, and SIGKILL before the chosen one. Python says so
-# itself of the files that Python opens; the weights are written by safetensors, which is not seen.
+PLACES = ("time", "file", "save", "checkpoint", "annotate", "evict", "log", "load")
+# The app with SIGKILL before the chosen operation on a file of the run folder (of those that Python opens; the weights
+# are written by safetensors, which is not seen), or before the chosen line of wm_core's inside certain functions.
 CHILD = """
-import atexit, os, signal, sys
-folder, only, fatal, app = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+import atexit, importlib, json, os, signal, sys
+folder, place, fatal, app = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 del sys.argv[1:5]
-seen = {"all": 0, "checkpoint": 0}
+seen = {}
+def count(kind, what):
+    seen[kind] = seen.get(kind, 0) + 1
+    if kind == place and seen[kind] == fatal:
+        os.write(2, f"KILLED before {what}\\n".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+OURS = os.sep + "wm_core" + os.sep
 KINDS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 def watch(event, args):
     if event not in KINDS or not isinstance(args[0], (str, os.PathLike)):
@@ -61,16 +78,42 @@ def watch(event, args):
     path = os.fspath(args[0])
     inside = isinstance(path, str) and path.startswith(folder)
     deeper = event in ("os.remove", "os.rmdir") and not os.path.isabs(path)  # of a tree that is being removed
-    if not (inside or deeper):
-        return
-    seen["all"] += 1
-    seen["checkpoint"] += deeper or path.startswith(os.path.join(folder, "checkpoint"))
-    if fatal and seen[only] == fatal:
-        os.write(2, f"KILLED before {event} {os.path.relpath(path, folder) if inside else path}\\n".encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+    if inside or deeper:
+        count("file", f"{event} {os.path.relpath(path, folder) if inside else path}")
 sys.addaudithook(watch)
-atexit.register(lambda: os.write(2, f"OPERATIONS {seen['all']} {seen['checkpoint']}\\n".encode()))
-__import__("importlib").import_module(app + ".cli").main()
+atexit.register(lambda: os.write(2, f"COUNTED {json.dumps(seen)}\\n".encode()))
+main = importlib.import_module(app + ".cli").main
+from wm_core.replay import Replay
+from wm_core.run import checkpoint
+from wm_core.run.folder import Run
+from wm_core.run.session import Session
+def lines(owner, name, kind):
+    real = getattr(owner, name)
+    def tracer(frame, event, argument):
+        code = frame.f_code
+        if OURS not in code.co_filename:
+            return None
+        if event == "line":
+            count(kind, f"line {frame.f_lineno} of {os.path.basename(code.co_filename)} ({code.co_name})")
+        return tracer
+    def traced(*args, **options):
+        outer = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            return real(*args, **options)
+        finally:
+            sys.settrace(outer)
+            if kind == place == "load":  # nobody knows beforehand how many lines it has
+                seen[kind] = fatal - 1
+                count(kind, "the first step after it")
+    setattr(owner, name, traced)
+for owner, name, kind in (
+    (Session, "save", "save"), (checkpoint, "save", "checkpoint"), (Session, "load", "load"), (Replay, "annotate", "annotate"),
+    (Replay, "_evict", "evict"), (Replay, "_allocate", "evict"), (Run, "metrics", "log"), (Run, "score", "log"),
+):
+    if place in (kind, "count"):
+        lines(owner, name, kind)
+main()
 """
 
 
@@ -86,9 +129,9 @@ class Ended(NamedTuple):
     orphans: int  # processes it started that were still there seconds later
 
 
-def train(app: str, logdir: Path, options: list[str], *, only: str = "all", fatal: int = 0, cpu: float = 0) -> Ended:
-    """One `train` in a process of its own, to its end, or killed before an operation, or after CPU seconds of training."""
-    command = [sys.executable, "-c", CHILD, str(logdir), only, str(fatal), app, "train", "--logdir", str(logdir)]
+def train(app: str, logdir: Path, options: list[str], *, place: str = "", fatal: int = 0, cpu: float = 0) -> Ended:
+    """One `train` in a process of its own, to its end, or killed at a place, or after CPU seconds of training."""
+    command = [sys.executable, "-c", CHILD, str(logdir), place, str(fatal), app, "train", "--logdir", str(logdir)]
     log = logdir.with_suffix(".stderr")
     with log.open("wb") as err:
         process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=err, start_new_session=True)
@@ -271,6 +314,10 @@ def show(parts: list[Part], limit: int = 4) -> None:
 # ---- the two checks
 
 
+LEFT = ("a half-written checkpoint", "an undo journal", "a draft of a file", "a torn line")
+LOAD_LINES = 2_000  # about what going back takes
+
+
 class Failed(Exception):
     """What was found, in a sentence."""
 
@@ -310,58 +357,88 @@ def stopped(app: str, folder: Path, options: list[str], steps: int, stop: int) -
     print("stopped and resumed equals unbroken")
 
 
-def killed(app: str, folder: Path, options: list[str], steps: int, kills: int, seed: int) -> None:
+def killed(
+    app: str, folder: Path, options: list[str], steps: int, kills: int, places: tuple[str, ...], seed: int
+) -> None:
     """N kills, and then on to the end. Raises Failed."""
     rng = random.Random(seed)
     whole, logdir = folder / "unbroken", folder / "killed"
     options = [*options, "--steps", str(steps)]
-    unbroken = train(app, whole, options)
+    unbroken = train(app, whole, options, place="count")
     _finish(unbroken, "the unbroken run")
-    counted = re.search(r"OPERATIONS (\d+) (\d+)", unbroken.said)
+    counted = re.search(r"COUNTED (.*)", unbroken.said)
     if counted is None:
-        raise Failed("the unbroken run did not say how often it touched its files")
-    many = {"all": int(counted[1]), "checkpoint": int(counted[2])}
-    print(f"unbroken: {unbroken.cpu:.1f} CPU s of training, {many['all']} operations on files")
-    before = 0
+        raise Failed("the unbroken run did not say how often it came to each place")
+    many: dict[str, int] = json.loads(counted[1])
+    print(f"unbroken: {unbroken.cpu:.1f} CPU s of training; lines and operations: {many}")
+    many["load"] = LOAD_LINES  # the unbroken run never goes back
+    never = [place for place in places if place != "time" and place not in many]
+    if never:
+        print(f"never reached, and left out: {', '.join(never)}")
+    places = tuple(place for place in places if place not in never)
+    if not places:
+        raise Failed("the unbroken run comes to none of these places")
+    before, held = 0, Counter[str]()
     for i in range(1, kills + 1):
+        place = places[i % len(places)]
+        if place == "load" and not before:  # nothing to go back to yet
+            place = "time"
         # no further than 1/kills of the whole run each time, so that the run lasts for all of them
-        only = rng.choice(("all", "checkpoint"))
-        if i % 2:
-            ended = train(app, logdir, options, only=only, fatal=rng.randint(1, max(1, many[only] // kills)))
-        else:
+        if place == "time":
             ended = train(app, logdir, options, cpu=max(0.001, rng.uniform(0, unbroken.cpu / kills)))
-        before = _after_kill(app, logdir, i, ended, before)
+        else:
+            most = LOAD_LINES if place == "load" else max(1, many[place] // kills)
+            ended = train(app, logdir, options, place=place, fatal=rng.randint(1, most))
+        before, left = _after_kill(app, logdir, i, place, ended, before)
+        held.update([place, *left])
     ended = train(app, logdir, options)
     _finish(ended, "the run after the last kill")
     _resumed(ended, before)
     _whole(app, logdir, steps)
     parts = compare_runs(app, whole, logdir)
+    show(parts)
+    print(f"kills: {', '.join(f'{held[place]} {place}' for place in PLACES if held[place])}")
+    print(f"they left: {', '.join(f'{name} {held[name]} times' for name in LEFT)}")
     different = [part.name for part in parts if part.differences]
-    print(f"went on to step {load(app, logdir).step}; its logs are whole and in order")
-    print(f"for information, beside the unbroken run: {'differs in ' + ', '.join(different) if different else 'equal'}")
+    if different:
+        raise Failed(f"killed {kills} times differs from unbroken in: {', '.join(different)}")
+    print(f"killed {kills} times equals unbroken")
 
 
-def _after_kill(app: str, logdir: Path, i: int, ended: Ended, before: int) -> int:
-    """What a killed process left; gives the step of the last complete checkpoint, 0 for none."""
+def _after_kill(app: str, logdir: Path, i: int, place: str, ended: Ended, before: int) -> tuple[int, list[str]]:
+    """What a killed process left: the step of the last complete checkpoint, 0 for none, and what lies about."""
     if ended.code == 0:
-        raise Failed(f"the run came to its end before kill {i}: give more --steps")
+        raise Failed(f"the run came to its end before kill {i} ({place}): give more --steps")
     if ended.code != -signal.SIGKILL:
         raise Failed(f"process {i} was not killed, it ended with code {ended.code}:\n{_tail(ended.said)}")
     if ended.orphans:
         raise Failed(f"{ended.orphans} processes outlived kill {i} by 10 seconds")
-    begun = BEGUN in ended.said
-    if begun:
+    if BEGUN in ended.said:
         _resumed(ended, before)
     where = re.search(r"KILLED (before .*)", ended.said)
     how = where[1] if where else f"after {ended.cpu:.2f} CPU s of training"
-    root = logdir / "checkpoint"
-    left = sorted(path.name for path in (*root.glob(".*"), *root.glob("*.draft"))) if root.is_dir() else []
+    left = _left(logdir)
     path = checkpoint.latest(logdir)
     step = load(app, logdir).step if path else 0
     if step < before:
         raise Failed(f"kill {i} ({how}) lost a checkpoint: step {before} was complete, now it is {step}")
-    print(f"kill {i}: {how}; checkpoint of step {step} is whole{'; drafts left: ' + ', '.join(left) if left else ''}")
-    return step
+    print(
+        f"kill {i} ({place}): {how}; checkpoint of step {step} is whole{'; left: ' + ', '.join(left) if left else ''}"
+    )
+    return step, left
+
+
+def _left(logdir: Path) -> list[str]:
+    """Which of LEFT a process left behind."""
+    root, replay = logdir / "checkpoint", logdir / "replay"
+    torn = [log for log in LOGS if (logdir / log).is_file() and not (logdir / log).read_bytes().endswith((b"\n", b""))]
+    found = (
+        any(root.glob(".saving-*")),
+        any(path.stat().st_size for path in replay.glob("*.undo")),
+        any(root.glob("*.draft")) or any(replay.glob("*.draft")) or any(logdir.glob(".*.draft")),
+        bool(torn),
+    )
+    return [name for name, there in zip(LEFT, found, strict=True) if there]
 
 
 def _resumed(ended: Ended, step: int) -> None:
@@ -398,6 +475,7 @@ def main() -> None:
     ap.add_argument("--steps", type=int, help="of the whole run (default 200; with kills 200 for each and 200 more)")
     ap.add_argument("--stop", type=int, help="where it is stopped (default half of --steps)")
     ap.add_argument("--kill", type=int, metavar="N", default=0, help="kill it N times instead")
+    ap.add_argument("--at", metavar="PLACE", nargs="+", choices=PLACES, default=PLACES, help="where (default: all)")
     ap.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default 0)")
     ap.add_argument("--keep", type=Path, metavar="DIR", help="where the run folders go and stay (default: they go)")
     args, options = ap.parse_known_args()
@@ -412,7 +490,7 @@ def main() -> None:
     print(f"{args.app} {' '.join(options)}: {steps} steps")
     try:
         if args.kill:
-            killed(args.app, folder, options, steps, args.kill, args.seed)
+            killed(args.app, folder, options, steps, args.kill, tuple(args.at), args.seed)
         else:
             stopped(args.app, folder, options, steps, args.stop or steps // 2)
     except (Failed, UserError) as error:
