@@ -1,4 +1,4 @@
-"""Does a run that was stopped or killed go on as if nothing had happened? Tried on an app, in fresh processes.
+"""Does a run that was stopped or killed go on as if nothing had happened? Tried on an app, in processes of its own.
 
 resume_check.py --app dreamer --preset tiny --task toy:doors --steps 200            stopped at step 100
 resume_check.py --app dreamer --preset tiny --task atari100k_boxing --steps 400 --stop 150
@@ -30,11 +30,13 @@ need checkpoints to go on from: choose --steps as several times the --save-every
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -60,10 +62,17 @@ BEGUN = "run folder"  # what `train` says when everything is made or loaded, bef
 PLACES = ("time", "file", "save", "checkpoint", "annotate", "evict", "log", "load")
 # The app with SIGKILL before the chosen operation on a file of the run folder (of those that Python opens; the weights
 # are written by safetensors, which is not seen), or before the chosen line of wm_core's inside certain functions.
+# The process that imports everything, once; every training process is a fork of it that has done nothing else yet.
 CHILD = """
-import atexit, importlib, json, os, signal, sys
-folder, place, fatal, app = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-del sys.argv[1:5]
+import importlib, json, os, signal, sys, traceback
+app = sys.argv[1]
+main = importlib.import_module(app + ".cli").main
+for module in (app + ".agent", app + ".environments", "wm_core.run.commands", "tyro", "rich.progress"):
+    importlib.import_module(module)
+from wm_core.replay import Replay
+from wm_core.run import checkpoint
+from wm_core.run.folder import Run
+from wm_core.run.session import Session
 seen = {}
 def count(kind, what):
     seen[kind] = seen.get(kind, 0) + 1
@@ -80,13 +89,6 @@ def watch(event, args):
     deeper = event in ("os.remove", "os.rmdir") and not os.path.isabs(path)  # of a tree that is being removed
     if inside or deeper:
         count("file", f"{event} {os.path.relpath(path, folder) if inside else path}")
-sys.addaudithook(watch)
-atexit.register(lambda: os.write(2, f"COUNTED {json.dumps(seen)}\\n".encode()))
-main = importlib.import_module(app + ".cli").main
-from wm_core.replay import Replay
-from wm_core.run import checkpoint
-from wm_core.run.folder import Run
-from wm_core.run.session import Session
 def lines(owner, name, kind):
     real = getattr(owner, name)
     def tracer(frame, event, argument):
@@ -107,13 +109,36 @@ def lines(owner, name, kind):
                 seen[kind] = fatal - 1
                 count(kind, "the first step after it")
     setattr(owner, name, traced)
-for owner, name, kind in (
-    (Session, "save", "save"), (checkpoint, "save", "checkpoint"), (Session, "load", "load"), (Replay, "annotate", "annotate"),
-    (Replay, "_evict", "evict"), (Replay, "_allocate", "evict"), (Run, "metrics", "log"), (Run, "score", "log"),
-):
-    if place in (kind, "count"):
-        lines(owner, name, kind)
-main()
+def live():
+    os.setsid()
+    out = os.open(os.devnull, os.O_WRONLY)
+    err = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(out, 1), os.dup2(err, 2)
+    sys.addaudithook(watch)
+    for owner, name, kind in (
+        (Session, "save", "save"), (checkpoint, "save", "checkpoint"), (Session, "load", "load"),
+        (Replay, "annotate", "annotate"), (Replay, "_evict", "evict"), (Replay, "_allocate", "evict"),
+        (Run, "metrics", "log"), (Run, "score", "log"),
+    ):
+        if place in (kind, "count"):
+            lines(owner, name, kind)
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os.write(2, f"COUNTED {json.dumps(seen)}\\n".encode())
+    os._exit(code)
+for line in sys.stdin:
+    folder, log, place, fatal, sys.argv = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        live()
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -129,24 +154,59 @@ class Ended(NamedTuple):
     orphans: int  # processes it started that were still there seconds later
 
 
-def train(app: str, logdir: Path, options: list[str], *, place: str = "", fatal: int = 0, cpu: float = 0) -> Ended:
+class Nursery:
+    """Forks of one process that has imported an app, one at a time: seconds less for each."""
+
+    def __init__(self, app: str) -> None:
+        self.app = app
+        command = [sys.executable, "-c", CHILD, app]
+        self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def begin(self, folder: Path, log: Path, place: str, fatal: int, options: list[str]) -> int:
+        """A process that trains; its id."""
+        argv = [self.app, "train", "--logdir", str(folder), *options]
+        assert self._process.stdin is not None
+        print(json.dumps([str(folder), str(log), place, fatal, argv]), file=self._process.stdin, flush=True)
+        return int(self._line())
+
+    def ended(self, seconds: float) -> int | None:
+        """How it ended, negative for a signal; None if it has not within that time."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        return int(self._line()) if ready else None
+
+    def close(self) -> None:
+        """No more."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise Failed(f"{self.app} cannot be imported")
+        return line
+
+
+def train(
+    nursery: Nursery, logdir: Path, options: list[str], *, place: str = "", fatal: int = 0, cpu: float = 0
+) -> Ended:
     """One `train` in a process of its own, to its end, or killed at a place, or after CPU seconds of training."""
-    command = [sys.executable, "-c", CHILD, str(logdir), place, str(fatal), app, "train", "--logdir", str(logdir)]
     log = logdir.with_suffix(".stderr")
-    with log.open("wb") as err:
-        process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=err, start_new_session=True)
+    log.unlink(missing_ok=True)
+    pid = nursery.begin(logdir, log, place, fatal, options)
     begun: float | None = None
     spent = 0.0
-    while process.poll() is None:
-        spent = _cpu(process.pid) or spent
-        if begun is None and BEGUN in log.read_text(errors="replace"):
+    while (code := nursery.ended(0.003 if cpu else 0.05)) is None:
+        spent = _cpu(pid) or spent
+        if begun is None and log.is_file() and BEGUN in log.read_text(errors="replace"):
             begun = spent
-        if cpu and begun is not None and spent - begun >= cpu and process.poll() is None:
-            process.kill()
-            break
-        time.sleep(0.003 if cpu else 0.05)
-    code = process.wait()
-    left = _wait_for_group(process.pid)
+        if cpu and begun is not None and spent - begun >= cpu:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+            cpu = 0
+    left = _wait_for_group(pid)
     return Ended(code, log.read_text(errors="replace"), spent - (begun or spent), left)
 
 
@@ -333,11 +393,11 @@ def _tail(said: str) -> str:
     return "\n".join(f"    {line}" for line in said.splitlines()[-12:])
 
 
-def stopped(app: str, folder: Path, options: list[str], steps: int, stop: int) -> None:
+def stopped(nursery: Nursery, folder: Path, options: list[str], steps: int, stop: int) -> None:
     """The run at once against the run in two. Raises Failed."""
-    whole, halves = folder / "unbroken", folder / "resumed"
-    _finish(train(app, whole, [*options, "--steps", str(steps)]), "the unbroken run")
-    _finish(train(app, halves, [*options, "--steps", str(stop)]), "the run up to the stop")
+    app, whole, halves = nursery.app, folder / "unbroken", folder / "resumed"
+    _finish(train(nursery, whole, [*options, "--steps", str(steps)]), "the unbroken run")
+    _finish(train(nursery, halves, [*options, "--steps", str(stop)]), "the run up to the stop")
     first = load(app, halves)
     at, length = first.step, first.state["loop"]["length"]
     under_way = int((np.asarray(length) * ~np.asarray(first.state["loop"]["step"]["last"]) > 0).sum())
@@ -345,7 +405,7 @@ def stopped(app: str, folder: Path, options: list[str], steps: int, stop: int) -
         f"stopped at step {at}, actions of the episodes then under way: {np.asarray(length).tolist()} "
         f"({under_way} of {len(length)} environments in the middle of one)"
     )
-    ended = train(app, halves, [*options, "--steps", str(steps)])
+    ended = train(nursery, halves, [*options, "--steps", str(steps)])
     _finish(ended, "the resumed run")
     if f"at step {at:,}" not in ended.said:
         raise Failed(f"the second process did not go on at step {at}:\n{_tail(ended.said)}")
@@ -358,13 +418,13 @@ def stopped(app: str, folder: Path, options: list[str], steps: int, stop: int) -
 
 
 def killed(
-    app: str, folder: Path, options: list[str], steps: int, kills: int, places: tuple[str, ...], seed: int
+    nursery: Nursery, folder: Path, options: list[str], steps: int, kills: int, places: tuple[str, ...], seed: int
 ) -> None:
     """N kills, and then on to the end. Raises Failed."""
     rng = random.Random(seed)
-    whole, logdir = folder / "unbroken", folder / "killed"
+    app, whole, logdir = nursery.app, folder / "unbroken", folder / "killed"
     options = [*options, "--steps", str(steps)]
-    unbroken = train(app, whole, options, place="count")
+    unbroken = train(nursery, whole, options, place="count")
     _finish(unbroken, "the unbroken run")
     counted = re.search(r"COUNTED (.*)", unbroken.said)
     if counted is None:
@@ -385,13 +445,13 @@ def killed(
             place = "time"
         # no further than 1/kills of the whole run each time, so that the run lasts for all of them
         if place == "time":
-            ended = train(app, logdir, options, cpu=max(0.001, rng.uniform(0, unbroken.cpu / kills)))
+            ended = train(nursery, logdir, options, cpu=max(0.001, rng.uniform(0, unbroken.cpu / kills)))
         else:
             most = LOAD_LINES if place == "load" else max(1, many[place] // kills)
-            ended = train(app, logdir, options, place=place, fatal=rng.randint(1, most))
+            ended = train(nursery, logdir, options, place=place, fatal=rng.randint(1, most))
         before, left = _after_kill(app, logdir, i, place, ended, before)
         held.update([place, *left])
-    ended = train(app, logdir, options)
+    ended = train(nursery, logdir, options)
     _finish(ended, "the run after the last kill")
     _resumed(ended, before)
     _whole(app, logdir, steps)
@@ -488,14 +548,17 @@ def main() -> None:
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{args.app} {' '.join(options)}: {steps} steps")
+    nursery = Nursery(args.app)
     try:
         if args.kill:
-            killed(args.app, folder, options, steps, args.kill, tuple(args.at), args.seed)
+            killed(nursery, folder, options, steps, args.kill, tuple(args.at), args.seed)
         else:
-            stopped(args.app, folder, options, steps, args.stop or steps // 2)
+            stopped(nursery, folder, options, steps, args.stop or steps // 2)
     except (Failed, UserError) as error:
         print(f"FAILED: {error}\nthe run folders are kept in {folder}")
         raise SystemExit(1) from error
+    finally:
+        nursery.close()
     if args.keep is None:
         shutil.rmtree(folder)
 

@@ -130,6 +130,27 @@ def test_the_last_are_kept_and_the_rest_pruned(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"1001", "latest"}
 
 
+def test_milestones_stay_for_ever(tmp_path: Path) -> None:
+    """The first checkpoint at or after each multiple; a resumed run counts on from what is there."""
+    for step in (40, 90, 110, 150, 210, 230, 290, 420, 430, 440):
+        put(tmp_path, step, milestone_every=100)
+    root = tmp_path / "checkpoint"
+    assert {p.name for p in root.iterdir()} == {"110", "210", "420", "430", "440", "latest"}
+    put(tmp_path, 450, milestone_every=0, keep=1)
+    assert {p.name for p in root.iterdir()} == {"110", "210", "420", "450", "latest"}
+    put(tmp_path, 300)  # gone back to before 420: what came later belongs to a future that was cut off
+    assert {p.name for p in root.iterdir()} == {"110", "210", "300", "latest"}
+
+
+def test_what_once_was_whole_is_told_from_what_was_being_written(tmp_path: Path) -> None:
+    paths = [put(tmp_path, step, keep=9) for step in (10, 20, 30)]
+    (tmp_path / "checkpoint" / ".saving-40").mkdir()
+    assert checkpoint.damaged(tmp_path) == []
+    os.truncate(paths[0] / "state.pt", 10)
+    (paths[2] / "manifest.json").unlink()
+    assert checkpoint.damaged(tmp_path) == [paths[2], paths[0]]
+
+
 def test_a_damaged_one_takes_no_place_among_the_kept(tmp_path: Path) -> None:
     put(tmp_path, 10)
     os.truncate(put(tmp_path, 20) / "state.pt", 10)
@@ -288,10 +309,11 @@ def test_another_app_is_refused(tmp_path: Path) -> None:
     refused(save(tmp_path, 20, weights={}, state={}, meta={}), "not of 'toy'", app="toy")
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("by", "age"), [(1, "newer"), (-1, "older")])
+def test_another_format_is_refused(tmp_path: Path, by: int, age: str) -> None:
     path = put(tmp_path, 10)
-    edit(path, format=checkpoint.FORMAT + 1, files={})
-    refused(path, "install a newer wm-core")
+    edit(path, format=checkpoint.FORMAT + by, files={})
+    refused(path, f"install the {age} wm-core that wrote it")
 
 
 class Hostile:

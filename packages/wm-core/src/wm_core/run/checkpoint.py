@@ -52,8 +52,11 @@ def save(
     state: Mapping[str, Any],
     meta: Mapping[str, Any],
     keep: int = 2,
+    milestone_every: int = 0,
 ) -> Path:
     """Write checkpoint/<step>, then keep it and the `keep` - 1 before it. Returns its folder.
+
+    milestone_every: the first checkpoint at or after each multiple of so many steps stays for ever; 0 for none.
 
     state: nested dict, list and tuple of tensors, numpy arrays and scalars, str, int, float, bool and None. Tensors come
     back on the CPU, everything else as it was. meta: what JSON can hold; its "app" is checked by `load`. A checkpoint of a
@@ -75,7 +78,9 @@ def save(
     root = Path(logdir) / "checkpoint"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        path = _commit(root, step, tensors, plain, json.loads(described))
+        before = max((s for s, p in _steps(root) if s < step and _complete(p)), default=0)
+        milestone = bool(milestone_every) and step // milestone_every > before // milestone_every
+        path = _commit(root, step, tensors, plain, json.loads(described), milestone)
         _point(root, path)
         _prune(root, path, keep)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # the writers hide an OSError in the others
@@ -89,7 +94,10 @@ def save(
 
 
 def latest(logdir: Path | str) -> Path | None:
-    """The checkpoint that `checkpoint/latest` names if it is complete, else the newest complete one, else None."""
+    """The checkpoint that `checkpoint/latest` names if it is complete, else the newest complete one, else None.
+
+    What was being written when its process was killed is no checkpoint yet. `damaged` names those that once were whole.
+    """
     root = Path(logdir) / "checkpoint"
     pointer = root / "latest"
     if pointer.is_file():
@@ -98,6 +106,16 @@ def latest(logdir: Path | str) -> Path | None:
             return named
     found = [(step, path) for step, path in _steps(root) if _complete(path)]
     return max(found)[1] if found else None
+
+
+def damaged(logdir: Path | str) -> list[Path]:
+    """Checkpoints that were once complete and now lack a file or a part of one, newest first.
+
+    >>> damaged("nowhere")
+    []
+    """
+    found = sorted(_steps(Path(logdir) / "checkpoint"), reverse=True)
+    return [path for _, path in found if path.name.isdecimal() and not _complete(path)]
 
 
 def load(path: Path | str, *, app: str | None = None) -> Checkpoint:
@@ -127,7 +145,9 @@ def load(path: Path | str, *, app: str | None = None) -> Checkpoint:
     return Checkpoint(weights, state, manifest["meta"], manifest["step"], path)
 
 
-def _commit(root: Path, step: int, weights: dict[str, Tensor], state: Any, meta: dict[str, Any]) -> Path:
+def _commit(
+    root: Path, step: int, weights: dict[str, Tensor], state: Any, meta: dict[str, Any], milestone: bool
+) -> Path:
     """Everything on disk under a hidden name, then one rename."""
     for leftover in root.glob(".saving-*"):
         shutil.rmtree(leftover)
@@ -142,6 +162,7 @@ def _commit(root: Path, step: int, weights: dict[str, Tensor], state: Any, meta:
             os.fsync(stream.fileno())
         files[name] = {"sha256": digest, "bytes": (draft / name).stat().st_size}
     manifest = {"format": FORMAT, "app": meta.get("app", ""), "step": step, "files": files, "meta": meta}
+    manifest |= {"milestone": True} if milestone else {}
     _text_file(draft / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     _sync_folder(draft)
     old = root / f".replaced-{step}"
@@ -163,10 +184,11 @@ def _point(root: Path, path: Path) -> None:
 
 
 def _prune(root: Path, path: Path, keep: int) -> None:
-    """Only `path` and the keep - 1 newest complete ones before it stay."""
+    """Only `path`, the keep - 1 newest complete ones before it and the milestones before it stay."""
     step = int(path.name)
     older = sorted((s, p) for s, p in _steps(root) if s < step and _complete(p))
     kept = {path, *(p for _, p in older[len(older) - min(len(older), keep - 1) :])}
+    kept |= {p for _, p in older if _manifest(p).get("milestone")}
     for _, other in _steps(root):
         if other not in kept:
             shutil.rmtree(other)
@@ -194,14 +216,17 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text())
         number = int(manifest["format"])
-        if number <= FORMAT:
+        if number == FORMAT:
             int(manifest["step"]), str(manifest["app"]), dict(manifest["meta"])
             for name in FILES:
                 int(manifest["files"][name]["bytes"]), str(manifest["files"][name]["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is not a checkpoint's manifest: {_way_out(path)}") from error
-    if number > FORMAT:
-        raise CheckpointError(f"{path} has format {number}, this wm-core reads up to {FORMAT}: install a newer wm-core")
+    if number != FORMAT:
+        age = "newer" if number > FORMAT else "older"
+        raise CheckpointError(
+            f"{path} has format {number}, this wm-core reads {FORMAT}: install the {age} wm-core that wrote it"
+        )
     return dict(manifest)
 
 

@@ -24,11 +24,12 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.replay import Replay
 from wm_core.run import checkpoint, filmstrip
+from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
 from wm_core.run.config import RunConfig
 from wm_core.run.estimate import estimate, sentence
 from wm_core.run.folder import Progress, Run, default_logdir, write_video
-from wm_core.run.loading import build, environments, restore, runtime
+from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.loop import Environments, Position, evaluate, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.session import Session, seed_all
@@ -84,6 +85,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     agent, run = session.agent, session.run
     if saved is None:
         at = session.begin()
+        if config.init_from:
+            say(f"weights of {initialise(agent, config.init_from)}")
     else:
         at, notices = session.load(saved)
         changes = "".join(f"; {change}" for change in command.changes())
@@ -95,21 +98,26 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     run.environment()
     parameters = agent.parameters_by_module()["total"]
     say(f"{app.method} on {config.task}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}")
+    session.check_room(at)
     begun = at.steps
     with _signals() as stop, Progress(config.steps, start=at.steps) as progress:
         watch = Watch(session, progress, lambda: bool(stop), at)
-        train_loop(
-            agent,
-            session.envs,
-            session.replay,
-            at,
-            watch,
-            log_every=config.log_every,
-            learning_starts=config.learning_starts,
-            length=config.length,
-            go_on=watch,
-            say=say,
-        )
+        try:
+            train_loop(
+                agent,
+                session.envs,
+                session.replay,
+                at,
+                watch,
+                log_every=config.log_every,
+                learning_starts=config.learning_starts,
+                length=config.length,
+                go_on=watch,
+                say=say,
+            )
+        except NotFinite as error:
+            say(f"{app.name}: {session.alarm(error, at)}")
+            return 1
     if watch.saved != at.steps or saved is None and begun == at.steps:
         session.save(at)
     if stop:

@@ -15,13 +15,15 @@ RESUMABLE = (
     "workers",
     "log_every",
     "save_every",
+    "keep",
+    "milestone_every",
     "eval_every",
     "eval_episodes",
     "video_every",
     "tensorboard",
     "log",
 )
-POSITIVE = ("envs", "batch", "length", "replay_bytes", "chunk", "log_every", "save_every", "eval_episodes")
+POSITIVE = ("envs", "batch", "length", "replay_bytes", "chunk", "log_every", "save_every", "keep", "eval_episodes")
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,19 @@ class RunConfig:
     learning_starts: int = 1024
     """Records in the replay before the first update. The policy acts from the first step on."""
     replay_bytes: int = 20_000_000_000
-    """Budget of the replay on disk; beyond it the oldest chunk goes."""
+    """Budget of the replay on disk, an eighth of it for what a resumed run needs back; beyond it the oldest chunk goes."""
     chunk: int = 1024
     """Steps per stream in a replay file; what is evicted at once."""
     log_every: int = 2_000
     """Environment steps between two lines of metrics."""
     save_every: int = 20_000
-    """Environment steps between two checkpoints."""
+    """Environment steps between two checkpoints; one more is made whenever the replay needs the room."""
+    keep: int = 2
+    """Checkpoints that stay: the last so many."""
+    milestone_every: int = 0
+    """Environment steps between two checkpoints that stay for ever; 0: none."""
+    init_from: str = ""
+    """A run folder or a checkpoint, whose weights a new run begins with."""
     eval_every: int = 0
     """Environment steps between two evaluations in fresh environments; 0: none."""
     eval_episodes: int = 10

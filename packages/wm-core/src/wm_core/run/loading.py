@@ -102,14 +102,31 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
 
 
 def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
-    """The checkpoint's weights into the agent. Raises UserError where they are of another network."""
-    try:
-        agent.load_state_dict(saved.weights)
-    except RuntimeError as error:
+    """The checkpoint's weights into the agent. Raises UserError where names or shapes are of another network."""
+    mine = {name: tuple(value.shape) for name, value in agent.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in saved.weights.items()}
+    odd = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if odd:
+        there, here = (str(shapes.get(odd[0], "missing")) for shapes in (theirs, mine))
+        first = f"{odd[0]!r} is {there} there and {here} here"
+        more = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
         raise UserError(
-            f"the weights in {saved.path} do not fit this config: leave out the options that change the networks or "
-            "the task's spaces"
-        ) from error
+            f"the weights in {saved.path} do not fit this config ({first}{more}): leave out the options that change the "
+            "networks or the task's spaces"
+        )
+    agent.load_state_dict(saved.weights)
+
+
+def initialise(agent: Agent, source: Path | str) -> Path:
+    """Weights of another run's checkpoint, or of a run folder's last one; gives the checkpoint. Raises UserError."""
+    path = Path(source)
+    if not (path / "manifest.json").is_file():
+        found = checkpoint.latest(path)
+        if found is None:
+            raise UserError(f"there is no checkpoint in {path}: name a run folder or one of its checkpoint/<step>")
+        path = found
+    fit(agent, checkpoint.load(path))
+    return path
 
 
 def environments(app: App, config: RunConfig, n: int) -> Environments:

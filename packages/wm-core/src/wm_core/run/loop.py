@@ -23,6 +23,7 @@ from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.health import WEIGHT
 from wm_core.replay import Replay
+from wm_core.run.alarm import Sentinel
 from wm_core.types import Carry
 
 Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
@@ -206,15 +207,19 @@ def train(
 ) -> None:
     """Act, keep, learn, step, until `go_on(at)` says no; it is asked before every iteration, and may save or show.
 
-    Everything is triggered by steps, so that a run stopped and resumed goes the way of an unbroken one.
+    Everything is triggered by steps, so that a run stopped and resumed goes the way of an unbroken one. Raises NotFinite
+    after an update with a loss or gradient that is not, before `go_on` is asked again.
     """
     timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
+    sentinel = Sentinel()
     while go_on(at):
         at.carry, action, notes = agent.act(at.carry, at.step)
         replay.add({**at.step, **notes})
         if replay.steps >= learning_starts and replay.ready(length):
             for _ in range(at.ratio.due(at.fresh)):
-                at.meter.add(agent.learn(replay))
+                metrics = agent.learn(replay)
+                sentinel.look(metrics, replay.given)
+                at.meter.add(metrics)
                 at.updates += 1
             at.fresh = 0
         at.step = envs.step(action)
@@ -231,6 +236,7 @@ def train(
             speed = (now - timer, (at.played - earlier[0]) * envs.repeat, at.updates - earlier[1])
             log.metrics(at.steps, _numbers(at, agent, replay, *speed))
             at.logged, at.updates, at.played, timer, earlier = at.steps // log_every, 0, 0, now, (0, 0)
+        sentinel.check()  # before `go_on` may save; the device has had the whole step of the environments for it
 
 
 def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: int, updates: int) -> dict[str, float]:
@@ -280,14 +286,14 @@ def rollout(
     carry = agent.initial(envs.num_envs) if carry is None else carry
     source = draws.Generator(seed, agent.device)
     while True:
-        with _drawing_from(agent, source):
+        with drawing_from(agent, source):
             carry, action, notes = agent.act(carry, step, mode)
         yield {**step, **notes}
         step = envs.step(action)
 
 
 @contextmanager
-def _drawing_from(agent: Agent, source: draws.Generator) -> Iterator[None]:
+def drawing_from(agent: Agent, source: draws.Generator) -> Iterator[None]:
     """The agent draws from another generator inside; torch's global ones are put back too."""
     kept, agent.source = agent.source, source
     devices = [agent.device] if agent.device.type == "cuda" else []

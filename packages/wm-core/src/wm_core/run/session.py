@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from wm_core import draws
 from wm_core.agent import Agent
+from wm_core.errors import UserError
 from wm_core.replay import Replay
 from wm_core.run import checkpoint
+from wm_core.run.alarm import NotFinite, check_weights, dump
 from wm_core.run.config import RunConfig
 from wm_core.run.folder import Run
-from wm_core.run.loop import Environments, Position
+from wm_core.run.loading import fit
+from wm_core.run.loop import Environments, Position, drawing_from
+from wm_core.run.preflight import check_disk, check_memory, disk_bytes, free_memory, nested_bytes
 
 if TYPE_CHECKING:
     from wm_core.run.cli import App
@@ -38,12 +43,42 @@ class Session:
         return {"train_ratio": self.config.train_ratio, "replayed": self.config.batch * self.config.length}
 
     def begin(self) -> Position:
-        """At the first step."""
+        """At the first step. Raises UserError where a checkpoint is there and none can be gone on from."""
+        if lost := checkpoint.damaged(self.run.logdir):
+            raise UserError(
+                f"no checkpoint in {self.run.logdir} is whole ({lost[0]} lacks a part): put it back, or give another "
+                "--logdir to begin anew"
+            )
         self.run.cut({})
         return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio)
 
+    def check_room(self, at: Position) -> None:
+        """Raises UserError where disk or memory cannot hold the rest of the run. One act is made and undone."""
+        config, agent = self.config, self.agent
+        with drawing_from(agent, draws.Generator(0, agent.device)):
+            _, _, notes = agent.act(at.carry, at.step)
+        noted = nested_bytes(dict(notes)) // self.envs.num_envs
+        step = noted + nested_bytes(dict(at.step)) // self.envs.num_envs
+        weights = nested_bytes(agent.state_dict())
+        replay, checkpoints = disk_bytes(
+            step_bytes=step,
+            noted_bytes=noted,
+            actions=config.steps // self.envs.repeat,
+            envs=self.envs.num_envs,
+            chunk=config.chunk,
+            replay_bytes=config.replay_bytes,
+            checkpoint_bytes=weights + nested_bytes(agent.state()),
+            checkpoints=config.keep + 1 + (config.steps // config.milestone_every if config.milestone_every else 0),
+        )
+        check_disk(self.run.logdir, replay=replay, checkpoints=checkpoints)
+        batch = 2 * config.batch * config.length * step  # the one in use and the one before it
+        check_memory(batch + (weights if agent.device.type == "cpu" else 0), free_memory())
+
     def save(self, at: Position) -> Path:
-        """Everything that the run is, as one checkpoint. Changes nothing of it."""
+        """Everything that the run is, as one checkpoint. Changes nothing of it. Raises NotFinite and saves nothing where
+        a weight is not.
+        """
+        check_weights(self.agent.named_parameters())
         self.replay.flush()
         replay = self.replay.state()
         state = {
@@ -55,20 +90,49 @@ class Session:
             "random": random_state(),
         }
         meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task}
-        logdir = self.run.logdir
-        path = checkpoint.save(logdir, at.steps, weights=self.agent.state_dict(), state=state, meta=meta)
+        kept = {"keep": self.config.keep, "milestone_every": self.config.milestone_every}
+        weights = self.agent.state_dict()
+        path = checkpoint.save(self.run.logdir, at.steps, weights=weights, state=state, meta=meta, **kept)
         self.replay.commit(replay)
         return path
 
     def load(self, saved: checkpoint.Checkpoint) -> tuple[Position, list[str]]:
-        """Stand where it was saved; also sentences about what could not be put back."""
-        self.agent.load_state_dict(saved.weights)
-        self.agent.load_state(saved.state["agent"])
-        self.envs.load_state(saved.state["envs"])
-        notices = self.replay.load_state(saved.state["replay"])
-        self.run.cut(saved.state["run"])
-        load_random_state(saved.state["random"])
-        return Position.resume(saved.state["loop"], self.agent.device, **self._ratio), notices
+        """Stand where it was saved; also sentences about what could not be put back.
+
+        Raises UserError for a state that is not this program's. The logs are cut last: all else may still refuse.
+        """
+        fit(self.agent, saved)
+        newer = [path for path in checkpoint.damaged(self.run.logdir) if int(path.name) > saved.step]
+        notices = [f"{path} lacks a part and is passed over" for path in newer]
+        try:
+            self.agent.load_state(saved.state["agent"])
+            self.envs.load_state(saved.state["envs"])
+            at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
+            notices += self.replay.load_state(saved.state["replay"])
+            load_random_state(saved.state["random"])
+            self.run.cut(saved.state["run"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            written, mine = saved.meta.get("version"), self.app.version
+            if written == mine:
+                raise
+            raise UserError(
+                f"{saved.path} was written by {self.app.name} {written} and cannot be gone on from by {mine}: go on with "
+                f"that version, or take only the weights into a new run with --init-from {saved.path}"
+            ) from error
+        return at, notices
+
+    def alarm(self, error: NotFinite, at: Position) -> str:
+        """Keep what there is to see of it, and say what to do: one sentence. Nothing is saved."""
+        logdir, updates = self.run.logdir, int(self.agent.clock.updates)
+        folder, kept = logdir / f"alarm-{at.steps}", checkpoint.latest(logdir)
+        odd = dump(error, folder, {"step": at.steps, "updates": updates, "checkpoint": str(kept) if kept else None})
+        good = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+        seen = f"; {', '.join(odd)} of that batch held such numbers before the update" if odd else ""
+        way = f"go on from it with lower learning rates in a new run (--init-from {logdir})" if kept else "start anew"
+        return (
+            f"{error} at step {at.steps:,}, about update {updates:,}: the run stops and saves nothing of it, {good}, what "
+            f"the update was made of is in {folder}{seen}; {'look at the environment, or ' if odd else ''}{way}"
+        )
 
 
 def seed_all(seed: int) -> None:
