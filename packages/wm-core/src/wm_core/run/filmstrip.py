@@ -46,7 +46,7 @@ def film(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_], 
     true and predicted (B, T, H, W, C) float in [0, 1], valid (B, T). The bar below is the time, its tick the end of the
     context.
     """
-    pictures = _enlarged(panels(true, predicted, valid))
+    pictures = enlarged(panels(true, predicted, valid))
     _, rows, steps, height, width, _ = pictures.shape
     h, w = LINE + 3 * (height + GAP) + LINE, MARGIN + rows * (width + GAP)
     frames = []
@@ -65,7 +65,7 @@ def film(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_], 
         page[-LINE + 1 : -1, tick - 1 : tick + 1] = INK
         words = [(4, LINE + i * (height + GAP) + height // 2 - 6, title, INK) for i, title in enumerate(TITLES)]
         says = f"observed {t + 1}/{context}" if observed else f"imagined +{t + 1 - context}"
-        frames.append(_write(page, [*words, (4, 1, says, PAPER), (4, h - LINE + 1, "time", INK)]))
+        frames.append(write(page, [*words, (4, 1, says, PAPER), (4, h - LINE + 1, "time", INK)]))
     return np.stack(frames)
 
 
@@ -74,7 +74,7 @@ def strip(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_],
 
     The black line stands between what was observed and what was imagined.
     """
-    pictures = _enlarged(panels(true[:rows], predicted[:rows], valid[:rows]), least=64)
+    pictures = enlarged(panels(true[:rows], predicted[:rows], valid[:rows]), least=64)
     _, rows, steps, height, width, _ = pictures.shape
     shown = np.unique(np.concatenate([[0, context - 1], np.linspace(context, steps - 1, 12).round()]).astype(int))
     shown = shown[shown < steps]
@@ -94,16 +94,16 @@ def strip(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_],
     for b in range(rows):
         for i, title in enumerate(TITLES):
             words.append((4, LINE + b * block + i * (height + GAP) + height // 2 - 6, title, INK))
-    return _write(page, words)
+    return write(page, words)
 
 
-def _enlarged(pictures: Pixels, least: int = 96) -> Pixels:
+def enlarged(pictures: Pixels, least: int = 96) -> Pixels:
     """Every pixel as a square, so that the shorter side has about `least` pixels."""
     scale = max(1, -(-least // min(pictures.shape[3:5])))
     return pictures.repeat(scale, 3).repeat(scale, 4)
 
 
-def _write(page: Pixels, words: list[tuple[int, int, str, tuple[int, int, int]]]) -> Pixels:
+def write(page: Pixels, words: list[tuple[int, int, str, tuple[int, int, int]]]) -> Pixels:
     """The page with text (x, y, text, colour)."""
     image, draw = _pillow(page)
     for x, y, text, colour in words:
