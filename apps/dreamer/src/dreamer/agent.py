@@ -15,7 +15,7 @@ from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
-from wm_core.optim import AdaptiveClip, LaProp, total
+from wm_core.optim import AdaptiveClip, LaProp, averages, total
 from wm_core.replay import Replay
 from wm_core.rssm import RSSM
 from wm_core.types import Batch
@@ -50,10 +50,11 @@ class Dreamer(Agent):
                 evaluation = behaviour.evaluate(dream)
                 losses |= behaviour.losses(dream, evaluation)
                 losses |= behaviour.replay_value(trace, batch.steps, evaluation)
-            optimised = self.optimiser.step(total(losses, self.scales))
+            means = averages(losses)
+            optimised = self.optimiser.step(total(means, self.scales))
         behaviour.follow()
         self.clock.count_update()
-        metrics = {f"loss/{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
         metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
         return metrics, world.dynamics.stored(trace)

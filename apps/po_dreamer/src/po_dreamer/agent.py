@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from wm_core import contracts, draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.norm import RMSNorm
 from wm_core.contracts import Dynamics, Metrics
 from wm_core.distributions import TwoHot
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
+from wm_core.norm import RMSNorm
 from wm_core.observations import Observations, describe
-from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
+from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, averages, total
 from wm_core.replay import Replay
 from wm_core.rssm import RSSM, Prior
 from wm_core.types import Batch, Past, Steps
@@ -125,10 +125,11 @@ class PODreamer(Agent):
                 losses |= behaviour.losses(dream, evaluation)
                 if "replay_value" in self.scales:
                     losses |= behaviour.replay_value(trace, batch.steps, evaluation)
-            optimised = self.optimiser.step(total(losses, self.scales))
+            means = averages(losses)
+            optimised = self.optimiser.step(total(means, self.scales))
         behaviour.follow()
         self.clock.count_update()
-        metrics = {f"loss/{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
         metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
         return metrics, world.dynamics.stored(trace)

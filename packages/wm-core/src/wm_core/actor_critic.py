@@ -23,8 +23,10 @@ from wm_core.types import Dream, Latent, Steps, Trace
 class Evaluation:
     """What the critic makes of a dream: one value forward serves returns, losses and the replay value."""
 
-    features: Tensor  # (M, H+1, F) without gradient
+    policy: ActionDistribution  # at the first H steps, with the actor's gradient
+    entropy: Tensor  # (M, H) of it
     value: TwoHot  # of features, with the critic's gradient
+    mean: Tensor  # (M, H+1) that value's prediction, without gradient
     slow: Tensor  # (M, H+1) the slow critic's values
     returns: Tensor  # (M, H) lambda returns
     weight: Tensor  # (M, H) probability that the rollout still goes on
@@ -66,22 +68,22 @@ class ActorCritic(nn.Module):
         """Values, returns and weights of a dream, once."""
         features = dream.latent.read(*self.critic.reads).detach()
         value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
+        policy = self.actor.from_features(dream.latent.read(*self.actor.reads).detach()[:, :-1])
         with torch.no_grad():
             slow = self.slow.from_features(features).mode()
-            returns = lambda_return(dream.reward, dream.cont, value.mode(), self.lam)
+            mean = value.mode()
+            returns = lambda_return(dream.reward, dream.cont, mean, self.lam)
             weight = dream.cont[:, :-1].cumprod(1)
             scale = self.scale(returns)
-        return Evaluation(features, value, slow, returns, weight, scale)
+        return Evaluation(policy, policy.entropy(), value, mean, slow, returns, weight, scale)
 
     def losses(self, dream: Dream, evaluation: Evaluation | None = None) -> dict[str, Tensor]:
         """{"policy", "value"}, each (M, H). Gradient reaches policy and critic, never the world model."""
         e = evaluation or self.evaluate(dream)
-        read = dream.latent.read(*self.actor.reads).detach()[:, :-1]
-        pi = self.actor.from_features(read)
         value = TwoHot(e.value.logits[:, :-1])
-        advantage = (e.returns - value.mode().detach()) / e.scale
-        policy = -(pi.log_prob(dream.action) * advantage + self.entropy * pi.entropy())
-        critic = value.loss(e.returns) + self.slow_weight * value.loss(e.slow[:, :-1])
+        advantage = (e.returns - e.mean[:, :-1]) / e.scale
+        policy = -(e.policy.log_prob(dream.action) * advantage + self.entropy * e.entropy)
+        critic = value.loss_to(torch.stack([e.returns, e.slow[:, :-1]], -1), (1.0, self.slow_weight))
         return {"policy": e.weight * policy, "value": e.weight * critic}
 
     def replay_value(self, trace: Trace, steps: Steps, evaluation: Evaluation) -> dict[str, Tensor]:
@@ -96,9 +98,9 @@ class ActorCritic(nn.Module):
             steps["reward"], steps["last"], steps["terminal"], boot, discount=self.discount, lam=self.lam
         )
         value: TwoHot = self.critic.from_features(trace.latent.read(*self.critic.reads)[:, :-1])  # type: ignore[assignment]
-        loss = value.loss(target) + self.slow_weight * value.loss(slow[:, :-1])
+        loss = value.loss_to(torch.stack([target, slow[:, :-1]], -1), (1.0, self.slow_weight))
         weight = steps["weight"] / steps["weight"].mean()
-        return {"replay_value": (1 - steps["last"].float())[:, :-1] * weight[:, :-1] * loss}
+        return {"replay_value": ~steps["last"][:, :-1] * weight[:, :-1] * loss}
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -111,9 +113,8 @@ class ActorCritic(nn.Module):
     def metrics(self, dream: Dream, evaluation: Evaluation) -> Metrics:
         """Size and spread of returns, advantages and values, and how random the policy still is."""
         e = evaluation
-        value = e.value.mode()[:, :-1]
+        value = e.mean[:, :-1]
         advantage = (e.returns - value) / e.scale
-        entropy = self.actor.from_features(dream.latent.read(*self.actor.reads)[:, 0]).entropy()
         return {
             "behaviour/return": e.returns.mean(),
             "behaviour/return_scale": e.scale,
@@ -123,5 +124,5 @@ class ActorCritic(nn.Module):
             "behaviour/reward": dream.reward[:, 1:].mean(),
             "behaviour/cont": dream.cont.mean(),
             "behaviour/weight": e.weight.mean(),
-            "behaviour/action_entropy": entropy.mean(),
+            "behaviour/action_entropy": e.entropy[:, 0].mean(),
         } | health.values(e.returns, value)

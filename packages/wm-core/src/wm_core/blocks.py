@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wm_core.norm import RMSNorm, norm_silu, scaled_silu
+from wm_core.resting import once
 
 
 def truncated_normal_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:
@@ -121,32 +122,40 @@ class BlockGRU(nn.Module):
 
     def forward(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), state parts (N, width), driven (N, D) from `drive` -> the next deter (N, D)."""
-        own = self.deter // self.blocks
         x = torch.cat([part(value) for part, value in zip(self.inputs, state, strict=True)], -1)
-        shared = torch.addmm(driven, x, self._shared()[: x.shape[-1]])
-        return self.turn(deter, shared.unflatten(-1, (self.blocks, own)))
+        return self.turn(deter, torch.addmm(driven, x, self._shared()[: x.shape[-1]]))
 
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """The same with the action (N, A) itself: state and action share their layers' calls. For single steps."""
         layers = [*self.inputs, self.action]
         parts = [layer[0](value) for layer, value in zip(layers, [*state, action], strict=True)]  # type: ignore[index]
-        x, scale = torch.stack(parts, 1), torch.stack([layer[1].scale for layer in layers])  # type: ignore[index,union-attr]
-        x = scaled_silu(x, scale, layers[0][1]).flatten(1)  # type: ignore[index]
-        shared = torch.addmm(self.bias, x, self._shared())
-        return self.turn(deter, shared.unflatten(-1, (self.blocks, -1)))
+        scales = [layer[1].scale for layer in layers]  # type: ignore[index,union-attr]
+        scale = once(lambda: torch.stack(scales), *scales)  # type: ignore[arg-type]
+        x = scaled_silu(torch.stack(parts, 1), scale, layers[0][1]).flatten(1)  # type: ignore[index]
+        return self.turn(deter, torch.addmm(self.bias, x, self._shared()))
 
     def turn(self, deter: Tensor, shared: Tensor) -> Tensor:
-        """deter (N, D) and what all blocks see (N, G, D/G) -> the next deter (N, D)."""
-        own = self.deter // self.blocks
-        old = deter.unflatten(-1, (self.blocks, own)).transpose(0, 1)  # (G, N, D/G)
-        hidden = torch.baddbmm(shared.transpose(0, 1), old, self.weight[:own].transpose(0, 1))
-        hidden = norm_silu(hidden.transpose(0, 1).flatten(-2), self.norm).unflatten(-1, (self.blocks, own))
-        weight, bias = self.gates.weight.transpose(0, 1), self.gates.bias.unflatten(0, (self.blocks, 1, -1))
-        gates = torch.baddbmm(bias, hidden.transpose(0, 1), weight)  # (G, N, 3 D/G)
-        reset, cand, update = gates.unflatten(-1, (3, own)).unbind(-2)
-        update = torch.sigmoid(update - 1).to(deter.dtype)
-        cand = torch.tanh(torch.sigmoid(reset) * cand).to(deter.dtype)
-        return torch.lerp(old, cand, update).transpose(0, 1).flatten(-2)
+        """deter (N, D) and what all blocks see (N, D), which is consumed -> the next deter (N, D)."""
+        apart = (self.blocks, self.deter // self.blocks)
+        old = deter.unflatten(-1, apart)  # (N, G, D/G)
+        shared.unflatten(-1, apart).transpose(0, 1).baddbmm_(
+            old.transpose(0, 1).to(shared.dtype), self._own().to(shared.dtype)
+        )
+        hidden = norm_silu(shared, self.norm).unflatten(-1, apart).transpose(0, 1)
+        gates = torch.baddbmm(self._gate_bias(), hidden, self.gates.weight.transpose(0, 1)).to(deter.dtype)
+        gates = gates.transpose(0, 1).unflatten(-1, (3, -1))  # (N, G, 3, D/G)
+        reset, update = torch.sigmoid(gates[:, :, ::2]).unbind(-2)
+        return torch.lerp(old, torch.tanh(reset * gates[:, :, 1]), update).flatten(-2)
+
+    def _own(self) -> Tensor:
+        return self.weight[: self.deter // self.blocks].transpose(0, 1)  # (G, D/G, D/G), a view
+
+    def _gate_bias(self) -> Tensor:
+        def shifted() -> Tensor:  # update = sigmoid(u - 1): a new state keeps most of the old one
+            reset, cand, update = self.gates.bias.view(self.blocks, 1, 3, -1).unbind(2)
+            return torch.cat([reset, cand, update - 1], -1)
+
+        return once(shifted, self.gates.bias)  # (G, 1, 3 D/G)
 
     def _shared(self) -> Tensor:
         return self.weight[self.deter // self.blocks :].flatten(1)  # (shared, D), a view

@@ -208,11 +208,16 @@ class TwoHot:
 
     def loss(self, target: Tensor) -> Tensor:
         """Cross-entropy with the two-hot target, which gets no gradient: (...)."""
-        logp = F.log_softmax(self.logits, -1)
-        below, weight = self.split(target)
-        low = logp.gather(-1, below[..., None])[..., 0]
-        high = logp.gather(-1, below[..., None] + 1)[..., 0]
-        return -((1 - weight) * low + weight * high)
+        return self.loss_to(target[..., None])
+
+    def loss_to(self, targets: Tensor, shares: Sequence[float] = (1.0,)) -> Tensor:
+        """The sum of the losses to several targets (..., n), each with its share: (...)."""
+        below, weight = self.split(targets)
+        weights = torch.cat([1 - weight, weight], -1)
+        if set(shares) != {1.0}:
+            weights = weights * weights.new_tensor([*shares, *shares])
+        picked = F.log_softmax(self.logits, -1).gather(-1, torch.cat([below, below + 1], -1))
+        return -(picked * weights).sum(-1)
 
     def split(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The bin below (...) int64 and the weight of the bin above (...), of a target clipped to the end bins."""
@@ -273,4 +278,4 @@ class ImageMSE:
         return self.pred
 
     def loss(self, target: Tensor) -> Tensor:
-        return (self.pred - target.float() / 255).square().flatten(-3).sum(-1)
+        return (self.pred - target / 255).square().flatten(-3).sum(-1)

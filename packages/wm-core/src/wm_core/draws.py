@@ -25,6 +25,9 @@ class Source(Protocol):
     def normal(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Standard normal numbers, float32."""
 
+    def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Exponential numbers of mean 1, float32."""
+
 
 class Generator:
     """Random numbers from one torch generator, whose state is saved with the run.
@@ -47,6 +50,9 @@ class Generator:
     def normal(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=device)
 
+    def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.empty(shape, device=device).exponential_(generator=self.generator)
+
     def state_dict(self) -> dict[str, Tensor]:
         return {"state": self.generator.get_state()}
 
@@ -63,6 +69,9 @@ class Fixed:
     def normal(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.zeros(shape, device=device)
 
+    def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.ones(shape, device=device)
+
 
 class Global:
     """torch's global generator: what applies outside of any `drawing`."""
@@ -72,6 +81,9 @@ class Global:
 
     def normal(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.randn(shape, device=device)
+
+    def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.empty(shape, device=device).exponential_()
 
 
 _source: ContextVar[Source] = ContextVar("source", default=Global())  # noqa: B039 - Global holds no state
@@ -98,12 +110,47 @@ def normal(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor
 
 
 def exponential(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
-    """Exponential noise, float32, positive: argmax(p / noise) is a sample of p; a constant gives the mode."""
-    tiny = torch.finfo(torch.float32).tiny
-    return uniform(shape, device).clamp_(tiny, 1 - 2**-24).log_().neg_()
+    """Exponential noise, float32: argmax(p / noise) is a sample of p; a constant gives the mode."""
+    return _source.get().exponential(tuple(shape), torch.device(device))
 
 
 def gumbel(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Gumbel noise, float32: argmax(logits + gumbel) is a sample of softmax(logits); a constant gives the mode."""
     tiny = torch.finfo(torch.float32).tiny
     return uniform(shape, device).clamp_(tiny).log_().neg_().clamp_(tiny).log_().neg_()
+
+
+class Ahead:
+    """Draws for `steps` requests of one shape at a time from another source, and hands them out one by one."""
+
+    def __init__(self, source: Source, steps: int) -> None:
+        self.source, self.steps = source, steps
+        self.drawn: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
+
+    def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return self._next("uniform", shape, device)
+
+    def normal(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return self._next("normal", shape, device)
+
+    def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return self._next("exponential", shape, device)
+
+    def _next(self, kind: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        left = self.drawn.setdefault((kind, shape), [])
+        if not left:
+            left.extend(getattr(self.source, kind)((self.steps, *shape), device).unbind())
+        return left.pop()
+
+
+@contextmanager
+def ahead(steps: int) -> Iterator[None]:
+    """Inside a loop of `steps` steps that draws the same shapes at each: one draw of each shape for all of them.
+
+    >>> with drawing(Generator(0)), ahead(3):
+    ...     one, two = uniform((2,)), uniform((2,))
+    >>> bool((one != two).all())
+    True
+    """
+    with drawing(Ahead(_source.get(), steps)):
+        yield

@@ -54,7 +54,7 @@ class ConvEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         lead = image.shape[:-3]
         x = image.flatten(0, -4).permute(0, 3, 1, 2)  # channels-last strides for free
-        x = x.float().mul_(1 / 255).sub_(0.5)
+        x = (x / 255).sub_(0.5)
         for layer, norm in zip(self.convs, self.norms, strict=True):
             x = norm(F.max_pool2d(layer(x), 2))
         return x.permute(0, 2, 3, 1).reshape(*lead, -1)
@@ -76,13 +76,14 @@ class UpConv(nn.Module):
         for phase in range(2):
             for tap in range(5):
                 fold[phase, (phase + tap - 2) // 2 + 1, tap] = 1
-        self.register_buffer("fold", fold, persistent=False)
+        both = torch.einsum("pjk,qil->klpqji", fold, fold).reshape(25, 36)  # 25 taps to 4 phases of 3x3
+        self.register_buffer("fold", both, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, I, H, W) -> (N, O, 2H, 2W)."""
         outputs, inputs = self.weight.shape[:2]
-        taps = torch.einsum("pjk,qil,ockl->opqcji", self.fold, self.fold, self.weight)
-        taps = taps.reshape(outputs * 4, inputs, 3, 3).contiguous(memory_format=torch.channels_last)
+        taps = (self.weight.reshape(-1, 25) @ self.fold).view(outputs, inputs, 4, 3, 3)
+        taps = taps.transpose(1, 2).reshape(outputs * 4, inputs, 3, 3).contiguous(memory_format=torch.channels_last)
         bias = self.bias.repeat_interleave(4)  # type: ignore[union-attr]
         return F.pixel_shuffle(F.conv2d(x, taps, bias, padding=1), 2)
 
@@ -145,7 +146,7 @@ class StridedEncoder(nn.Module):
         self.width = (height // 16) * (width // 16) * sizes[-1]
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.flatten(0, -4).permute(0, 3, 1, 2).float().mul_(1 / 255).sub_(0.5)
+        x = image.flatten(0, -4).permute(0, 3, 1, 2).div(255).sub_(0.5)
         for layer, norm in zip(self.convs, self.norms, strict=True):
             x = norm(layer(x))
         return x.permute(0, 2, 3, 1).reshape(*image.shape[:-3], -1)

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from wm_core.precision import wide
+from wm_core.resting import once
 
 EPS = 1e-4
 
@@ -47,24 +48,24 @@ def root_of(x: Tensor, floor: Tensor) -> Tensor:
 
 
 class _NormSiLU(torch.autograd.Function):
-    """silu(x / root * scale), scale with sqrt(C) inside; d(x / root) = (g - unit (unit . g)) / root."""
+    """silu(unit * scale), unit = x / rms; d unit = (g - unit (unit . g) / C) / rms."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, floor: Tensor) -> Tensor:  # type: ignore[override]
-        root = root_of(x, floor)
-        unit = x / root
-        ctx.save_for_backward(unit, root, scale)
+        rms = root_of(x, floor).mul_(x.shape[-1] ** -0.5)
+        unit = x / rms
+        ctx.save_for_backward(unit, rms, scale)
         return F.silu(unit * scale, inplace=True)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        unit, root, scale = ctx.saved_tensors
+        unit, rms, scale = ctx.saved_tensors
         grad = torch.ops.aten.silu_backward(grad, unit * scale)
         along = grad * unit
         dot = along @ scale if scale.dim() == 1 else (along * scale).sum(-1)
         to_scale = along.flatten(0, -1 - scale.dim()).sum(0)
-        return grad.mul_(scale).addcmul_(unit, dot[..., None], value=-1).div_(root), to_scale, None
+        return grad.mul_(scale).addcmul_(unit, dot[..., None], value=-1 / unit.shape[-1]).div_(rms), to_scale, None
 
 
 def scaled_silu(x: Tensor, scale: Tensor, norm: RMSNorm) -> Tensor:
@@ -72,11 +73,11 @@ def scaled_silu(x: Tensor, scale: Tensor, norm: RMSNorm) -> Tensor:
     tall = wide(x)
     if x.is_cuda:  # there torch has one kernel for the norm, and one for its gradient
         return F.silu(F.rms_norm(tall, x.shape[-1:], None, norm.eps) * scale).to(x.dtype)
-    scale = scale * x.shape[-1] ** 0.5
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
         out: Tensor = _NormSiLU.apply(tall, scale, norm.floor)  # type: ignore[no-untyped-call]
     else:
-        out = F.silu((tall / root_of(tall, norm.floor)).mul_(scale), inplace=True)
+        rise = once(lambda: scale * x.shape[-1] ** 0.5, scale)
+        out = F.silu((tall / root_of(tall, norm.floor)).mul_(rise), inplace=True)
     return out.to(x.dtype)
 
 

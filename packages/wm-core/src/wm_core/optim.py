@@ -7,6 +7,7 @@ captured as one graph. State is a dictionary of tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class AdaptiveClip:
         """Clips in place and returns the norm of all gradients before it (0-d)."""
         sizes = torch.stack(torch._foreach_norm(params))  # noqa: SLF001
         norms = torch.stack(torch._foreach_norm(grads))  # noqa: SLF001
-        scale = 1 / (norms / (self.bound * sizes.clamp(min=self.least))).clamp(min=1)
+        scale = (self.bound * sizes.clamp(min=self.least) / norms).clamp(max=1)
         torch._foreach_mul_(grads, list(scale.unbind()))
         return torch.linalg.vector_norm(norms)
 
@@ -187,6 +188,15 @@ class Together:
             rule.load_state_dict(state[name])
 
 
+def averages(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The plain mean of every loss: 0-d, float32.
+
+    >>> averages({"a": torch.tensor([1.0, 3.0])})["a"].item()
+    2.0
+    """
+    return {name: wide(loss).mean() for name, loss in losses.items()}
+
+
 def total(losses: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
     """sum of scale * mean(loss) over names that must match exactly (KeyError otherwise): 0-d.
 
@@ -195,4 +205,10 @@ def total(losses: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
     """
     if losses.keys() != scales.keys():
         raise KeyError(f"losses and scales name different things: {sorted(losses.keys() ^ scales.keys())}")
-    return torch.stack([scales[name] * wide(loss).mean() for name, loss in losses.items()]).sum()
+    means = torch.stack([wide(loss).mean() if loss.dim() else wide(loss) for loss in losses.values()])
+    return means @ _constant(tuple(scales[name] for name in losses), means.dtype, means.device)
+
+
+@cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)

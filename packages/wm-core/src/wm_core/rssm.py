@@ -66,8 +66,8 @@ class Posterior(nn.Module):
 
 
 def bound_action(action: Tensor) -> Tensor:
-    """a / sg(max(1, |a|)), elementwise: what lies in [-1, 1] is untouched."""
-    return action / action.detach().abs().clamp(min=1)
+    """a / max(1, |a|), elementwise, which is a clamp to [-1, 1]: what lies there is untouched."""
+    return action.clamp(-1, 1)
 
 
 def draw_latent(flat: Tensor, shape: tuple[int, int], unimix: float) -> Tensor:
@@ -83,7 +83,8 @@ def stoch_index(stoch: Tensor) -> Tensor:
 
 def stoch_onehot(index: Tensor, classes: int) -> Tensor:
     """Class indices (..., S) -> one-hot float32 (..., S, K)."""
-    return F.one_hot(index.long(), classes).float()
+    empty = torch.zeros(*index.shape, classes, device=index.device)
+    return empty.scatter_(-1, index.long()[..., None], 1.0)
 
 
 class RSSM(nn.Module):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import sample_mixed
-from wm_core.norm import EPS, root_of
+from wm_core.norm import EPS
 from wm_core.precision import wide
 
 
@@ -78,7 +78,7 @@ def packed(branches: Sequence[Any]) -> list[Tensor]:
     """The weights of all branches side by side, in the order that `_Scan` takes them.
 
     inputs (2RH, W), block-diagonal over deter and stoch, its bias and scale (2R, H); shared (R, 2H, D); own (RG, D/G,
-    D/G), scale (R, G, 1, D/G); gates (RG, D/G, 3D/G) and bias; posterior (R, D, H), scale (R, 1, H); out (R, H, S*K/R)
+    D/G), scale (R, D); gates (RG, D/G, 3D/G) and bias; posterior (R, D, H), scale (R, H); out (R, H, S*K/R)
     and bias.
     """
     cells, posteriors = [branch.cell for branch in branches], [branch.posterior for branch in branches]
@@ -97,11 +97,11 @@ def packed(branches: Sequence[Any]) -> list[Tensor]:
         torch.stack([layer[1].scale for cell in cells for layer in cell.inputs]),
         side([cell.weight[own : own + shared].flatten(1) for cell in cells]),
         along([cell.weight[:own].transpose(0, 1) for cell in cells]),
-        side([cell.norm.scale.view(blocks, 1, own) for cell in cells]),
+        side([cell.norm.scale for cell in cells]),
         along([cell.gates.weight.transpose(0, 1) for cell in cells]),
         along([cell.gates.bias.view(blocks, 1, 3 * own) for cell in cells]),
         side([p.mix[0].weight[:, : p.deter].t() for p in posteriors]),
-        side([p.mix[1].scale[None] for p in posteriors]),
+        side([p.mix[1].scale for p in posteriors]),
         side([p.out.weight.t() for p in posteriors]),
         side([p.out.bias[None] for p in posteriors]),
     ]
@@ -125,13 +125,12 @@ class _Scan(torch.autograd.Function):
         in_w, in_b, in_s, shared, own_w, hid_s, gates_w, gates_b, post_w, post_s, out_w, out_b = weights
         steps, rows, count, deter = driven.shape
         groups, own = own_w.shape[0], own_w.shape[1]
-        blocks, hidden, width, low = groups // count, in_s.shape[1], count * deter, in_w.dtype
+        hidden, width, low = in_s.shape[1], count * deter, in_w.dtype
         latents, classes = noise.shape[2:]
         in_s, hid_s, post_s = (
             s.to(state0.dtype) * n**0.5 for s, n in ((in_s, hidden), (hid_s, deter), (post_s, post_s.shape[-1]))
         )
-        floor = [state0.new_full((), (n * EPS) ** 0.5) for n in (hidden, deter, post_s.shape[-1])]
-        in_t, gates_b = in_w.t(), gates_b.clone()
+        gates_b = gates_b.clone()
         gates_b[..., 2 * own :] -= 1  # update = sigmoid(u - 1)
         driven, seen = driven.to(low).transpose(1, 2), seen.to(low).transpose(1, 2)  # (T, R, B, .)
         # (p + share) / noise is greatest where the mixed probability wins the race
@@ -141,35 +140,47 @@ class _Scan(torch.autograd.Function):
         out = state0.new_zeros(steps, rows, state0.shape[1])
         states, probs = torch.empty_like(out), noise.new_empty(noise.shape)
         in_unit = state0.new_empty(steps, rows, 2 * count, hidden)
-        hid_unit = state0.new_empty(steps, count, blocks, rows, own)
-        post_unit = state0.new_empty(steps, count, rows, post_s.shape[-1])
+        hid_unit = state0.new_empty(steps, rows, count, deter)
+        post_unit = state0.new_empty(steps, rows, count, post_s.shape[-1])
         in_root, hid_root, post_root = [], [], []
         switches = state0.new_empty(steps, groups, rows, 2, own)  # reset and update
         cands = state0.new_empty(steps, groups, rows, own)
         opened = []
+        # behind every row stands sqrt(C * eps), spread over eight columns that keep rows aligned: the norm of the row
+        # is then the root of the RMSNorm, eps and all
+        in_row, hid_row, post_row = (
+            in_w.new_full((rows, n, width + 8), (width * EPS / 8) ** 0.5)
+            for n, width in ((2 * count, hidden), (count, deter), (count, post_s.shape[-1]))
+        )
+        in_pre, hid_pre, post_pre = in_row[..., :-8], hid_row[..., :-8], post_row[..., :-8]
+        in_each, in_t, in_b = in_pre.transpose(0, 1), in_w.view(2 * count, hidden, -1).mT, in_b.view(2 * count, 1, -1)
+        hid_both = hid_pre.transpose(0, 1)
+        hid_each = [part.unflatten(1, (-1, own)).transpose(0, 1) for part in hid_pre.unbind(1)]  # (G, B, D/G) a branch
+        own_ws = own_w.chunk(count)
         before = state0
         for t in range(steps):
             state = torch.mul(before, keep[t], out=states[t])
-            pre = wide(torch.addmm(in_b, state.to(low), in_t)).view(rows, 2 * count, hidden)
-            in_root.append(root_of(pre, floor[0]))
-            x = F.silu(torch.div(pre, in_root[t], out=in_unit[t]) * in_s, inplace=True).to(low)
-            both = torch.baddbmm(driven[t], x.view(rows, count, -1).transpose(0, 1), shared)
-            both = both.view(count, rows, blocks, own).transpose(1, 2).reshape(groups, rows, own)
+            torch.baddbmm(in_b, state.to(low).expand(2 * count, -1, -1), in_t, out=in_each)
+            in_root.append(torch.linalg.vector_norm(wide(in_row), dim=-1, keepdim=True))
+            x = F.silu(torch.div(in_pre, in_root[t], out=in_unit[t]) * in_s, inplace=True).to(low)
+            torch.baddbmm(driven[t], x.view(rows, count, -1).transpose(0, 1), shared, out=hid_both)
             old = state[:, :width].unflatten(1, (groups, own)).transpose(0, 1)
-            hid = wide(torch.baddbmm(both, old.to(low), own_w)).view(count, blocks, rows, own)
-            norm = torch.linalg.vector_norm(hid, dim=(1, 3), keepdim=True)
-            hid_root.append(torch.hypot(norm, floor[1]))
-            x = F.silu(torch.div(hid, hid_root[t], out=hid_unit[t]) * hid_s, inplace=True).to(low)
-            gates = wide(torch.baddbmm(gates_b, x.view(groups, rows, own), gates_w)).view(groups, rows, 3, own)
+            for part, mine, own_r in zip(hid_each, old.to(low).chunk(count), own_ws, strict=True):
+                part.baddbmm_(mine, own_r)
+            hid_root.append(torch.linalg.vector_norm(wide(hid_row), dim=-1, keepdim=True))
+            x = F.silu(torch.div(hid_pre, hid_root[t], out=hid_unit[t]) * hid_s, inplace=True).to(low)
+            x = x.view(rows, groups, own).transpose(0, 1)
+            gates = wide(torch.baddbmm(gates_b, x, gates_w)).view(groups, rows, 3, own)
             switch = torch.sigmoid(gates[:, :, ::2], out=switches[t])
             opened.append(gates)
             cand = torch.mul(switch[:, :, 0], gates[:, :, 1], out=cands[t]).tanh_()
             new = out[t, :, :width]
             torch.lerp(old, cand, switch[:, :, 1], out=new.unflatten(1, (groups, own)).transpose(0, 1))
             new = new.unflatten(1, (count, deter)).transpose(0, 1)
-            pre = wide(torch.baddbmm(seen[t], new.to(low), post_w))
-            post_root.append(root_of(pre, floor[2]))
-            x = F.silu(torch.div(pre, post_root[t], out=post_unit[t]) * post_s, inplace=True).to(low)
+            torch.baddbmm(seen[t], new.to(low), post_w, out=post_pre.transpose(0, 1))
+            post_root.append(torch.linalg.vector_norm(wide(post_row), dim=-1, keepdim=True))
+            x = F.silu(torch.div(post_pre, post_root[t], out=post_unit[t]) * post_s, inplace=True).to(low)
+            x = x.transpose(0, 1)
             logits = wide(torch.baddbmm(out_b, x, out_w)).unflatten(2, (-1, classes)).transpose(0, 1)
             torch.softmax(logits, -1, out=probs[t].unflatten(1, (count, -1)))
             won = torch.addcmul(share[t], probs[t], weight[t]).argmax(-1, keepdim=True)
@@ -207,80 +218,70 @@ class _Scan(torch.autograd.Function):
         post_t, gates_t, shared_t, own_t = post_w.mT, gates_w.mT, shared.mT, own_w.mT
         to_logits, to_post, to_hid, to_in = (torch.empty_like(x) for x in (probs, post_unit, hid_unit, in_unit))
         to_gates = turn.new_empty(groups, steps, rows, 3, own)
-        from_post, from_hid, from_in = [], [], []
+        from_post, from_hid, from_in = (x.new_empty(x.shape, dtype=low) for x in (post_unit, hid_unit, in_unit))
         held = grad.new_zeros(grad.shape[1:])
         for t in reversed(range(steps)):
             deters, stochs = grad[t, :, :width], grad[t, :, width:].unflatten(1, (latents, classes))
             torch.ops.aten._softmax_backward_data.out(stochs, probs[t], -1, stochs.dtype, grad_input=to_logits[t])  # noqa: SLF001
             logits = to_logits[t].view(rows, count, -1).transpose(0, 1)
-            from_post.append(wide(torch.bmm(logits.to(low), out_t)))
-            pull = from_post[-1] * post_pull[t]
-            dot = (pull * post_unit[t]).sum(-1, keepdim=True)
-            post = torch.addcmul(pull, post_unit[t], dot, value=-1, out=to_post[t])
-            add_product(deters.unflatten(1, (count, deter)).transpose(0, 1), post.to(low), post_t)
+            torch.bmm(logits.to(low), out_t, out=from_post[t].transpose(0, 1))
+            post = project(wide(from_post[t]) * post_pull[t], post_unit[t], to_post[t])
+            add_product(deters.unflatten(1, (count, deter)).transpose(0, 1), post.transpose(0, 1).to(low), post_t)
             new = deters.unflatten(1, (groups, own)).transpose(0, 1)
             gates = torch.mul(new.unsqueeze(2), turn[t], out=to_gates[:, t])
             torch.mul(new, stay[t], out=held[:, :width].unflatten(1, (groups, own)).transpose(0, 1))
-            back = torch.bmm(gates.flatten(2).to(low), gates_t)
-            from_hid.append(wide(back).view(hid_unit.shape[1:]))
-            pull = from_hid[-1] * hid_pull[t]
-            dot = (pull * hid_unit[t]).sum((1, 3), keepdim=True)
-            hid = torch.addcmul(pull, hid_unit[t], dot, value=-1, out=to_hid[t]).to(low)
-            back = torch.bmm(hid.transpose(1, 2).reshape(count, rows, deter), shared_t)
-            from_in.append(wide(back).transpose(0, 1).reshape(in_unit.shape[1:]))
-            pull = from_in[-1] * in_pull[t]
-            dot = (pull * in_unit[t]).sum(-1, keepdim=True)
-            inputs = torch.addcmul(pull, in_unit[t], dot, value=-1, out=to_in[t])
+            torch.bmm(gates.flatten(2).to(low), gates_t, out=from_hid[t].view(rows, groups, own).transpose(0, 1))
+            hid = project(wide(from_hid[t]) * hid_pull[t], hid_unit[t], to_hid[t]).to(low)
+            torch.bmm(hid.transpose(0, 1), shared_t, out=from_in[t].view(rows, count, -1).transpose(0, 1))
+            inputs = project(wide(from_in[t]) * in_pull[t], in_unit[t], to_in[t])
             state = torch.addmm(held.to(low), inputs.flatten(1).to(low), in_w)
-            add_product(
-                state[:, :width].unflatten(1, (groups, own)).transpose(0, 1), hid.view(groups, rows, own), own_t
-            )
+            each = hid.view(rows, groups, own).transpose(0, 1)
+            add_product(state[:, :width].unflatten(1, (groups, own)).transpose(0, 1), each, own_t)
             if t:
                 grad[t - 1].addcmul_(state, keep[t])
 
         # one product for each weight, over all steps and rows
-        def flat(x: Tensor, *keep_last: int) -> Tensor:
-            return x.to(low).reshape(steps * rows, *keep_last)
+        def flat(x: Tensor, parts: int) -> Tensor:
+            """(T, B, ...) -> (parts, T*B, .)"""
+            return x.to(low).reshape(steps * rows, parts, -1).transpose(0, 1)
 
-        befores, afters = flat(states, -1), flat(out[:, :, :width], count, deter).transpose(0, 1)
-        x_in = flat(F.silu(in_unit * in_s), count, -1).transpose(0, 1)
-        x_hid = F.silu(hid_unit * hid_s).to(low).flatten(1, 2).transpose(0, 1).reshape(groups, -1, own)
-        x_post = F.silu(post_unit * post_s).to(low).transpose(0, 1).reshape(count, steps * rows, -1)
-        d_in = flat(to_in, -1)
-        d_hid = to_hid.to(low).flatten(1, 2).transpose(0, 1).reshape(groups, -1, own)
-        d_both = to_hid.transpose(2, 3).reshape(steps, count, rows, deter)  # of what is driven, and of what is shared
-        d_post = to_post.to(low).transpose(0, 1).reshape(count, steps * rows, -1)
-        d_gates = to_gates.to(low).view(groups, steps * rows, -1)
-        d_out = flat(to_logits, count, -1).transpose(0, 1) * (1 - unimix)
-        owns = befores[:, :width].unflatten(1, (groups, own)).transpose(0, 1)
+        befores, afters = states.to(low).flatten(0, 1), out[:, :, :width]
+        d_in, d_gates = to_in.to(low).reshape(steps * rows, -1), to_gates.to(low).view(groups, steps * rows, -1)
+        d_post, d_out = flat(to_post, count), flat(to_logits, count) * (1 - unimix)
         scales = [
-            (torch.stack(back[::-1]) * rise * unit).sum((0, *over)) * n**0.5
-            for back, rise, unit, over, n in (
-                (from_in, in_slope, in_unit, (1,), in_unit.shape[-1]),
-                (from_hid, hid_slope, hid_unit, (3,), deter),
-                (from_post, post_slope, post_unit, (2,), post_unit.shape[-1]),
+            (back * rise * unit).sum((0, 1)) * unit.shape[-1] ** 0.5
+            for back, rise, unit in (
+                (from_in, in_slope, in_unit),
+                (from_hid, hid_slope, hid_unit),
+                (from_post, post_slope, post_unit),
             )
         ]
         return (
             state * keep[0],
-            d_both.transpose(1, 2),
-            to_post.transpose(1, 2),
+            to_hid,
+            to_post,
             None,
             None,
             None,
             d_in.t() @ befores,
             d_in.sum(0),
             scales[0],
-            torch.bmm(x_in.mT, flat(d_both.transpose(1, 2), count, deter).transpose(0, 1)),
-            torch.bmm(owns.mT, d_hid),
-            scales[1][..., None, :],
-            torch.bmm(x_hid.mT, d_gates),
+            torch.bmm(flat(F.silu(in_unit * in_s), count).mT, flat(to_hid, count)),
+            torch.bmm(flat(states[:, :, :width], groups).mT, flat(to_hid, groups)),
+            scales[1],
+            torch.bmm(flat(F.silu(hid_unit * hid_s), groups).mT, d_gates),
             d_gates.sum(1, keepdim=True),
-            torch.bmm(afters.mT, d_post),
-            scales[2][:, None],
-            torch.bmm(x_post.mT, d_out),
+            torch.bmm(flat(afters, count).mT, d_post),
+            scales[2],
+            torch.bmm(flat(F.silu(post_unit * post_s), count).mT, d_out),
             d_out.sum(1, keepdim=True),
         )
+
+
+def project(pull: Tensor, unit: Tensor, out: Tensor) -> Tensor:
+    """pull - unit (unit . pull) over the last axis, into `out`: the gradient through x / root."""
+    dot = torch.bmm(pull.flatten(0, 1)[:, None], unit.flatten(0, 1)[:, :, None]).view(*unit.shape[:2], 1)
+    return torch.addcmul(pull, unit, dot, value=-1, out=out)
 
 
 def add_product(to: Tensor, a: Tensor, b: Tensor) -> None:

@@ -38,13 +38,18 @@ class Latent:
 
         Raises ValueError for a feature that this latent does not carry.
         """
+        key = (names, torch.is_grad_enabled())  # joined once for all heads; what was joined without gradient has none
+        cache: dict[Any, Tensor] = self.__dict__.setdefault("_joined", {})
+        if key in cache:
+            return cache[key]
         parts = []
         for name in names:
             value = getattr(self, name, None)
             if value is None:
                 raise ValueError(f"this world model has no latent feature {name!r}; choose among {self.names()}")
             parts.append(value.flatten(-2) if name == "stoch" else value)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        cache[key] = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return cache[key]
 
     def names(self) -> tuple[str, ...]:
         """The features this latent carries."""

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from wm_core import health
+from wm_core import draws, health
 from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics
 from wm_core.kl import BalancedKL
+from wm_core.resting import resting
 from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
 
 Policy = Callable[[Latent], ActionDistribution]
@@ -68,7 +69,7 @@ class WorldModel(nn.Module):
     def losses(self, carry: Carry, steps: Steps) -> tuple[dict[str, Tensor], Trace]:
         """Every loss of the world model (B, T), weighted by weight / mean(weight), and the trace they came from."""
         trace = self.observe(carry, steps)
-        targets = steps | trace.targets | {"cont": (1 - steps["terminal"].float()) * self.discount}
+        targets = steps | trace.targets | {"cont": ~steps["terminal"] * self.discount}
         found = dict(self.decoder(trace.latent)) | {name: head(trace.latent) for name, head in self.heads.items()}
         losses = {name: distribution.loss(targets[name]) for name, distribution in found.items()}
         weight = steps["weight"]
@@ -76,15 +77,16 @@ class WorldModel(nn.Module):
         scale = weight / weight.mean()
         return {name: loss * scale for name, loss in losses.items()}, trace
 
-    @torch.no_grad()
+    @resting()
     def dream(self, start: tuple[Carry, Latent], policy: Policy, horizon: int) -> Dream:
         """`horizon` prior steps from M starts under the policy. Nothing here carries gradient."""
         carry, latent = start
         latents, actions = [latent], []
-        for _ in range(horizon):
-            actions.append(policy(latent).sample())
-            carry, latent = self.dynamics.imagine(carry, actions[-1])
-            latents.append(latent)
+        with draws.ahead(horizon):
+            for _ in range(horizon):
+                actions.append(policy(latent).sample())
+                carry, latent = self.dynamics.imagine(carry, actions[-1])
+                latents.append(latent)
         stacked = stack(latents)
         reward, cont = self.heads["reward"](stacked).mode(), self.heads["cont"](stacked).mode()
         return Dream(stacked, torch.stack(actions, 1), reward, cont)
