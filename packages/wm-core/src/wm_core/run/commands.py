@@ -32,6 +32,7 @@ from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.loop import Environments, Position, evaluate, rollout
 from wm_core.run.loop import train as train_loop
+from wm_core.run.play import key_shown
 from wm_core.run.session import Session, seed_all
 from wm_core.run.writers import outside
 from wm_core.types import Batch, Index, Past
@@ -93,12 +94,12 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         say(f"resuming {run.logdir} at step {at.steps:,}{changes}")
         for notice in notices:
             say(notice)
+    session.check_room(at)  # before the folder holds a run that keeps what it was started with
     run.config(write_run(app, command.config, command.origin))
     run.protocol({"task": config.task, "repeat": session.envs.repeat, **session.envs.protocol})
     run.environment()
     parameters = agent.parameters_by_module()["total"]
     say(f"{app.method} on {config.task}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}")
-    session.check_room(at)
     begun = at.steps
     with _signals() as stop, Progress(config.steps, start=at.steps) as progress:
         watch = Watch(session, progress, lambda: bool(stop), at)
@@ -174,7 +175,11 @@ class Watch:
         with closing(_fresh(self.session.app, config, min(config.envs, config.eval_episodes))) as envs:
             results = evaluate(agent, envs, episodes=config.eval_episodes, seed=config.seed + FRESH)
         scores = [score for score, _ in results]
-        self.metrics(at.steps, {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)})
+        numbers = {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)}
+        if key_shown(self.session.envs) is not None:
+            found, _ = _open_loop(self.session.app, config, agent, Dream(str(self.session.run.logdir)))
+            numbers |= found.horizons()
+        self.metrics(at.steps, numbers)
 
     def _video(self, at: Position) -> None:
         _videos(self.session, at.steps)
@@ -263,7 +268,7 @@ def dream(app: App, command: Command) -> int:
     with closing(environments(app, loaded.config, 1)) as envs:
         untrained = build(app, loaded.config, envs)
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
-    paths = _show(logdir, loaded.step, found, options.rows)
+    paths = _show(logdir, loaded.step, found, options.rows) if found.image else []
     asked = found.valid[:, options.observed :].any(0)  # a horizon that no row reaches has no error
     measured = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
     errors = {name: error.where(asked, torch.nan).tolist() for name, error in measured.items()}
@@ -280,7 +285,7 @@ def dream(app: App, command: Command) -> int:
         "video": [str(path) for path in paths],
     }
     _write_json(logdir / "dream" / f"{loaded.step}.json", result)
-    print("mean squared pixel error, held-out frames")
+    print(f"mean squared error of {found.key!r}, held-out steps")
     print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
     for ahead in (1, 5, 15, 45):
         if ahead <= options.imagined:
@@ -292,7 +297,9 @@ def dream(app: App, command: Command) -> int:
 
 def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[OpenLoop, Batch]:
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
-    _image_key(agent, app, config)
+    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
+        if key_shown(envs) is None:  # asked before time is spent
+            raise UserError(f"{config.task} shows neither an image nor a vector to dream")
     steps = options.observed + options.imagined
     past = max(agent.stores.values(), default=0)
     with closing(_fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
@@ -304,17 +311,8 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
     batch = _rows(batch, order[: max(16, options.rows)])
     found = openloop(agent, batch, options.observed)
     if found is None:
-        raise UserError(f"{config.task} shows no image to dream: this agent observes vectors only")
+        raise UserError(f"{config.task} shows neither an image nor a vector to dream")
     return found, batch
-
-
-def _image_key(agent: Agent, app: App, config: RunConfig) -> str:
-    """The first image that the environments show; UserError for none. Asked before time is spent."""
-    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
-        key = image_key(envs)
-    if key is None:
-        raise UserError(f"{config.task} shows no image to dream: this agent observes vectors only")
-    return key
 
 
 def image_key(envs: Environments) -> str | None:

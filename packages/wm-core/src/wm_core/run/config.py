@@ -13,6 +13,7 @@ RESUMABLE = (
     "device",
     "threads",
     "workers",
+    "replay_bytes",
     "log_every",
     "save_every",
     "keep",
