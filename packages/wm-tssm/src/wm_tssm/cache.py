@@ -1,0 +1,88 @@
+"""Keys and values of the tokens so far, in memory taken once: a step of imagination computes one token and reads the rest.
+
+Sizes: M rollouts, P tokens before the dream, L layers, C capacity, H heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+KeysValues = tuple[Tensor, Tensor]  # each (M, H, tokens, d)
+
+
+class Memory:
+    """The keys and values of every layer, (L, 2, M, H, C, d); `filled` tokens of it are some cache's."""
+
+    def __init__(self, held: Tensor, filled: int) -> None:
+        self.held, self.filled = held, filled
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What M rollouts remember after their last token.
+
+    position (M,) is that of the next token; visible (M, P) says which of the tokens before the dream a rollout sees,
+    None: all. To go on by one token: `reserve`, `write` and `read` in each layer, `advance`. This cache stays as it is:
+    the newest writes into the memory that all share, one that is gone on from a second time copies.
+    """
+
+    memory: Memory
+    used: int
+    position: Tensor
+    visible: Tensor | None = None
+
+    @classmethod
+    def of(cls, layers: list[KeysValues], *, room: int, position: Tensor, visible: Tensor | None = None) -> Cache:
+        """A cache that holds the keys and values of every layer and has room for `room` more tokens."""
+        held = torch.stack([torch.stack(pair) for pair in layers])
+        used = held.shape[-2]
+        if not held.requires_grad:
+            held = _with_room(held, used, used + room)
+        return cls(Memory(held, used), used, position, visible)
+
+    def reserve(self) -> Cache:
+        """The same with memory of its own for the next token."""
+        memory, used = self.memory, self.used
+        if memory.filled == used < memory.held.shape[-2]:
+            memory.filled += 1
+            return self
+        length = memory.held.shape[-2]
+        longer = length if used < length else 2 * length
+        return replace(self, memory=Memory(_with_room(memory.held, used, longer), used + 1))
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> Cache:
+        """Put the next token's keys and values (M, H, 1, d) of one layer into what `reserve` gave.
+
+        Memory that gradient flows through is replaced instead, for what was computed from it may be asked for again.
+        """
+        memory, at = self.memory, slice(self.used, self.used + 1)
+        if keys.requires_grad or memory.held.requires_grad:
+            memory = Memory(memory.held.clone(), memory.filled)
+        memory.held[layer, 0, :, :, at], memory.held[layer, 1, :, :, at] = keys, values
+        return replace(self, memory=memory)
+
+    def read(self, layer: int) -> KeysValues:
+        """Keys and values (M, H, used + 1, d) of a layer, with those just written."""
+        keys, values = self.memory.held[layer, :, :, :, : self.used + 1].unbind(0)
+        return keys, values
+
+    def advance(self) -> Cache:
+        """The cache after the token that was written in every layer."""
+        return replace(self, used=self.used + 1, position=self.position + 1)
+
+    def mask(self) -> Tensor | None:
+        """What the next token sees, (M, 1, 1, used + 1), itself included; None: everything."""
+        if self.visible is None:
+            return None
+        dreamt = self.visible.new_ones(len(self.visible), self.used + 1 - self.visible.shape[1])
+        return torch.cat([self.visible, dreamt], 1)[:, None, None]
+
+
+def _with_room(held: Tensor, used: int, length: int) -> Tensor:
+    """A copy of the first `used` tokens in memory for `length`."""
+    longer = held.new_empty(*held.shape[:-2], length, held.shape[-1])
+    longer[..., :used, :] = held[..., :used, :]
+    return longer

@@ -1,0 +1,136 @@
+"""tokens + positions -> norm -> blocks of causal attention -> out: STORM's sequence model as a backbone.
+
+Sizes: B rows, T tokens, W tokens carried, L layers, M starts, D width, H heads, d features of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wm_tssm.attention import EPS, Block
+from wm_tssm.cache import Cache, KeysValues
+from wm_tssm.sight import Sight, across_episodes
+
+
+@dataclass(frozen=True)
+class Each:
+    """What `starts` needs: keys and values of every layer (B, H, W + T, d), position (B, W + T), visible or None."""
+
+    layers: list[KeysValues]
+    position: Tensor
+    visible: Tensor | None
+
+
+class TransformerStack(nn.Module):
+    """A stack of causal post-norm transformer blocks with learned absolute positions.
+
+    `sight` says whether attention and positions cross episode ends (`across_episodes`, STORM's) or begin again with
+    each (`within_episode`); only then does a reset hide what preceded it. `positions` bounds the tokens of a row, those
+    of a dream included: a dream of 15 steps from every step of a row of 64 needs 79. `context` is the number of tokens
+    an output is made from when tokens come in pieces. A piece counts positions anew from the oldest of them, so that
+    pieces equal the whole as long as no more than `context` tokens have come. `room` is what a cache is made for.
+
+    The carry of `initial` is a window of tokens, {"tokens": (B, W, D), "first": (B, W)}; it grows from nothing to
+    context - 1, so that a row from `initial` pays nothing for it, and is computed anew with each piece, since positions
+    shift. The carry of `starts` is a `Cache`, and a step from it computes one token; there, `first` is not looked at.
+
+    >>> stack = TransformerStack(16, layers=2, heads=4, hidden=32).eval()
+    >>> tokens, first = torch.randn(2, 9, 16), torch.zeros(2, 9, dtype=torch.bool)
+    >>> out, _, carry, each = stack(stack.initial(2), tokens, first)
+    >>> dream = stack.starts(each, last=3)  # 2 rows x 3 starts
+    >>> out, _, dream, _ = stack(dream, torch.randn(6, 1, 16), torch.zeros(6, 1, dtype=torch.bool))
+    >>> out.shape
+    torch.Size([6, 1, 16])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        layers: int,
+        heads: int,
+        hidden: int,
+        positions: int = 64,
+        context: int | None = None,
+        dropout: float = 0.1,
+        sight: Sight = across_episodes,
+        room: int = 16,
+    ) -> None:
+        super().__init__()
+        context = positions if context is None else context
+        if not 1 <= context <= positions:
+            raise ValueError(f"a context has at least 1 token and at most one for each of {positions}, not {context}")
+        self.width, self.context, self.sight, self.room = width, context, sight, room
+        self.positions = nn.Embedding(positions, width)
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.blocks = nn.ModuleList([Block(width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)])
+
+    def initial(self, *lead: int) -> dict[str, Tensor]:
+        """The empty window of `lead` rows."""
+        device = self.positions.weight.device
+        tokens = torch.zeros(*lead, 0, self.width, dtype=self.positions.weight.dtype, device=device)
+        return {"tokens": tokens, "first": torch.zeros(*lead, 0, dtype=torch.bool, device=device)}
+
+    def __call__(self, carry: Any, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Any, Each | None]:
+        """tokens (B, T, D), first (B, T) bool -> out (B, T, D), no hidden state, the next carry, and each for `starts`.
+
+        Raises ValueError for more tokens than there are positions, and from a cache for more than one at a time.
+        """
+        return super().__call__(carry, tokens, first)
+
+    def forward(self, carry: Any, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Any, Each | None]:
+        return self._dream(carry, tokens) if isinstance(carry, Cache) else self._observe(carry, tokens, first)
+
+    def _observe(
+        self, carry: dict[str, Tensor], tokens: Tensor, first: Tensor
+    ) -> tuple[Tensor, None, dict[str, Tensor], Each]:
+        size, limit = tokens.shape[1], self.positions.num_embeddings
+        if size > limit:
+            raise ValueError(f"{size} tokens at once, but only {limit} positions")
+        window = torch.cat([carry["tokens"], tokens], 1)[:, -limit:]  # (B, W + T, D)
+        begins = torch.cat([carry["first"], first], 1)[:, -limit:]
+        position, visible = self.sight(begins)
+        x, layers = self._embed(window, position), []
+        mask = None if visible is None else visible[:, None]
+        for block in self.blocks:
+            layers.append(block.attention.keys_values(x))  # type: ignore[operator, union-attr]
+            x = block(x, *layers[-1], mask, mask is None)
+        keep = window.shape[1] - min(window.shape[1], self.context - 1)
+        after = {"tokens": window[:, keep:], "first": begins[:, keep:]}
+        return x[:, -size:], None, after, Each(layers, position, visible)
+
+    def _dream(self, cache: Cache, tokens: Tensor) -> tuple[Tensor, None, Cache, None]:
+        if tokens.shape[1] != 1:
+            raise ValueError(f"a cache is gone on from one token at a time, not {tokens.shape[1]}")
+        if cache.used >= self.positions.num_embeddings:
+            raise ValueError(
+                f"a dream beyond {self.positions.num_embeddings} tokens, its context included: give more positions"
+            )
+        cache = cache.reserve()
+        x, mask = self._embed(tokens, cache.position[:, None]), cache.mask()
+        for layer, block in enumerate(self.blocks):
+            cache = cache.write(layer, *block.attention.keys_values(x))  # type: ignore[operator, union-attr]
+            x = block(x, *cache.read(layer), mask)
+        return x, None, cache.advance(), None
+
+    def starts(self, each: Each, last: int) -> Cache:
+        """The memory after each of the last `last` tokens: (B*last, ...), row b*last + t."""
+        rows, length = each.position.shape
+        index = torch.arange(length - last, length, device=each.position.device)
+        position = each.position[:, index].flatten() + 1
+        layers = [tuple(x.repeat_interleave(last, 0) if last > 1 else x for x in pair) for pair in each.layers]
+        if each.visible is not None:
+            visible = each.visible[:, index].flatten(0, 1)  # (M, W + T) what the start's own token sees
+        elif last > 1:
+            earlier = torch.arange(length, device=index.device) <= index[:, None]
+            visible = earlier.repeat(rows, 1)
+        else:
+            visible = None
+        return Cache.of(layers, room=self.room, position=position, visible=visible)  # type: ignore[arg-type]
+
+    def _embed(self, tokens: Tensor, position: Tensor) -> Tensor:
+        return self.norm(tokens + self.positions(position))
