@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 
-from env_adapters.errors import CheckError, TaskError
+from env_adapters.errors import CheckError, Diverged, TaskError
 from env_adapters.make import Factory, make
-from env_adapters.step import ActionCodec, Environment, digest
+from env_adapters.step import ActionCodec, Environment, brief, digest
 from env_adapters.wrappers import Adapted, Reexecuted, adapt, fact
 
 _PLAIN = (np.ndarray, str, int, float, bool, type(None))
@@ -31,24 +33,76 @@ def check_env(env: str | Factory | Environment, *, steps: int = 200, seed: int =
     >>> check_env("toy:catch", steps=20)
     []
     """
+    findings = examine(env, steps=steps, seed=seed, **options)
+    for one in findings:
+        if one.verdict == "fails":
+            raise CheckError(one.detail)
+    return [one.detail for one in findings if one.verdict == "remark"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part of an examination: what was looked at; "passes", "remark" or "fails"; a sentence, or empty."""
+
+    what: str
+    verdict: Literal["passes", "remark", "fails"]
+    detail: str = ""
+
+
+def examine(env: str | Factory | Environment, *, steps: int = 200, seed: int = 0, **options: Any) -> list[Finding]:
+    """The parts of `check_env` one after another, until one fails.
+
+    >>> [one.what for one in examine("toy:catch", steps=20)]
+    ['protocol', 'actions', 'records', 'seeding', 'snapshot', 'episode ends']
+    """
     if not isinstance(env, gymnasium.Env):
         env = make(env, seed=seed, **options)
     else:
         try:
             env = adapt(env, type(env.unwrapped).__name__)
         except TaskError as error:
-            raise CheckError(str(error)) from error
-    _check_protocol(env)
-    codec = _check_actions(env, seed)
-    _check_raw(env, seed)
-    records, ends = _play(env, codec, steps, seed)
-    again, _ = _play(env, codec, steps, seed)
-    for at, (one, two) in enumerate(zip(records, again, strict=True)):
-        _require(one == two, f"two passes with the same seeds and actions differ at step {at}; it is not deterministic")
-    remarks = _check_snapshot(env, codec, steps, seed)
-    if not ends:
-        remarks.append(f"no episode ended within {steps} steps: ends and the next reset were not exercised")
-    return remarks
+            return [Finding("spaces", "fails", str(error))]
+    findings: list[Finding] = []
+    for what, part in _parts(env, steps, seed).items():
+        try:
+            remark = part()
+        except CheckError as error:
+            return [*findings, Finding(what, "fails", str(error))]
+        findings.append(Finding(what, "remark", remark) if remark else Finding(what, "passes"))
+    return findings
+
+
+def _parts(env: Environment, steps: int, seed: int) -> dict[str, Callable[[], str | None]]:
+    """Name -> the part, which raises CheckError or returns a remark."""
+    codec: list[ActionCodec] = []
+    records: list[str] = []
+    ends = [0]
+
+    def actions() -> None:
+        codec.append(_check_actions(env, seed))
+
+    def first() -> None:
+        _check_raw(env, seed)
+        found, ends[0] = _play(env, codec[0], steps, seed)
+        records.extend(found)
+
+    def second() -> None:
+        again, _ = _play(env, codec[0], steps, seed)
+        for at, (one, two) in enumerate(zip(records, again, strict=True)):
+            same = f"two passes with the same seeds and actions differ at step {at}; it is not deterministic"
+            _require(one == two, same)
+
+    def ended() -> str | None:
+        return None if ends[0] else f"no episode ended within {steps} steps: ends and the next reset were not exercised"
+
+    return {
+        "protocol": lambda: _check_protocol(env),
+        "actions": actions,
+        "records": first,
+        "seeding": second,
+        "snapshot": lambda: _check_snapshot(env, codec[0], steps, seed),
+        "episode ends": ended,
+    }
 
 
 def _require(holds: bool, sentence: str) -> None:
@@ -140,11 +194,11 @@ def _check_observation(env: Environment, value: Any, verb: str) -> None:
             continue
         array = np.asarray(value[key])
         span = f" with values {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iufb" else ""
-        told = f"{verb} returned {key!r} as {array.dtype} {array.shape}{span}, outside its space {inner}"
+        told = f"{verb} returned {key!r} as {array.dtype} {array.shape}{span}, outside its space {brief(inner)}"
         raise CheckError(told)
 
 
-def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int) -> list[str]:
+def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int) -> str | None:
     """Leave an episode in its middle, play something else, come back: the same records must follow."""
     fact(env, "reseed", lambda seed: None)(seed)
     rng = np.random.default_rng(seed + 1)
@@ -158,18 +212,21 @@ def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int)
     _reset(env, seed)
     for _ in range(half):
         if _step(env, codec, rng)[1]:
-            return ["the episode was shorter the second time: the snapshot was not exercised"]
+            return "the episode was shorter the second time: the snapshot was not exercised"
     state = env.snapshot()  # type: ignore[attr-defined]
     _check_plain(state, "snapshot")
     stored = pickle.dumps(state)
     after = rng.bit_generator.state
     expected = _rest(env, codec, rng, length - half, seed)
-    env.restore(pickle.loads(stored))  # type: ignore[attr-defined]
+    try:
+        env.restore(pickle.loads(stored))  # type: ignore[attr-defined]
+    except Diverged as error:
+        raise CheckError(f"a snapshot cannot be restored: {error}") from error
     rng.bit_generator.state = after
     found = _rest(env, codec, rng, length - half, seed)
     for at, (one, two) in enumerate(zip(expected, found, strict=False)):
         _require(one == two, f"after a snapshot is restored, record {at} differs from that of the unbroken run")
-    return []
+    return None
 
 
 def _rest(env: Environment, codec: ActionCodec, rng: np.random.Generator, steps: int, seed: int) -> list[str]:

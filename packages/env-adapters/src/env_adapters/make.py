@@ -56,9 +56,10 @@ def tasks() -> list[str]:
 def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
     """One environment with a Dict observation space, a `protocol` and snapshots.
 
-    task: `atari100k_<game>`, `toy:catch`, `toy:doors`, `toy:doors_image`, `gym:<id>`, `<module>:<factory>`, the name of
-        a published suite (alone, or followed by ":" or "_" and what is passed to it), or a callable that returns a
-        gymnasium.Env.
+    task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
+        `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:doors`, `toy:doors_image`, `gym:<id>`,
+        `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
+        it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes.
     options: keyword arguments of the factory.
 
@@ -141,7 +142,7 @@ def _find(task: str | Factory) -> tuple[str, Factory, tuple[str, ...]]:
         if task.startswith((f"{one.name}:", f"{one.name}_")):
             return task, _load(one, task), (task[len(one.name) + 1 :],)
     module, colon, attribute = task.partition(":")
-    if colon and module and attribute and module not in ("toy", "atari100k"):
+    if colon and module and attribute and module != "toy":
         return task, _imported(task, module, attribute), ()
     raise TaskError(f"there is no task {task!r}; {_advice(task)}")
 
@@ -182,4 +183,7 @@ def _advice(task: str) -> str:
     close += [one for one in names if task and one.endswith((f"_{task}", f":{task}")) and one not in close]
     if close:
         return f"close: {', '.join(close[:4])}"
-    return "tasks are atari100k_<game>, toy:catch, toy:doors, toy:doors_image, gym:<id> and <module>:<factory>"
+    return (
+        "tasks are atari100k_<game>, dmc_<domain>_<task>, memory_maze_<size>, bsuite_<experiment>/<id>, "
+        f"popgym_<name>, {', '.join(_TOYS)}, gym:<id> and <module>:<factory>"
+    )

@@ -30,22 +30,23 @@ def choose() -> str | None:
     """The back end that MUJOCO_GL names, else the first that works, which MUJOCO_GL then names; None if none does.
 
     Worker processes inherit the variable, so the trial (about a second each) happens once. It has to come before
-    dm_control is imported, which settles on a back end for good.
+    dm_control is imported, which settles on a back end for good: on GLFW, where nobody names one.
 
     >>> choose() in (*BACK_ENDS, None)
     True
     """
-    named = os.environ.get("MUJOCO_GL")
-    if named in ("disable", "disabled", "off", "false", "0"):
-        return None
-    if named:
-        return named
-    for one in BACK_ENDS:
-        if works(one):
-            os.environ["MUJOCO_GL"] = one
-            return one
-    os.environ["MUJOCO_GL"] = "disable"
-    return None
+    if not os.environ.get("MUJOCO_GL"):
+        settled = _settled()
+        candidates = BACK_ENDS if settled is None else (settled,)
+        os.environ["MUJOCO_GL"] = next((one for one in candidates if works(one)), "disable")
+    named = os.environ["MUJOCO_GL"]
+    return None if named in ("disable", "disabled", "off", "false", "0") else named
+
+
+def _settled() -> str | None:
+    """The back end of a dm_control that somebody has imported already."""
+    loaded = sys.modules.get("dm_control._render")
+    return None if loaded is None else str(loaded.BACKEND)
 
 
 def works(back_end: str) -> bool:
@@ -67,6 +68,12 @@ def works(back_end: str) -> bool:
 
 def missing(task: str) -> TaskError:
     """What to say where nothing draws."""
+    settled = _settled()
+    if settled in BACK_ENDS:
+        return TaskError(
+            f"{task} draws images, and dm_control was imported with the back end {settled}, which does not work here: "
+            "make the task before anything imports dm_control, or set MUJOCO_GL to egl or osmesa for the process"
+        )
     wanted = "; ".join(f"{packages} for {one}" for one, packages in _PACKAGES.items())
     return TaskError(
         f"{task} draws images, and OpenGL works here neither with a screen nor without one: install a system package "

@@ -9,6 +9,7 @@ A step is what arrived together: `action` (the vector that led here, zeros at fi
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -90,12 +91,14 @@ class ActionCodec:
         parts = [_part(leaf, space) for leaf in leaves(space)]
         discrete = tuple(size for part in parts for size in part.sizes)
         self.spec = ActionSpec(discrete, sum(part.width for part in parts if not part.sizes))
+        if not self.spec.size:
+            raise TaskError(f"the action space {brief(space)} holds no action; give it at least one component")
         at, behind = 0, sum(discrete)
         self._parts: list[tuple[slice, _Part]] = []
         for part in parts:
             start, at, behind = (at, at + part.width, behind) if part.sizes else (behind, at, behind + part.width)
             self._parts.append((slice(start, start + part.width), part))
-        self._single = parts[0] if len(parts) == 1 else None
+        self._single = None if isinstance(space, spaces.Dict | spaces.Tuple) else parts[0]
 
     def encode(self, native: Any) -> NDArray[np.float32]:
         """Vector (A,), float32, of a native action."""
@@ -131,7 +134,7 @@ def _part(leaf: Space, whole: Space) -> _Part:
     if isinstance(leaf, spaces.Box) and np.issubdtype(leaf.dtype, np.floating):
         return _box(leaf)
     raise TaskError(
-        f"the action space {whole} holds {leaf}, which has no action vector; "
+        f"the action space {brief(whole)} holds {brief(leaf)}, which has no action vector; "
         "use Discrete, MultiDiscrete, MultiBinary, a float Box, or a Dict or Tuple of those"
     )
 
@@ -217,18 +220,25 @@ def observation_space(space: Space) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
     A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/";
-    float64 becomes float32. TaskError for a space without arrays (Text, Graph, Sequence) or with a reserved key.
+    float64 becomes float32. TaskError for a space without arrays (Text, Graph, Sequence), with a reserved key, with
+    two entries of one name, or with none.
 
     >>> observation_space(spaces.Discrete(4))
     Dict('vector': Discrete(4))
     """
-    flat = dict(_named(space, ""))
+    named = _named(space, "")
+    flat = dict(named)
+    if not named:
+        raise TaskError(f"the observation space {brief(space)} shows nothing; give it at least one entry")
+    if len(flat) < len(named):
+        twice = next(key for key, count in Counter(key for key, _ in named).items() if count > 1)
+        raise TaskError(f"two observations are called {twice!r} once nested keys are joined by '/'; rename one")
     for key, leaf in flat.items():
         if key in RESERVED:
             raise TaskError(f"the observation {key!r} has the name of an entry of every step; rename it")
         if not isinstance(leaf, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise TaskError(
-                f"the observation {key!r} is {leaf}, which is no array of fixed shape; "
+                f"the observation {key!r} is {brief(leaf)}, which is no array of fixed shape; "
                 "turn it into a Box, Discrete, MultiDiscrete or MultiBinary with a wrapper"
             )
     return spaces.Dict({key: _single(leaf) for key, leaf in flat.items()})
@@ -263,6 +273,16 @@ def _cast(value: Any) -> Any:
 def entries(space: spaces.Dict) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Shape and dtype of each observation of ONE environment."""
     return {key: (tuple(leaf.shape or ()), np.dtype(leaf.dtype)) for key, leaf in space.spaces.items()}
+
+
+def brief(space: Space) -> str:
+    """A space on one line of at most 100 characters, for a message.
+
+    >>> brief(spaces.Discrete(3)), len(brief(spaces.Box(np.zeros((9, 9)), np.eye(9))))
+    ('Discrete(3)', 100)
+    """
+    text = " ".join(str(space).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def digest(value: Any) -> str:

@@ -18,6 +18,7 @@ from env_adapters.errors import Diverged, TaskError
 from env_adapters.step import (
     ActionCodec,
     Environment,
+    brief,
     digest,
     join,
     leaves,
@@ -184,7 +185,9 @@ class Resize(Wrapper):
         kinds = leaves(self._inner)
         self._images = [isinstance(one, spaces.Box) and one.dtype == np.uint8 and len(one.shape) == 3 for one in kinds]
         if not any(self._images):
-            raise TaskError(f"size={size} resizes images, but the observation {self._inner} has none; leave it out")
+            raise TaskError(
+                f"size={size} resizes images, but the observation {brief(self._inner)} has none; leave it out"
+            )
         resized = [
             spaces.Box(0, 255, (size, size, int(one.shape[2])), np.dtype(np.uint8)) if image and one.shape else one
             for one, image in zip(kinds, self._images, strict=True)
