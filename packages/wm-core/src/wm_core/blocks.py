@@ -128,10 +128,10 @@ class BlockGRU(nn.Module):
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """The same with the action (N, A) itself: state and action share their layers' calls. For single steps."""
         layers = [*self.inputs, self.action]
-        parts = [layer[0](value) for layer, value in zip(layers, [*state, action], strict=True)]  # type: ignore[index]
-        scales = [layer[1].scale for layer in layers]  # type: ignore[index,union-attr]
-        scale = once(lambda: torch.stack(scales), *scales)  # type: ignore[arg-type]
-        x = scaled_silu(torch.stack(parts, 1), scale, layers[0][1]).flatten(1)  # type: ignore[index]
+        parts = [layer[0](value) for layer, value in zip(layers, [*state, action], strict=True)]
+        scales = [layer[1].scale for layer in layers]
+        scale = once(lambda: torch.stack(scales), *scales)
+        x = scaled_silu(torch.stack(parts, 1), scale, layers[0][1]).flatten(1)
         return self.turn(deter, torch.addmm(self.bias, x, self._shared()))
 
     def turn(self, deter: Tensor, shared: Tensor) -> Tensor:

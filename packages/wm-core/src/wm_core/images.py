@@ -67,6 +67,8 @@ class UpConv(nn.Module):
     shuffle puts the phases together. Exact, borders included, with 9 taps for 25 and no upsampled map in memory.
     """
 
+    fold: Tensor
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         layer = conv(inputs, outputs)

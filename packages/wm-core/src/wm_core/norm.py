@@ -51,15 +51,15 @@ class _NormSiLU(torch.autograd.Function):
     """silu(unit * scale), unit = x / rms; d unit = (g - unit (unit . g) / C) / rms."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, floor: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, scale: Tensor, floor: Tensor) -> Tensor:
         rms = root_of(x, floor).mul_(x.shape[-1] ** -0.5)
         unit = x / rms
         ctx.save_for_backward(unit, rms, scale)
         return F.silu(unit * scale, inplace=True)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         unit, rms, scale = ctx.saved_tensors
         grad = torch.ops.aten.silu_backward(grad, unit * scale)
         along = grad * unit
@@ -74,7 +74,7 @@ def scaled_silu(x: Tensor, scale: Tensor, norm: RMSNorm) -> Tensor:
     if x.is_cuda:  # there torch has one kernel for the norm, and one for its gradient
         return F.silu(F.rms_norm(tall, x.shape[-1:], None, norm.eps) * scale).to(x.dtype)
     if torch.is_grad_enabled() and (x.requires_grad or scale.requires_grad):
-        out: Tensor = _NormSiLU.apply(tall, scale, norm.floor)  # type: ignore[no-untyped-call]
+        out: Tensor = _NormSiLU.apply(tall, scale, norm.floor)
     else:
         rise = once(lambda: scale * x.shape[-1] ** 0.5, scale)
         out = F.silu((tall / root_of(tall, norm.floor)).mul_(rise), inplace=True)

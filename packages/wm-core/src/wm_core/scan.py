@@ -70,7 +70,7 @@ def posterior_scan(
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state.dtype
     weights = [weight.to(low) for weight in packed(branches)]
     with torch.autocast(kind, enabled=False):
-        found: tuple[Tensor, Tensor, Tensor] = _Scan.apply(state, driven, seen, keep, noise, unimix, *weights)  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, Tensor, Tensor] = _Scan.apply(state, driven, seen, keep, noise, unimix, *weights)
     return found
 
 
@@ -112,7 +112,7 @@ class _Scan(torch.autograd.Function):
     everything else in the state's. A norm is kept as unit = x / root with root = sqrt(C) rms(x), see wm_core.norm."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         state0: Tensor,
         driven: Tensor,
@@ -194,8 +194,8 @@ class _Scan(torch.autograd.Function):
         return out[:, :, :width], out[:, :, width:].unflatten(2, (latents, classes)), probs
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, to_deter: Tensor, to_stoch: Tensor, to_probs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, to_deter: Tensor, to_stoch: Tensor, to_probs: Tensor) -> tuple[Tensor | None, ...]:
         states, out, probs, keep, switches, cands, opened, in_unit, hid_unit, post_unit, *rest = ctx.saved_tensors
         in_root, hid_root, post_root, in_s, hid_s, post_s, *weights = rest
         in_w, _, _, shared, own_w, _, gates_w, _, post_w, _, out_w, _ = weights

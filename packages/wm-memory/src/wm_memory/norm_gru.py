@@ -47,4 +47,4 @@ class NormGRU(nn.Module):
 
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """A single step with action (N, A): `forward` of its `drive`."""
-        return self(deter, state, self.drive(action))  # type: ignore[no-any-return]
+        return self(deter, state, self.drive(action))

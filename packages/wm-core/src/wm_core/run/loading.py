@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.run import checkpoint
+from wm_core.run.allocator import keep_pages
 from wm_core.run.cli import read_run
 from wm_core.run.config import RunConfig
 
@@ -150,6 +151,8 @@ def runtime(config: RunConfig) -> RunConfig:
     precision = config.precision if config.precision != "auto" else "bf16" if device == "cuda" else "fp32"
     if config.threads:
         torch.set_num_threads(config.threads)
+    if device == "cpu":
+        keep_pages()
     return dataclasses.replace(config, device=device, precision=precision)
 
 
