@@ -241,6 +241,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.fixture
 def quiet(monkeypatch):
     monkeypatch.setattr("wm_core.run.commands._videos", lambda session, step: [])
+    monkeypatch.setattr("wm_core.run.commands.key_shown", lambda envs: None)  # no world model, no open loop
 
 
 @pytest.mark.parametrize("stop", [60, 116, 120, 200])
@@ -296,20 +297,34 @@ def test_signal_handlers_are_put_back(fakes, quiet):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_crash_goes_back_to_the_last_checkpoint(fakes, quiet):
+@pytest.mark.parametrize("limit", ["10000000", "20000"])
+def test_a_crash_goes_back_to_the_last_checkpoint_and_equals_the_unbroken_run(fakes, quiet, limit):
+    """Steps, write-backs, evictions (with the small limit) and rows of logs since then are undone."""
+
     def crash():
         raise RuntimeError("power cut")
 
+    options = ["--preset", "tiny", "--chunk", "4", "--replay-bytes", limit]
+    main(fakes.app, ["train", *options, "--logdir", "whole"])
     fakes.envs.events[25] = crash
     with pytest.raises(RuntimeError, match="power cut"):
-        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D"])
+        main(fakes.app, ["train", *options, "--logdir", "D"])
+    assert list(Path("D/replay").glob("*.undo"))
     saved = checkpoint.load(checkpoint.latest("D")).step
-    assert 100 <= saved < 110
+    assert 100 <= saved < 180
     fakes.envs.events.clear()
     main(fakes.app, ["train", "--logdir", "D"])
-    steps = [row["step"] for row in numbers(Path("D"), "metrics.jsonl")]
-    assert steps == sorted(set(steps))
-    assert steps[-1] >= 240
+    assert_same_run(Path("whole"), Path("D"))
+    chunks = len(list(Path("D/replay").glob("*.chunk")))
+    assert chunks == (9 if limit == "10000000" else 3)
+
+
+def test_a_replay_that_needs_the_room_makes_the_run_save(fakes, quiet):
+    options = ["--preset", "tiny", "--chunk", "4", "--save-every", "100", "--keep", "9"]
+    main(fakes.app, ["train", *options, "--logdir", "roomy"])
+    main(fakes.app, ["train", *options, "--logdir", "tight", "--replay-bytes", "20000"])
+    saved = {name: len(list(Path(name, "checkpoint").glob("[0-9]*"))) for name in ("roomy", "tight")}
+    assert saved["roomy"] == 3 < saved["tight"]
 
 
 def test_a_crash_before_the_first_checkpoint_begins_anew(fakes, quiet):
