@@ -57,14 +57,41 @@ def test_a_run_leaves_what_it_promises_and_says_where(fakes, dreaming, capsys):
     assert {f"D/video/{name}" for name in videos} | {f"D/checkpoint/{step}", "D/scores.jsonl"} == set(named)
 
 
-def test_a_run_without_images_has_no_video(fakes, capsys):
+def vectors(agent, batch, context, *, seed=0):
+    """The same of a vector."""
+    seen = perfect(agent, batch, context)
+    return OpenLoop("vector", seen.true.mean((2, 3)), seen.predicted.mean((2, 3)), context, seen.valid)
+
+
+def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "openloop", vectors)
     main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
+    step = checkpoint.load(checkpoint.latest("D")).step
     assert not (Path("D") / "video").exists()
+    assert json.loads((Path("D") / f"dream/{step}.json").read_text())["error"]["model"][0] == pytest.approx(0.01)
+    capsys.readouterr()
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4"])
+    out = capsys.readouterr().out
+    assert out.startswith("mean squared error of 'vector'") and not (Path("D") / "video").exists()
+
+
+def test_what_has_no_distance_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch):
+    main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
+    monkeypatch.setattr(commands, "openloop", lambda *args, **kwargs: None)
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, ["dream", "D"])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "fakeapp: blind shows no image to dream: this agent observes vectors only\n"
+    assert capsys.readouterr().err == "fakeapp: blind shows neither an image nor a vector to dream\n"
+
+
+def test_evaluations_on_the_way_log_the_open_loop_by_horizon(fakes, dreaming, quiet, monkeypatch):
+    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--eval-every", "40", "--logdir", "D"])
+    rows = [json.loads(line) for line in (Path("D") / "metrics.jsonl").read_text().splitlines()]
+    (row,) = [row for row in rows if "eval/score" in row]
+    assert row["health/openloop_1"] == pytest.approx(0.01, abs=1e-4)
+    assert 0 < row["health/openloop_copy_1"] < row["health/openloop_copy_5"]  # the counter in the image runs on
 
 
 def test_the_default_logdir_has_four_parts(fakes, quiet):

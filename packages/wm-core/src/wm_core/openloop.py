@@ -5,6 +5,7 @@ Sizes: B rows, T steps, H W C image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,10 @@ from wm_core.world import stack
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """One image key, true and predicted, (B, T, H, W, C) float32 in [0, 1]; the first `context` steps are observed."""
+    """One observation, true and predicted: an image (B, T, H, W, C) float32 in [0, 1], or a vector (B, T, X).
+
+    The first `context` steps are observed.
+    """
 
     key: str
     true: Tensor
@@ -26,13 +30,33 @@ class OpenLoop:
     context: int
     valid: Tensor  # (B, T) bool: False from the first reset after the context on, where no prediction is asked
 
+    @property
+    def image(self) -> bool:
+        """Whether there is something to look at."""
+        return self.true.ndim == 5
+
     def error(self) -> Tensor:
-        """Mean squared pixel error of the prediction at each step after the context: (T - context,)."""
+        """Mean squared error of the prediction (of pixels, or entries) at each step after the context: (T - context,)."""
         return self._mean((self.predicted - self.true).square())
 
     def copy_error(self) -> Tensor:
-        """The same for repeating the last observed frame."""
+        """The same for repeating what was observed last."""
         return self._mean((self.true[:, self.context - 1 : self.context] - self.true).square())
+
+    def horizons(self, ahead: Sequence[int] = (1, 5, 15, 45)) -> dict[str, float]:
+        """For the log: health/openloop_<steps ahead> beside health/openloop_copy_<steps ahead>, where a row reaches.
+
+        >>> true = torch.tensor([[[0.0], [1.0], [3.0]]])  # one row: a step of context, two ahead
+        >>> OpenLoop("vector", true, true + 0.5, 1, torch.tensor([[True, True, False]])).horizons((1, 2))
+        {'health/openloop_1': 0.25, 'health/openloop_copy_1': 1.0}
+        """
+        model, copy = self.error().tolist(), self.copy_error().tolist()
+        reached = self.valid[:, self.context :].any(0).tolist()
+        found: dict[str, float] = {}
+        for one in ahead:
+            if one <= len(reached) and reached[one - 1]:
+                found |= {f"health/openloop_{one}": model[one - 1], f"health/openloop_copy_{one}": copy[one - 1]}
+        return found
 
     def _mean(self, square: Tensor) -> Tensor:
         each = square.flatten(2).mean(-1)[:, self.context :]
@@ -42,33 +66,41 @@ class OpenLoop:
 
 @torch.no_grad()
 def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> OpenLoop | None:
-    """Open-loop prediction of the first image key of a batch, or None for an agent that sees no image.
+    """Open-loop prediction of the first image of a batch, else of its first vector; None for an agent that sees neither.
 
     The first `context` steps are observed, the rest imagined under the batch's actions; what was drawn depends on
     `seed` alone, so the agent's own generator is not touched.
     """
     batch = agent.to_device(batch)
-    images = [key for key, value in batch.steps.items() if value.dtype == torch.uint8 and value.ndim == 5]
-    if not images:
-        return None
     training, world = agent.training, agent.world
     agent.eval()
     steps = {key: value[:, :context] for key, value in batch.steps.items()}
     rows = len(batch.steps["first"])
     with draws.drawing(draws.Generator(seed, agent.device)), agent.computing():
         trace = world.observe(world.prefill(batch.past, rows), steps)
-        carry, _ = world.dynamics.starts(trace, 1)
-        latents = []
-        for action in batch.steps["action"][:, context:].unbind(1):
-            carry, latent = world.dynamics.imagine(carry, action)
-            latents.append(latent)
-        imagined: Latent = stack(latents)
-        predicted = torch.cat(
-            [world.decoder(latent)[images[0]].mode().float() for latent in (trace.latent, imagined)], 1
-        )
+        decoded = world.decoder(trace.latent)
+        key = _shown({name: batch.steps[name] for name in decoded})
+        if key is not None:
+            carry, _ = world.dynamics.starts(trace, 1)
+            latents = []
+            for action in batch.steps["action"][:, context:].unbind(1):
+                carry, latent = world.dynamics.imagine(carry, action)
+                latents.append(latent)
+            imagined: Latent = stack(latents)
+            predicted = torch.cat([decoded[key].mode().float(), world.decoder(imagined)[key].mode().float()], 1)
     agent.train(training)
+    if key is None:
+        return None
     fresh = batch.steps["first"].clone()
     fresh[:, :context] = False
     valid = fresh.cumsum(1) == 0
-    true = batch.steps[images[0]].float() / 255
-    return OpenLoop(images[0], true, predicted, context, valid)
+    true = batch.steps[key].float()
+    true = true / 255 if true.ndim == 5 else true.reshape(predicted.shape)
+    return OpenLoop(key, true, predicted, context, valid)
+
+
+def _shown(observed: Mapping[str, Tensor]) -> str | None:
+    """The first image by name, else the first vector, else none (values to choose among have no distance)."""
+    images = sorted(key for key, value in observed.items() if value.dtype == torch.uint8 and value.ndim == 5)
+    vectors = sorted(key for key, value in observed.items() if value.is_floating_point())
+    return next(iter([*images, *vectors]), None)

@@ -269,22 +269,7 @@ def dream(app: App, command: Command) -> int:
         untrained = build(app, loaded.config, envs)
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
     paths = _show(logdir, loaded.step, found, options.rows) if found.image else []
-    asked = found.valid[:, options.observed :].any(0)  # a horizon that no row reaches has no error
-    measured = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
-    errors = {name: error.where(asked, torch.nan).tolist() for name, error in measured.items()}
-    result = {
-        "app": app.name,
-        "task": loaded.config.task,
-        "step": loaded.step,
-        "seed": loaded.config.seed + FRESH,
-        "key": found.key,
-        "context": options.observed,
-        "rows": len(found.true),
-        "rows_at_horizon": found.valid[:, options.observed :].sum(0).tolist(),
-        "error": {name: [None if math.isnan(e) else round(e, 6) for e in error] for name, error in errors.items()},
-        "video": [str(path) for path in paths],
-    }
-    _write_json(logdir / "dream" / f"{loaded.step}.json", result)
+    errors = _measured(logdir, app, loaded.config, loaded.step, found, paths, blank)
     print(f"mean squared error of {found.key!r}, held-out steps")
     print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
     for ahead in (1, 5, 15, 45):
@@ -293,6 +278,29 @@ def dream(app: App, command: Command) -> int:
     for path in paths:
         print(path)
     return 0
+
+
+def _measured(
+    logdir: Path, app: App, config: RunConfig, step: int, found: OpenLoop, paths: list[Path], blank: OpenLoop | None
+) -> dict[str, list[float]]:
+    """Errors by horizon, nan where no row reaches, written to LOGDIR/dream/<step>.json too."""
+    asked = found.valid[:, found.context :].any(0)
+    measured = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
+    errors = {name: error.where(asked, torch.nan).tolist() for name, error in measured.items()}
+    result = {
+        "app": app.name,
+        "task": config.task,
+        "step": step,
+        "seed": config.seed + FRESH,
+        "key": found.key,
+        "context": found.context,
+        "rows": len(found.true),
+        "rows_at_horizon": found.valid[:, found.context :].sum(0).tolist(),
+        "error": {name: [None if math.isnan(e) else float(f"{e:.6g}") for e in one] for name, one in errors.items()},
+        "video": [str(path) for path in paths],
+    }
+    _write_json(logdir / "dream" / f"{step}.json", result)
+    return errors
 
 
 def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[OpenLoop, Batch]:
@@ -367,19 +375,23 @@ def _show(logdir: Path, step: int, found: OpenLoop, rows: int) -> list[Path]:
 
 
 def _videos(session: Session, step: int) -> list[Path]:
-    """The policy at play and an open loop, where there are images; nothing of the run is disturbed."""
-    app, config, agent = session.app, session.config, session.agent
-    if (key := image_key(session.envs)) is None:
+    """The policy at play, where there are images, and an open loop; nothing of the run is disturbed."""
+    app, config, agent, run = session.app, session.config, session.agent, session.run
+    if key_shown(session.envs) is None:
         return []
-    frames: list[NDArray[np.uint8]] = []
-    with closing(_fresh(app, config, 1)) as envs:
-        for record in rollout(agent, envs, seed=config.seed + FRESH):
-            frames.append(filmstrip.rgb(record[key][0]))
-            if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
-                break
-    policy = session.run.video("policy", step, np.stack(frames), FPS)
-    found, _ = _open_loop(app, config, agent, Dream(str(session.run.logdir), rows=4))
-    return [policy, *_show(session.run.logdir, step, found, 4)]
+    paths = []
+    if key := image_key(session.envs):
+        frames: list[NDArray[np.uint8]] = []
+        with closing(_fresh(app, config, 1)) as envs:
+            for record in rollout(agent, envs, seed=config.seed + FRESH):
+                frames.append(filmstrip.rgb(record[key][0]))
+                if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
+                    break
+        paths.append(run.video("policy", step, np.stack(frames), FPS))
+    found, _ = _open_loop(app, config, agent, Dream(str(run.logdir), rows=4))
+    shown = _show(run.logdir, step, found, 4) if found.image else []
+    _measured(run.logdir, app, config, step, found, shown, None)
+    return [*paths, *shown]
 
 
 def _fresh(app: App, config: RunConfig, n: int) -> Environments:

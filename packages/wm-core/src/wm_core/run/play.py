@@ -74,7 +74,7 @@ def key_shown(envs: Environments) -> str | None:
     spaces = envs.observation_space.spaces
     kinds = {key: (np.dtype(space.dtype), len(space.shape or ())) for key, space in spaces.items()}
     images = [key for key, (dtype, rank) in kinds.items() if dtype == np.uint8 and rank == 3]
-    vectors = [key for key, (dtype, rank) in kinds.items() if dtype.kind == "f" and rank == 1]
+    vectors = [key for key, (dtype, rank) in kinds.items() if dtype.kind == "f" and rank in (1, 2)]
     return next(iter([*sorted(images), *sorted(vectors)]), None)
 
 
@@ -101,6 +101,11 @@ class Seer:
             given = torch.as_tensor(action)[None].to(self.agent.device)
             carry, latent = self.agent.world.dynamics.imagine(carry, given)
             return carry, self._told(stack([latent]))
+
+    def seen(self, step: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+        """The observation to draw: (H, W, C), or flat."""
+        value = step[self.key][0] if self.key else None
+        return value if value is None or value.ndim == 3 else value.reshape(-1)
 
     def _told(self, latent: Latent) -> Told:
         """Of a latent (1, 1, ...)."""
@@ -140,7 +145,7 @@ def in_environment(seer: Seer, envs: Environments, *, seed: int, choose: Choose 
         carry, first = trace.carry, bool(step["first"][0])
         t, score = (0, 0.0) if first else (t + 1, score + float(step["reward"][0]))
         action, who = choose(told.action)
-        seen = step[seer.key][0] if seer.key else None
+        seen = seer.seen(step)
         yield Moment(t, False, seen, told, float(step["reward"][0]), score, action, who, bool(step["last"][0]))
         step = envs.step(action[None])
 
@@ -154,7 +159,7 @@ def in_dream(
         for t in range(observed):
             trace, told = seer.observe(carry, step)
             carry = trace.carry
-            seen = step[seer.key][0] if seer.key else None
+            seen = seer.seen(step)
             yield Moment(t, False, seen, told, float(step["reward"][0]), 0.0, told.action, "policy", False)
             step = envs.step(told.action[None])
         dream, _ = seer.agent.world.dynamics.starts(trace, 1)
@@ -225,7 +230,7 @@ def caption(moment: Moment) -> list[str]:
     return [
         f"reward predicted {told.reward:+.3f}{real}",
         f"value {told.value:.3f}   continue {told.cont:.3f}{end}",
-        f"score {'dreamed ' if moment.imagined else ''}{moment.score:.2f}",
+        f"score {'dreamed ' if moment.imagined else ''}{round(moment.score, 2) + 0.0:.2f}",
         f"action {action_words(moment.action)}  by {moment.who}",
     ]
 
