@@ -235,7 +235,7 @@ def test_more_tokens_than_positions_are_refused():
     with pytest.raises(ValueError, match="give more positions"):
         dreamt(model, cache, tokens(1))
     with pytest.raises(ValueError, match="one token at a time"):
-        model(cache, tokens(2), flags(2))
+        model(cache, tokens(2), flags()[:, :2])
     with pytest.raises(ValueError, match="at most one for each of 8"):
         stack(positions=8, context=9)
     with pytest.raises(ValueError, match="split among 3"):
