@@ -150,8 +150,8 @@ class RSSM(nn.Module):
         noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
         state = torch.cat([carry["deter"], carry["stoch"].flatten(-2)], -1)
         found = posterior_scan([self], state, driven[:, :, None], seen[:, :, None], keep, noise, self.unimix)
-        deter, stoch, probs = (x.transpose(0, 1) for x in found)
-        prior = self.logits(self.prior(deter))
+        prior = self.logits(self.prior(found[0])).transpose(0, 1)
+        deter, stoch, probs = (x.transpose(0, 1).contiguous() for x in found)
         carry = {"deter": deter[:, -1], "stoch": stoch[:, -1]}
         return Trace(Latent(deter, stoch), mixed_logits(probs, self.unimix), prior, carry)
 

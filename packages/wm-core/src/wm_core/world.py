@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wm_core import draws, health
 from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics
 from wm_core.kl import BalancedKL
+from wm_core.precision import wide
 from wm_core.resting import resting
 from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
 
@@ -74,8 +75,8 @@ class WorldModel(nn.Module):
         losses = {name: distribution.loss(targets[name]) for name, distribution in found.items()}
         weight = steps["weight"]
         losses |= self.kl(trace.post, trace.prior, weight)[0]
-        scale = weight / weight.mean()
-        return {name: loss * scale for name, loss in losses.items()}, trace
+        scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / weight.mean())
+        return dict(zip(losses, scaled.unbind(), strict=True)), trace
 
     @resting()
     def dream(self, start: tuple[Carry, Latent], policy: Policy, horizon: int) -> Dream:

@@ -119,12 +119,13 @@ class FusedRSSM(nn.Module):
         found = posterior_scan(
             [self.co, self.mg], state, driven, torch.stack(seen, 2).transpose(0, 1), keep, noise, self.unimix
         )
-        deter, stoch, probs = (x.transpose(0, 1) for x in found)
+        prior = self.logits(self.prior(found[0])).transpose(0, 1)
+        deter, stoch, probs = (x.transpose(0, 1).contiguous() for x in found)
         latent, post = Latent(deter, stoch), mixed_logits(probs, self.unimix)
         carry = {"deter": deter[:, -1], "stoch": stoch[:, -1], **recalled.bank}
         each = {"key": recalled.key, "recalled": recalled.f}
         targets = {"memory": recalled.f.detach()}
-        return Trace(latent, post, self.logits(self.prior(deter)), carry, each, targets)
+        return Trace(latent, post, prior, carry, each, targets)
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         deter, stoch = trace.latent.deter.detach().half(), stoch_index(trace.latent.stoch)
