@@ -24,7 +24,8 @@ class Parallel(nn.Module):
     """A dynamics whose posterior does not see its own state, so that time runs in parallel.
 
     z_t ~ q(z | e_t); token_t = f(z_{t-1}, a_t), both zero at a reset; deter_{1:T}, hidden = backbone(tokens);
-    prior p(z_t | deter_t). It stores nothing: sample with past=0.
+    prior p(z_t | deter_t). It stores nothing: sample with past=0. `token` (S*K + A -> D), `posterior` (E -> S*K) and
+    `prior` (D -> S*K) may be other networks than these MLPs of width `hidden`.
 
     >>> parallel = Parallel(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
     >>> embed = {"obs": torch.zeros(2, 6, 5)}
@@ -43,15 +44,18 @@ class Parallel(nn.Module):
         action: int,
         hidden: int,
         unimix: float = 0.01,
+        token: nn.Module | None = None,
+        posterior: nn.Module | None = None,
+        prior: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.shape, self.unimix = backbone, stoch, unimix
         flat = stoch[0] * stoch[1]
         self.widths = {"deter": deter, "stoch": flat}
         self.stores: dict[str, int] = {}
-        self.token = MLP(flat + action, deter, 1)
-        self.posterior = nn.Sequential(MLP(embed, hidden, 1), linear(hidden, flat))
-        self.prior = Prior(deter, flat, hidden=hidden)
+        self.token = token or MLP(flat + action, deter, 1)
+        self.posterior = posterior or nn.Sequential(MLP(embed, hidden, 1), linear(hidden, flat))
+        self.prior = prior or Prior(deter, flat, hidden=hidden)
 
     def initial(self, *lead: int) -> Carry:
         where = next(self.parameters())

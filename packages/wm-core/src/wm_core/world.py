@@ -6,12 +6,14 @@ Sizes: B batch, T time, M starts, H horizon.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wm_core import draws, health
-from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics
+from wm_core.clock import Clock
+from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics, Regulariser
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
 from wm_core.resting import resting
@@ -26,7 +28,8 @@ class WorldModel(nn.Module):
 
     `decoder(latent)` gives a distribution for every observation key; `heads` must hold "reward" and "cont", and may
     hold others whose targets are steps or `trace.targets`. `discount` sits inside the target of the continue head,
-    (1 - terminal) * discount, so that imagination needs no other.
+    (1 - terminal) * discount, so that imagination needs no other. `regularisers` are losses on posterior and prior
+    latents; `draw` makes the prior's stoch from its logits, from a source that nothing else draws from.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class WorldModel(nn.Module):
         heads: Mapping[str, Head],
         kl: BalancedKL,
         discount: float = 1 - 1 / 333,
+        regularisers: Mapping[str, Regulariser] | None = None,
+        draw: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if missing := {"reward", "cont"} - set(heads):
@@ -45,6 +50,10 @@ class WorldModel(nn.Module):
         self.encoder, self.dynamics, self.decoder = encoder, dynamics, decoder
         self.heads = nn.ModuleDict(heads)  # type: ignore[arg-type]
         self.kl, self.discount = kl, discount
+        if regularisers and draw is None:
+            raise ValueError("regularisers compare posterior and prior: say how the prior's stoch is drawn")
+        self.regularisers = nn.ModuleDict(regularisers or {})  # type: ignore[arg-type]
+        self.draw = draw
 
     def prefill(self, past: Past | None, batch: int) -> Carry:
         """The carry after the past of a batch of `batch` rows; without any, the initial one. No gradient."""
@@ -67,14 +76,18 @@ class WorldModel(nn.Module):
         """The latent of a trace's last step: (B, ...)."""
         return self.dynamics.starts(trace, 1)[1]
 
-    def losses(self, carry: Carry, steps: Steps) -> tuple[dict[str, Tensor], Trace]:
+    def losses(self, carry: Carry, steps: Steps, clock: Clock | None = None) -> tuple[dict[str, Tensor], Trace]:
         """Every loss of the world model (B, T), weighted by weight / mean(weight), and the trace they came from."""
         trace = self.observe(carry, steps)
         targets = steps | trace.targets | {"cont": ~steps["terminal"] * self.discount}
         found = dict(self.decoder(trace.latent)) | {name: head(trace.latent) for name, head in self.heads.items()}
         losses = {name: distribution.loss(targets[name]) for name, distribution in found.items()}
         weight = steps["weight"]
-        losses |= self.kl(trace.post, trace.prior, weight)[0]
+        kl, raw = self.kl(trace.post, trace.prior, weight)
+        losses |= kl
+        if self.draw is not None:
+            prior = replace(trace.latent, stoch=self.draw(trace.prior))
+            losses |= {name: term(trace.latent, prior, raw, clock) for name, term in self.regularisers.items()}
         scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / weight.mean())
         return dict(zip(losses, scaled.unbind(), strict=True)), trace
 
