@@ -27,7 +27,7 @@ from wm_core.run import checkpoint, filmstrip
 from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
 from wm_core.run.config import RunConfig
-from wm_core.run.estimate import estimate, sentence
+from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.loop import Environments, Position, evaluate, rollout
@@ -76,8 +76,8 @@ def train(app: App, command: Command) -> int:
         )
         path = checkpoint.latest(logdir)
         saved = checkpoint.load(path, app=app.name) if path else None
-        told = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
-        with closing(Run(logdir, tensorboard=config.tensorboard, writers=told)) as run:
+        services = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
+        with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
             return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
 
 
@@ -207,14 +207,14 @@ def _signals() -> Iterator[list[int]]:
 def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
     """What the paper's setting and this run take, said where the preset was chosen for the user."""
     with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
-        here = f"; this run takes {sentence(estimate(app, config, envs))}"
+        here = f"; this run takes {told(app, config, envs)}"
     if command.origin.preset == app.paper or app.paper not in app.files("presets"):
         return here
     paper = resolve(app, app.paper, command.origin.size, command.origin.ablation)
     full = runtime(dataclasses.replace(paper, device=config.device, threads=0, workers=0))
     try:
         with closing(environments(app, full, 1)) as envs:
-            return f", which would take {sentence(estimate(app, full, envs))}{here}"
+            return f", which would take {told(app, full, envs)}{here}"
     except ModuleNotFoundError as error:
         return f", which needs the module {error.name}{here}"
 

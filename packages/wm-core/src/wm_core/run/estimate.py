@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,52 +24,99 @@ if TYPE_CHECKING:
     from wm_core.run.cli import App
     from wm_core.run.loop import Environments
 
+SLOW, QUICK = 3.0, 0.3  # seconds of a short update: too slow to be repeated; cheap enough to be tried at full length
+ROWS = 3  # of the second try
+BUSY = 1.5  # a clock so much ahead of the thread's own time is told
 BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of one thing: `busy` by the clock, `quiet` as the thread itself was running.
+
+    On a CPU both are alike while nobody else computes, for this thread takes part in whatever torch does; where others
+    do, the clock counts their time too. A GPU's time is the clock's.
+    """
+
+    quiet: float
+    busy: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.quiet + other.quiet, self.busy + other.busy)
+
+    def __mul__(self, times: float) -> Spent:
+        return Spent(self.quiet * times, self.busy * times)
+
+
+def spend(run: Callable[[], object], *, gpu: bool = False, times: int = 1) -> Spent:
+    """The least of some tries."""
+    tries = []
+    for _ in range(times):
+        clock, own = time.monotonic(), time.thread_time()
+        run()
+        if gpu:
+            torch.cuda.synchronize()
+        busy = time.monotonic() - clock
+        tries.append(Spent(busy if gpu else min(busy, time.thread_time() - own), busy))
+    return Spent(min(one.quiet for one in tries), min(one.busy for one in tries))
+
+
+def extrapolate(one: Spent, more: Spent, rows: int, batch: int) -> Spent:
+    """An update of `batch` rows from one of 1 row and one of `rows`: a fixed part and one that grows with the rows.
+
+    >>> extrapolate(Spent(3.0, 3.0), Spent(5.0, 9.0), rows=3, batch=16)
+    Spent(quiet=18.0, busy=48.0)
+    """
+
+    def line(low: float, high: float) -> float:
+        slope = min(max((high - low) / (rows - 1), 0.0), low)  # the fixed part is not below nothing
+        return low + slope * (batch - 1)
+
+    return Spent(line(one.quiet, more.quiet), line(one.busy, more.busy))
 
 
 def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     """Updates, time, RAM, VRAM and disk of the whole run in config, on this machine.
 
-    On a CPU one row of 16 steps stands for the batch: time, FLOPs and activations grow with the steps. Measured, so a
-    busy machine says more; networks that compile themselves say more than they will take. device and precision must be
-    decided.
+    On a CPU one and a few rows stand for the batch, of 16 steps where an update is slow. `hours` is what a machine with
+    nothing else to do takes, `hours_busy` what it takes if others go on computing as they did while this was measured.
+    Networks that compile themselves say more than they will take. device and precision must be decided.
     """
     gpu = config.device == "cuda"
     small = config if gpu else dataclasses.replace(config, batch=1, length=min(16, config.length))
-    scale = config.batch * config.length / (small.batch * small.length)
     agent = build(app, small, envs)
     step = {key: value[:1] for key, value in envs.reset(config.seed).items()}
-    carry = agent.initial(1)
-    acting = []
-    for _ in range(3):
-        begin = time.monotonic()
-        carry, _, notes = agent.act(carry, step)
-        acting.append(time.monotonic() - begin)
+    carry, _, notes = agent.act(agent.initial(1), step)
+    acting = spend(lambda: agent.act(carry, step), times=3)
     record = {**step, **notes}
     record_bytes = sum(_bytes(value) for value in record.values())
     replay = _filled(record, agent, small.length)
-    begin = time.monotonic()
-    flops, activations = _first_update(agent, replay)
-    update = time.monotonic() - begin
-    if gpu or update < 2:  # else counting costs little beside computing, and nobody wants to wait for a second one
-        begin = time.monotonic()
-        agent.learn(replay)
-        if gpu:
-            torch.cuda.synchronize()
-        update = time.monotonic() - begin
-    update *= scale
+    flops, activations = 0, 0
+
+    def first() -> None:
+        nonlocal flops, activations
+        flops, activations = _first_update(agent, replay)
+
+    update = spend(first, gpu=gpu)
+    if gpu or update.quiet < SLOW:  # else counting costs little beside computing, and nobody wants to wait again
+        update = spend(lambda: agent.learn(replay), gpu=gpu)
+    held = sum(p.numel() * p.element_size() for p in agent.parameters())
+    scale = config.batch * config.length / (small.batch * small.length)
+    if not gpu:
+        update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
     updates = actions * config.train_ratio / (config.batch * config.length)
-    held = sum(p.numel() * p.element_size() for p in agent.parameters())
+    total = update * updates + acting * (actions / config.envs)
     model = 4 * held + round(activations * scale)  # weights, gradients, two moments
     replay_bytes = min(config.replay_bytes, round(actions * record_bytes))
     numbers = {
         "device": config.device,
         "updates": round(updates),
-        "seconds_per_update": update,
-        "seconds_per_action": min(acting),
+        "seconds_per_update": update.quiet,
+        "seconds_per_action": acting.quiet,
         "flops_per_update": round(flops * scale),
-        "hours": (updates * update + actions / config.envs * min(acting)) / 3600,
+        "hours": total.quiet / 3600,
+        "hours_busy": total.busy / 3600,
         "ram_bytes": BASE_BYTES + (0 if gpu else model),
         "vram_bytes": max(model, torch.cuda.max_memory_allocated()) if gpu else model,
         "disk_bytes": replay_bytes + 2 * 3 * held,  # two checkpoints of weights and moments
@@ -76,13 +124,50 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     return numbers | dict(app.part("estimate")(config, numbers) if app.estimate else {})
 
 
+def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Spent) -> Spent:
+    """An update of the whole batch on a CPU; `short` was one of a single row of at most 16 steps.
+
+    A quick update is tried at the run's own length, for much of it is calls, one step after the other.
+    """
+    length = config.length if short.quiet < QUICK else min(16, config.length)
+
+    def of(rows: int) -> Spent:
+        agent = build(app, dataclasses.replace(config, batch=rows, length=length), envs)
+        replay = _filled(record, agent, length)
+        agent.learn(replay)  # the first one allocates
+        return spend(lambda: agent.learn(replay), times=2 if short.quiet < QUICK else 1)
+
+    if short.quiet >= SLOW:  # calls do not count there
+        return short * (config.batch * config.length / min(16, config.length))
+    one = of(1) if length != min(16, config.length) or short.quiet < QUICK else short
+    return extrapolate(one, of(ROWS), ROWS, config.batch) * (config.length / length)
+
+
 def sentence(numbers: Mapping[str, Any]) -> str:
-    """The estimate in words."""
-    span = duration(numbers["hours"] * 3600)
+    """The estimate in words; a span where the machine has other things to do.
+
+    >>> numbers = {"device": "cpu", "updates": 10, "vram_bytes": 1e8, "disk_bytes": 1e9, "hours": 2.0, "hours_busy": 2.1}
+    >>> sentence(numbers)
+    'about 2h 0m on this CPU (10 updates, 0.1 GB for the networks, 1.0 GB of disk)'
+    >>> sentence(numbers | {"hours_busy": 10.0})[:76]
+    'between 2h 0m and 10h 0m on this CPU, which has other things to do just now '
+    """
     updates, disk = f"{numbers['updates']:,} updates", f"{numbers['disk_bytes'] / 1e9:.1f} GB of disk"
     here = "this GPU" if numbers["device"] == "cuda" else "this CPU"
     memory = f"{numbers['vram_bytes'] / 1e9:.1f} GB for the networks"
-    return f"about {span} on {here} ({updates}, {memory}, {disk})"
+    low, high = numbers["hours"], numbers.get("hours_busy", numbers["hours"])
+    span = f"about {duration(low * 3600)} on {here}"
+    if high > BUSY * low:
+        span = f"between {duration(low * 3600)} and {duration(high * 3600)} on {here}, which has other things to do just now"
+    return f"{span} ({updates}, {memory}, {disk})"
+
+
+def told(app: App, config: RunConfig, envs: Environments) -> str:
+    """`sentence`, or why there is none: an estimate never stops a run."""
+    try:
+        return sentence(estimate(app, config, envs))
+    except Exception as error:  # noqa: BLE001 - too little memory for the paper's networks is one of many reasons
+        return f"what could not be measured here ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
 
 
 def _filled(record: Mapping[str, Any], agent: Agent, length: int) -> Replay:
