@@ -1,4 +1,4 @@
-"""Environments as batched step dictionaries: Atari 100k, any gymnasium environment, toys.
+"""Environments as batched step dictionaries: Atari 100k, DeepMind Control, Memory Maze, bsuite, POPGym, gymnasium, toys.
 
 >>> import numpy as np
 >>> env = make_vec("toy:catch", 4)

@@ -56,7 +56,7 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
             )
         if opengl.choose() is None:
             raise opengl.missing(f"memory_maze_{size}")
-        tasks, self._mujoco = _import_tasks(), importlib.import_module("mujoco")
+        tasks, self._mujoco = import_tasks(), importlib.import_module("mujoco")
         self._text_maze: Any = importlib.import_module("memory_maze.maze").TextMazeVaryingWalls
         self._env: Any = getattr(tasks, f"memory_maze_{size}")(image_only_obs=True, seed=0)
         self._task: Any = self._env.task
@@ -170,7 +170,7 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
         return self._mujoco.mjtState.mjSTATE_INTEGRATION
 
 
-def _import_tasks() -> Any:
+def import_tasks() -> Any:
     """memory_maze.tasks without memory_maze itself, which insists on the abandoned package gym and sets MUJOCO_GL."""
     name = "memory_maze"
     found = importlib.util.find_spec(name)
