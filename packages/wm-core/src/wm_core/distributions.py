@@ -251,7 +251,7 @@ class SymlogMSE:
         return symexp(self.pred)
 
     def loss(self, target: Tensor) -> Tensor:
-        return (self.pred - symlog(target.float())).square().sum(-1)
+        return (self.pred - symlog(wide(target))).square().sum(-1)
 
 
 class Categorical:

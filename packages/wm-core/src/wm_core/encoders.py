@@ -17,6 +17,7 @@ from wm_core.contracts import Distribution
 from wm_core.distributions import Categorical, ImageMSE, SymlogMSE, symlog
 from wm_core.images import ConvDecoder, ConvEncoder
 from wm_core.observations import Observations
+from wm_core.precision import wide
 from wm_core.types import Latent, Steps
 
 
@@ -43,7 +44,7 @@ class VectorInput(nn.Module):
         for key in sorted([*self.vectors, *self.discretes]):
             value = steps[key]
             if key in self.vectors:
-                parts.append(symlog(value.float()).reshape(*lead, -1))
+                parts.append(symlog(wide(value)).reshape(*lead, -1))
             else:
                 columns = value.long().reshape(*lead, -1).unbind(-1)
                 parts += [F.one_hot(c, n).float() for c, n in zip(columns, self.discretes[key], strict=True)]

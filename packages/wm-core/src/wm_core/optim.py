@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_core.precision import wide
+from wm_core.ranks import ranks
 
 Clip = Callable[[list[Tensor], list[Tensor]], Tensor]
 
@@ -71,6 +72,7 @@ class Rule:
     def step(self, loss: Tensor) -> dict[str, Tensor]:
         """One update on the gradient of a 0-d loss; gives the gradient's norm before clipping."""
         grads = list(torch.autograd.grad(loss, self.params, allow_unused=True, materialize_grads=True))
+        ranks().average(grads)
         return self.apply(grads)
 
     @torch.no_grad()
@@ -174,6 +176,7 @@ class Together:
     def step(self, loss: Tensor) -> dict[str, Tensor]:
         params = [p for rule in self.rules.values() for p in rule.params]
         grads = list(torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True))
+        ranks().average(grads)
         metrics: dict[str, Tensor] = {}
         for name, rule in self.rules.items():
             mine, grads = grads[: len(rule.params)], grads[len(rule.params) :]

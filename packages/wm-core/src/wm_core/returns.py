@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wm_core.precision import wide
+from wm_core.ranks import ranks
 
 
 def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float) -> Tensor:
@@ -74,7 +75,7 @@ class Percentiles(nn.Module):
     @torch.no_grad()
     def forward(self, returns: Tensor) -> Tensor:
         """Take the batch in, then give the scale max(least, high - low): a 0-d tensor without gradient."""
-        ordered = wide(returns.detach()).flatten().sort().values
+        ordered = ranks().gather(wide(returns.detach()).flatten()).sort().values
         low, high = (quantile(ordered, q) for q in self.quantiles)
         self.low.lerp_(low, self.rate)
         self.high.lerp_(high, self.rate)

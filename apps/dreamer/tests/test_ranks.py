@@ -1,0 +1,102 @@
+"""Two ranks, each with its half of the rows, learn what one process learns from all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dreamer.agent import Dreamer, build
+from dreamer.cli import APP
+from env_adapters import ActionSpec
+from gymnasium import spaces
+from torch import distributed
+from wm_core import draws
+from wm_core.ranks import Group, learning_with
+from wm_core.run.cli import resolve
+from wm_core.types import Batch, Index
+
+ROWS, STEPS, UPDATES = 4, 6, 3
+SPACE = spaces.Dict({"image": spaces.Box(0, 255, (16, 16, 3), np.uint8), "vector": spaces.Box(-9, 9, (4,))})
+
+
+def agent() -> Dreamer:
+    """In float64 and with fixed draws; every learning rate and scale large enough to move."""
+    config = dataclasses.replace(resolve(APP, "tiny"), device="cpu", precision="fp32", lr=1e-2, warmup=0, seed=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        made = build(config, SPACE, ActionSpec((3,), 0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    made.source = draws.Fixed()  # type: ignore[assignment]
+    made.behaviour.scale.rate, made.behaviour.scale.least = 1.0, 1e-3  # so that this batch's percentiles count
+    return made
+
+
+def batch(part: slice) -> Batch:
+    """The rows of this part, from the first step of an episode on."""
+    source = torch.Generator().manual_seed(0)
+    first = torch.zeros(ROWS, STEPS, dtype=torch.bool)
+    first[:, 0], first[1, 3] = True, True
+    steps: dict[str, torch.Tensor] = {
+        "image": torch.randint(0, 256, (ROWS, STEPS, 16, 16, 3), generator=source, dtype=torch.uint8),
+        "vector": torch.randn(ROWS, STEPS, 4, generator=source),
+        "action": torch.eye(3)[torch.randint(0, 3, (ROWS, STEPS), generator=source)] * ~first[..., None],
+        "reward": 100 * torch.randn(ROWS, STEPS, generator=source),
+        "first": first,
+        "last": first.roll(-1, 1) & (torch.arange(STEPS) < STEPS - 1),
+        "terminal": torch.zeros(ROWS, STEPS, dtype=torch.bool),
+        "weight": torch.ones(ROWS, STEPS),
+        "reset": first,
+    }
+    steps = {name: (value.double() if value.is_floating_point() else value)[part] for name, value in steps.items()}
+    nothing = torch.zeros(steps["first"].shape[0], dtype=torch.int64)
+    return Batch(steps, None, Index(nothing, nothing))
+
+
+def learn(part: slice) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The total world loss of each update, and the weights after all of them."""
+    torch.set_num_threads(1)
+    one, rows = agent(), batch(part)
+    torch.set_default_dtype(torch.float64)
+    try:
+        losses = [
+            sum(v.item() for k, v in one.update(rows)[0].items() if k.startswith("loss/")) for _ in range(UPDATES)
+        ]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return losses, {name: value.clone() for name, value in one.state_dict().items()}
+
+
+def rank(index: int, folder: str) -> None:
+    """One of two processes."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=index, world_size=2)
+    half = ROWS // 2
+    with learning_with(Group()):
+        losses, weights = learn(slice(index * half, (index + 1) * half))
+    torch.save({"losses": losses, "weights": weights}, Path(folder) / f"{index}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
+    others = [subprocess.Popen([sys.executable, __file__, str(i), str(tmp_path)]) for i in range(2)]
+    assert [other.wait(timeout=120) for other in others] == [0, 0]
+    found: list[dict[str, Any]] = [torch.load(tmp_path / f"{i}.pt", weights_only=True) for i in range(2)]
+    losses, weights = learn(slice(0, ROWS))
+    start = agent().state_dict()
+    assert any((weights[name] - start[name]).abs().max() > 1e-3 for name in weights)  # they moved
+    for one, two, whole in zip(found[0]["losses"], found[1]["losses"], losses, strict=True):
+        assert abs((one + two) / 2 - whole) < 1e-6
+    for name, whole in weights.items():
+        torch.testing.assert_close(found[0]["weights"][name], whole, rtol=0, atol=1e-6, msg=name)
+        torch.testing.assert_close(found[1]["weights"][name], found[0]["weights"][name], rtol=0, atol=0, msg=name)
+    alone = learn(slice(0, ROWS // 2))[1]
+    assert any((alone[name] - weights[name]).abs().max() > 1e-3 for name in weights)  # half the rows teach otherwise
+
+
+if __name__ == "__main__":
+    rank(int(sys.argv[1]), sys.argv[2])

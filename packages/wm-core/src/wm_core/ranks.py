@@ -1,0 +1,82 @@
+"""Several processes learn one agent, each on its own rows: what a batch-wide number takes from the others.
+
+Every statistic of a whole batch passes one of the two calls here: gradients are averaged, values are gathered. Alone,
+both are the identity. N ranks of B rows then equal one process of N * B rows, up to the order of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+import torch
+from torch import Tensor, distributed
+
+
+class Ranks(Protocol):
+    """Who learns together."""
+
+    index: int
+    count: int
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Each tensor becomes its mean over the ranks, in place."""
+
+    def gather(self, value: Tensor) -> Tensor:
+        """The values (n, ...) of all ranks, in rank order: (count * n, ...)."""
+
+
+class Alone:
+    """One process.
+
+    >>> Alone().gather(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    index, count = 0, 1
+
+    def average(self, tensors: list[Tensor]) -> None: ...
+
+    def gather(self, value: Tensor) -> Tensor:
+        return value
+
+
+class Group:
+    """The default process group of torch.distributed, which must be initialised: nccl on GPUs, gloo on CPUs."""
+
+    def __init__(self) -> None:
+        self.index, self.count = distributed.get_rank(), distributed.get_world_size()
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """One message for all tensors of a kind."""
+        for dtype in dict.fromkeys(t.dtype for t in tensors):
+            mine = [t for t in tensors if t.dtype == dtype]
+            flat = torch.cat([t.reshape(-1) for t in mine])
+            distributed.all_reduce(flat)
+            parts = (flat / self.count).split([t.numel() for t in mine])
+            torch._foreach_copy_(mine, [part.view_as(t) for part, t in zip(parts, mine, strict=True)])
+
+    def gather(self, value: Tensor) -> Tensor:
+        parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        distributed.all_gather(parts, value.contiguous())
+        return torch.cat(parts)
+
+
+_ranks: ContextVar[Ranks] = ContextVar("ranks", default=Alone())  # noqa: B039 - Alone holds no state
+
+
+def ranks() -> Ranks:
+    """Those in force."""
+    return _ranks.get()
+
+
+@contextmanager
+def learning_with(others: Ranks) -> Iterator[None]:
+    """Learn with these ranks inside."""
+    token = _ranks.set(others)
+    try:
+        yield
+    finally:
+        _ranks.reset(token)
