@@ -1,0 +1,117 @@
+"""An app without its environment: its agent, random frames, a replay full of them, and the batch its `learn` makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from wm_core.replay import Replay
+from wm_core.run import cli, loading
+from wm_core.types import Batch
+
+
+class Case(NamedTuple):
+    """An app at one config, and what its environments would show."""
+
+    config: Any
+    agent: Any
+    spaces: Mapping[str, Any]
+    dtypes: Mapping[str, Any]
+    action: Any  # an ActionSpec
+
+
+def prepare(app: str, options: list[str], image: int | None = None) -> Case:
+    """The agent of an app's options. The environment is asked for its spaces alone. Raises UserError.
+
+    `image` makes every image a square of that side instead of what the environment shows.
+    """
+    found = importlib.import_module(f"{app}.cli").APP
+    threads = [] if any(option.partition("=")[0] == "--threads" for option in options) else ["--threads", "1"]
+    config = loading.runtime(cli.parse(found, ["info", *options, *threads]).config)
+    with closing(loading.environments(found, dataclasses.replace(config, workers=0), 1)) as envs:
+        dtypes = {key: value.dtype for key, value in envs.reset(config.seed).items()}
+        spaces = dict(envs.observation_space.spaces)
+        if image is not None:
+            spaces = {key: resized(space, image) for key, space in spaces.items()}
+        shown = SimpleNamespace(observation_space=gymnasium.spaces.Dict(spaces), action_spec=envs.action_spec)
+        return Case(config, loading.build(found, config, cast(Any, shown)), spaces, dtypes, envs.action_spec)
+
+
+def resized(space: gymnasium.Space[Any], side: int) -> gymnasium.Space[Any]:
+    """A space of images (H, W, C) as one of (side, side, C); any other as it is."""
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
+        return space
+    return gymnasium.spaces.Box(0, 255, (side, side, space.shape[2]), np.uint8)
+
+
+def records(case: Case, n: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
+    """Random steps of n environments, without end: every value (n, ...). About one episode in 100 steps."""
+    rng = np.random.default_rng(seed)
+    for space in case.spaces.values():
+        space.seed(seed)
+    first = np.ones(n, np.bool_)
+    while True:
+        last = rng.random(n) < 0.01
+        step = {key: np.stack([space.sample() for _ in range(n)]) for key, space in case.spaces.items()}
+        step |= {
+            "action": random_actions(case.action, n, rng) * ~first[:, None],
+            "reward": rng.standard_normal(n) * ~first,
+            "first": first,
+            "last": last & ~first,
+            "terminal": last & ~first & (rng.random(n) < 0.5),
+        }
+        yield {key: value.astype(case.dtypes[key]) for key, value in step.items()}
+        first = step["last"]
+
+
+def random_actions(spec: Any, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random action vectors (n, A): a one-hot for each discrete component, then numbers in [-1, 1]."""
+    parts = [np.eye(size, dtype=np.float32)[rng.integers(size, size=n)] for size in spec.discrete]
+    return np.concatenate([*parts, rng.uniform(-1, 1, (n, spec.continuous)).astype(np.float32)], 1)
+
+
+def fill(case: Case, streams: int = 2) -> Replay:
+    """A replay in memory whose streams are longer than the past of a row and two rows."""
+    agent, length = case.agent, case.config.length
+    past = max(agent.stores.values(), default=0)
+    steps, source = past + 2 * length, records(case, streams)
+    replay = Replay(
+        None,
+        streams,
+        stores=agent.stores,
+        limit_bytes=2**40,
+        chunk=steps,
+        length=length,
+        online=False,
+    )
+    carry, notes = agent.initial(streams), []
+    for t, step in zip(range(steps), source, strict=False):
+        if t < 4:  # acting on every one of them would take longer than what is to be measured
+            carry, _, noted = agent.act(carry, step)
+            notes.append(noted)
+        replay.add({**step, **notes[t % 4]})
+    return replay
+
+
+def batch_of(case: Case) -> Batch:
+    """The batch that the app's own `learn` hands to its `update`. One update is made of it."""
+    agent, seen = case.agent, []
+    update = agent.update
+
+    def watch(batch: Batch) -> Any:
+        seen.append(batch)
+        return update(batch)
+
+    agent.update = watch
+    try:
+        agent.learn(fill(case))
+    finally:
+        del agent.update
+    return seen[0]

@@ -1,0 +1,147 @@
+"""What an update cannot do without: its matrix products and convolutions, replayed alone, and what this CPU can do.
+
+A `Products` sees the products of a real update with their shapes, strides and number types; `Replayed` makes the same
+calls again in the same order with random tensors, so that nothing but the products is left. Inputs of one shape are one
+tensor, which the cache may hold: the floor is low rather than high.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from bench_turns import cost
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
+from torch.utils.flop_counter import flop_registry
+
+
+class Shape(NamedTuple):
+    """All of a tensor but its numbers."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Product(NamedTuple):
+    """One call: what was called, its arguments with a Shape for every tensor, its FLOPs, and whose it was."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    flops: int
+    part: Any
+
+
+class Products(TorchDispatchMode):
+    """Records every call that torch's FLOP counter knows: products, convolutions and attention, forward and backward.
+
+    >>> with Products() as seen:
+    ...     _ = torch.ones(2, 3) @ torch.ones(3, 4) + 1
+    >>> [(str(one.func), one.flops) for one in seen.calls]
+    [('aten.mm.default', 48)]
+    """
+
+    def __init__(self, part: Callable[[], Any] = lambda: None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Product] = []
+        self.part = part
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        count = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - the key of torch's own registry
+        if count is not None:
+            flops = count(*args, **kwargs, out_val=out)
+            self.calls.append(Product(func, shapes(args), shapes(kwargs), flops, self.part()))
+        return out
+
+
+def shapes(values: Any) -> Any:
+    """The same nest with a Shape for every tensor."""
+    if isinstance(values, Tensor):
+        return Shape(tuple(values.shape), values.stride(), values.dtype)
+    if isinstance(values, (list, tuple)):
+        return tuple(shapes(value) for value in values)
+    if isinstance(values, dict):
+        return {name: shapes(value) for name, value in values.items()}
+    return values
+
+
+class Replayed:
+    """The calls again, on random tensors; calling it makes them all once."""
+
+    def __init__(self, calls: Iterable[Product]) -> None:
+        made: dict[Any, Tensor] = {}
+
+        def fill(values: Any, place: str) -> Any:
+            if isinstance(values, Shape):
+                key = values, place
+                if key not in made:
+                    made[key] = random(values)
+                return made[key]
+            if isinstance(values, (list, tuple)):
+                return [fill(value, place) for value in values]
+            return values
+
+        self.calls = [
+            (
+                one.func,
+                [fill(value, str(i)) for i, value in enumerate(one.args)],
+                {name: fill(value, name) for name, value in one.kwargs.items()},
+            )
+            for one in calls
+        ]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        for func, args, kwargs in self.calls:
+            func(*args, **kwargs)
+
+
+def random(shape: Shape) -> Tensor:
+    """Small random numbers with that shape, stride and type."""
+    extent = 1 + sum((n - 1) * step for n, step in zip(shape.size, shape.stride, strict=True))
+    flat = torch.randn(max(extent, 1)) * 0.01
+    return flat.to(shape.dtype).as_strided(shape.size, shape.stride)
+
+
+def seconds(calls: Sequence[Product], repeat: int) -> float:
+    """Median CPU seconds of replaying them."""
+    replay = Replayed(calls)
+    replay()
+    return statistics.median(cost(replay)["cpu_s"] for _ in range(repeat))
+
+
+class Machine(NamedTuple):
+    """What one thread of this CPU does at its best."""
+
+    flops: float  # a second, in a large float32 product or convolution, whichever is faster
+    bytes: float  # a second, read and written, in a copy far larger than the cache
+
+
+def machine() -> Machine:
+    """Measured on the spot, by CPU time: the best of several.
+
+    Products and convolutions come from different libraries, and not every processor is dear to both.
+    """
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    x = torch.randn(16, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(64, 64, 5, 5).contiguous(memory_format=torch.channels_last)
+    source = torch.randn(64 * 2**20)
+    target = torch.empty_like(source)
+    product = 2 * 1024**3 / min(_clock(lambda: torch.mm(a, b)) for _ in range(10))
+    convolution = 2 * 25 * x.numel() * 64 / min(_clock(lambda: F.conv2d(x, w, padding=2)) for _ in range(10))
+    copy = min(_clock(lambda: target.copy_(source)) for _ in range(5))
+    return Machine(max(product, convolution), 2 * source.numel() * 4 / copy)
+
+
+def _clock(run: Callable[[], object]) -> float:
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin

@@ -1,0 +1,310 @@
+"""Where an update's time goes: CPU seconds, calls, FLOPs and bytes of each part, forward and backward.
+
+Forward, a part is a method or a module of the agent, replaced for a while by one that says when it begins and ends;
+time belongs to the innermost. Backward, a part is what its forward made: autograd numbers its nodes in the order in
+which they are made and runs them in the reverse, so that the number of a node names its part.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from bench_calls import Calls, eager
+from bench_floor import Machine, Product, Products, seconds
+from bench_turns import peak_mb
+from torch import nn
+from torch._C._autograd import _get_sequence_nr  # noqa: PLC2701 - autograd's counter has no public name
+from torch.autograd.graph import Node
+
+
+class Key(NamedTuple):
+    """A part's name, and whether this is its backward pass."""
+
+    part: str
+    backward: bool
+
+
+REST = Key("rest", False)
+# path from the agent -> part, and its name where it happens within a dream. What an agent lacks is left out.
+PARTS: tuple[tuple[str, str, str | None], ...] = (
+    ("world.prefill", "past", None),
+    ("world.losses", "losses", None),
+    ("world.encoder", "encoder", None),
+    ("world.dynamics.observe", "posterior scan", None),
+    ("world.dynamics.memory", "recall", None),
+    ("world.decoder", "decoder", None),
+    ("world.heads.*", "heads", "heads on dreams"),
+    ("world.dream", "imagination", None),
+    ("behaviour.policy", "policy", "policy in dreams"),
+    ("behaviour.evaluate", "behaviour", None),
+    ("behaviour.losses", "behaviour", None),
+    ("behaviour.replay_value", "replay value", None),
+    ("optimiser.step", "optimiser", None),
+    ("behaviour.follow", "slow critic", None),
+    ("world.metrics", "metrics", None),
+    ("behaviour.metrics", "metrics", None),
+    ("world.dynamics.stored", "notes", None),
+)
+
+
+class Track:
+    """Charges what `read` counts upwards to the part that is under way.
+
+    >>> now = [0.0]
+    >>> track = Track(lambda: now)
+    >>> with track.inside("encoder"):
+    ...     now[0] += 2.0
+    ...     with track.inside("heads"):
+    ...         now[0] += 1.0
+    >>> track.close()
+    >>> {key.part: spent for key, spent in track.spent.items()}
+    {'rest': [0.0], 'encoder': [2.0], 'heads': [1.0]}
+    """
+
+    def __init__(self, read: Callable[[], Sequence[float]], note: Callable[[Key], None] | None = None) -> None:
+        self.read, self.note, self.stack = read, note, [REST]
+        self.last = list(read())
+        self.spent: dict[Key, list[float]] = defaultdict(lambda: [0.0] * len(read()))
+        self.marks: list[tuple[int, str]] = [(0, REST.part)]  # from this number on, autograd's nodes are of that part
+
+    @property
+    def now(self) -> Key:
+        """The part under way."""
+        return self.stack[-1]
+
+    def close(self) -> None:
+        """Charge what has come together since the last change."""
+        here = list(self.read())
+        mine = self.spent[self.now]
+        for i, (new, old) in enumerate(zip(here, self.last, strict=True)):
+            mine[i] += new - old
+        if self.note is not None:
+            self.note(self.now)
+        self.last = list(self.read())
+
+    @contextmanager
+    def inside(self, part: str, dreamt: str | None = None) -> Iterator[None]:
+        """What happens inside belongs to the part, by its other name within a dream."""
+        dream = any(key.part == "imagination" for key in self.stack)
+        self.close()
+        self.stack.append(Key(dreamt if dream and dreamt else part, False))
+        self.marks.append((_get_sequence_nr(), self.now.part))
+        try:
+            yield
+        finally:
+            self.close()
+            self.stack.pop()
+            self.marks.append((_get_sequence_nr(), self.now.part))
+
+    def of(self, node: Node) -> Key:
+        """Whose forward made a node."""
+        at = bisect_right(self.marks, node._sequence_nr(), key=lambda mark: mark[0]) - 1  # noqa: SLF001
+        return Key(self.marks[at][1], True)
+
+    @contextmanager
+    def backward(self, roots: Sequence[torch.Tensor]) -> Iterator[None]:
+        """A backward pass from these happens inside."""
+        with ExitStack() as hooks:
+            for node in nodes([root.grad_fn for root in roots if root.grad_fn is not None]):
+                hooks.callback(node.register_prehook(self.turning(self.of(node))).remove)
+            self.close()
+            self.stack.append(self.now)
+            try:
+                yield
+            finally:
+                self.close()
+                self.stack.pop()
+
+    def turning(self, key: Key) -> Callable[[object], None]:
+        """A hook: backward goes on with this part."""
+
+        def turn(_: object) -> None:
+            if key != self.now:
+                self.close()
+                self.stack[-1] = key
+
+        return turn
+
+
+def nodes(roots: Sequence[Node]) -> Iterator[Node]:
+    """The graph behind these, each node once; without those that only receive a weight's gradient."""
+    seen, todo = set(roots), list(roots)
+    while todo:
+        node = todo.pop()
+        if node.name() != "torch::autograd::AccumulateGrad":
+            yield node
+        for inner, _ in node.next_functions:
+            if inner is not None and inner not in seen:
+                seen.add(inner)
+                todo.append(inner)
+
+
+@contextmanager
+def tracked(agent: Any, track: Track, replay: Any = None) -> Iterator[None]:
+    """The agent's parts, every backward pass, and the replay's reads and writes report to `track` inside."""
+    with ExitStack() as undo:
+        for name in ("sample", "annotate") if replay is not None else ():
+            undo.enter_context(_wrapped(replay, name, track, name, None))
+        for path, part, dreamt in PARTS:
+            for owner, name in places(agent, path):
+                undo.enter_context(_wrapped(owner, name, track, part, dreamt))
+        grad, run = torch.autograd.grad, torch.autograd.backward
+
+        def through(inner: Callable[..., Any]) -> Callable[..., Any]:
+            def call(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+                with track.backward([outputs] if isinstance(outputs, torch.Tensor) else list(outputs)):
+                    return inner(outputs, *args, **kwargs)
+
+            return call
+
+        torch.autograd.grad, torch.autograd.backward = through(grad), through(run)
+        try:
+            yield
+        finally:
+            torch.autograd.grad, torch.autograd.backward = grad, run
+
+
+def places(agent: Any, path: str) -> list[tuple[Any, str]]:
+    """Owners and attributes that a path names: a method, or a module's `forward`; `*` is every child."""
+    owners, (*steps, name) = [agent], path.split(".")
+    for step in steps:
+        owners = [getattr(owner, step) for owner in owners if hasattr(owner, step)]
+    if name == "*":
+        return [(child, "forward") for owner in owners for child in owner.children()]
+    found = [(owner, name) for owner in owners if hasattr(owner, name)]
+    return [(getattr(o, n), "forward") if isinstance(getattr(o, n), nn.Module) else (o, n) for o, n in found]
+
+
+@contextmanager
+def _wrapped(owner: Any, name: str, track: Track, part: str, dreamt: str | None) -> Iterator[None]:
+    """One method that reports."""
+    inner, own = getattr(owner, name), name in vars(owner)
+
+    def report(*args: Any, **kwargs: Any) -> Any:
+        with track.inside(part, dreamt):
+            return inner(*args, **kwargs)
+
+    setattr(owner, name, report)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, inner)
+        else:
+            delattr(owner, name)
+
+
+class Part(NamedTuple):
+    """What one part costs in one pass."""
+
+    cpu_s: float
+    aten_calls: int
+    flops: int
+    bytes: int
+    products_s: float  # its products alone, replayed
+    peak_mb: float  # of the process while it was under way, 0 where the system cannot tell
+
+
+def measure(agent: Any, replay: Any, *, repeat: int) -> dict[Key, Part]:
+    """Every part of one `learn`; the caller has warmed it up. CPU seconds are medians."""
+    runs = [_clocked(agent, replay) for _ in range(repeat)]
+    peaks = _peaks(agent, replay)
+    spent, products = counted(agent, replay)
+    by_part: dict[Key, list[Product]] = defaultdict(list)
+    for product in products:
+        by_part[product.part].append(product)
+    keys = dict.fromkeys([*spent, *(key for run in runs for key in run)])
+
+    def one(key: Key) -> Part:
+        calls, flops, moved = (int(n) for n in spent.get(key, [0, 0, 0]))
+        cpu = statistics.median(run.get(key, 0.0) for run in runs)
+        return Part(cpu, calls, flops, moved, seconds(by_part[key], repeat) if by_part[key] else 0.0, peaks.get(key, 0))
+
+    return {key: one(key) for key in keys}
+
+
+def _clocked(agent: Any, replay: Any) -> dict[Key, float]:
+    track = Track(lambda: [time.process_time()])
+    with tracked(agent, track, replay):
+        agent.learn(replay)
+    track.close()
+    return {key: spent[0] for key, spent in track.spent.items()}
+
+
+def counted(agent: Any, replay: Any) -> tuple[dict[Key, list[float]], list[Product]]:
+    """Calls, FLOPs and bytes of each part, and the products."""
+    calls, products = Calls(), Products(lambda: track.now)
+    track = Track(lambda: [calls.computing, sum(one.flops for one in products.calls), calls.bytes])
+    with eager(), tracked(agent, track, replay), products, calls:
+        agent.learn(replay)
+    track.close()
+    return track.spent, products.calls
+
+
+def _peaks(agent: Any, replay: Any) -> dict[Key, float]:
+    """Peak memory while each part was under way, in 10^6 bytes; Linux alone can set its peak back."""
+    peaks: dict[Key, float] = defaultdict(float)
+    switch = Path("/proc/self/clear_refs")
+
+    def note(key: Key) -> None:
+        peaks[key] = max(peaks[key], peak_mb())
+        switch.write_text("5")
+
+    try:
+        switch.write_text("5")
+    except OSError:
+        return peaks
+    track = Track(lambda: [0.0], note)
+    with tracked(agent, track, replay):
+        agent.learn(replay)
+    track.close()
+    return peaks
+
+
+HEAD = (
+    "| part | CPU s forward | backward | products alone | at peak FLOP/s | bytes at copy speed | calls | GFLOP | GB "
+    "| peak MB |"
+)
+
+
+def part_table(parts: Mapping[Key, Part], machine: Machine) -> str:
+    """Rows of a Markdown table: each part against the floors."""
+    lines = [HEAD, "|" + "---|" * 10]
+    names = dict.fromkeys(key.part for key in parts)
+    pairs = {name: (parts.get(Key(name, False), NOTHING), parts.get(Key(name, True), NOTHING)) for name in names}
+    for name, (there, back) in sorted(pairs.items(), key=lambda item: -item[1][0].cpu_s - item[1][1].cpu_s):
+        lines.append(_row(name, there, back, machine))
+    there, back = (_sum([pair[i] for pair in pairs.values()]) for i in (0, 1))
+    lines.append(_row("all", there, back, machine))
+    return "\n".join(lines)
+
+
+NOTHING = Part(0.0, 0, 0, 0, 0.0, 0.0)
+
+
+def _sum(parts: Sequence[Part]) -> Part:
+    return Part(
+        sum(part.cpu_s for part in parts),
+        sum(part.aten_calls for part in parts),
+        sum(part.flops for part in parts),
+        sum(part.bytes for part in parts),
+        sum(part.products_s for part in parts),
+        max(part.peak_mb for part in parts),
+    )
+
+
+def _row(name: str, there: Part, back: Part, machine: Machine) -> str:
+    both = _sum([there, back])
+    return (
+        f"| {name} | {there.cpu_s:.3f} | {back.cpu_s:.3f} | {both.products_s:.3f} | {both.flops / machine.flops:.3f} | "
+        f"{both.bytes / machine.bytes:.3f} | {both.aten_calls:,} | {both.flops / 1e9:.1f} | {both.bytes / 1e9:.2f} | "
+        f"{both.peak_mb:,.0f} |"
+    )

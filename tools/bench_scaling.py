@@ -1,0 +1,139 @@
+"""How the cost of an update grows with one of its sizes: each point a process of its own, all points in every round."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wm_core.errors import UserError
+
+BENCH = Path(__file__).with_name("bench.py")
+# what is tried where no option has several values, around the values that the other options give
+AXES = {
+    "batch": ["1", "2", "4", "8", "16"],
+    "length": ["16", "32", "64", "128", "256"],
+    "horizon": ["5", "15", "30", "60"],
+    "size": ["1m", "12m", "25m", "50m"],
+    "image": ["32", "64", "96", "128"],
+}
+LABELS = {"image": "side of the image", "size": "parameters"}
+
+
+def axes(options: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Options -> those with one value, and the axes: the option that has several, or all of AXES.
+
+    >>> axes(["--preset", "tiny", "--length", "16", "64"])
+    (['--preset', 'tiny'], {'length': ['16', '64']})
+    """
+    groups: list[list[str]] = []
+    for word in options:
+        if word.startswith("--"):
+            groups.append([word])
+        elif groups:
+            groups[-1].append(word)
+    many = {group[0].removeprefix("--"): group[1:] for group in groups if len(group) > 2}
+    fixed = [word for group in groups if len(group) <= 2 for word in group]
+    return fixed, many or AXES
+
+
+def point(app: str, options: Sequence[str]) -> dict[str, Any]:
+    """The numbers of one update, measured in a process of its own. Raises UserError with its last words."""
+    command = [sys.executable, str(BENCH), "update", "--app", app, "--json", "--repeat", "1", *options]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(options)}: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def measure(app: str, options: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    """A row for every point of every axis: medians over the rounds."""
+    fixed, along = axes(options)
+    plan = [(axis, value) for axis, values in along.items() for value in values]
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {where: [] for where in plan}
+    for i in range(rounds):
+        for axis, value in plan:
+            found[axis, value].append(point(app, [*without(fixed, axis), f"--{axis}", value]))
+            print(f"round {i + 1}: {axis} {value}: {found[axis, value][-1]['cpu_s']:.2f} CPU s", file=sys.stderr)
+    return [row(app, axis, value, found[axis, value]) for axis, value in plan]
+
+
+def without(options: Sequence[str], name: str) -> list[str]:
+    """Options (of one value each) less one."""
+    pairs = [list(options[i : i + 2]) for i in range(0, len(options), 2)]
+    return [word for pair in pairs if pair[0] != f"--{name}" for word in pair]
+
+
+def row(app: str, axis: str, value: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One point."""
+    one, config = runs[0], runs[0]["config"]
+    return {
+        "app": app,
+        "axis": axis,
+        "value": value,
+        "cpu_s": statistics.median(run["cpu_s"] for run in runs),
+        "spread": [min(run["cpu_s"] for run in runs), max(run["cpu_s"] for run in runs)],
+        "peak_mb": statistics.median(run["peak_mb"] for run in runs),
+        **{name: one[name] for name in ("flops", "aten_calls", "parameters", "commit", "torch", "hardware")},
+        **{name: config[name] for name in ("batch", "length", "horizon")},
+    }
+
+
+def scaling_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of all axes: cost relative to the first point of each axis too."""
+    lines = ["| axis | value | CPU s | over the first | GFLOP | over the first | peak MB | calls |", "|" + "---|" * 8]
+    first: dict[str, Mapping[str, Any]] = {}
+    for one in rows:
+        base = first.setdefault(one["axis"], one)
+        lines.append(
+            f"| {one['axis']} | {one['value']} | {one['cpu_s']:.3f} | {one['cpu_s'] / base['cpu_s']:.2f} | "
+            f"{one['flops'] / 1e9:.1f} | {one['flops'] / base['flops']:.2f} | {one['peak_mb']:,.0f} | "
+            f"{one['aten_calls']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """A column for each axis: CPU seconds and peak memory, both scales logarithmic, a line for each app."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = list(dict.fromkeys(one["axis"] for one in rows))
+    figure, panels = plt.subplots(2, len(names), figsize=(3 * len(names) + 1, 6), squeeze=False, sharey="row")
+    for column, axis in zip(panels.T, names, strict=True):
+        for app in dict.fromkeys(one["app"] for one in rows):
+            mine = [one for one in rows if (one["app"], one["axis"]) == (app, axis)]
+            x = [one["parameters"] if axis == "size" else float(one["value"]) for one in mine]
+            column[0].plot(x, [one["cpu_s"] for one in mine], "o-", label=app)
+            column[1].plot(x, [one["peak_mb"] for one in mine], "o-", label=app)
+        for panel in column:
+            panel.set_xscale("log", base=2)
+            panel.set_yscale("log")
+            panel.grid(alpha=0.3)
+        column[1].set_xlabel(LABELS.get(axis, axis))
+    panels[0, 0].set_ylabel("CPU s of an update")
+    panels[1, 0].set_ylabel("peak MB")
+    panels[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def run(app: str, options: Sequence[str], *, rounds: int, out: str | None) -> str:
+    """Measure; with `out`, keep the rows in that file (JSON lines, in place of the same points) and draw all it holds."""
+    rows = measure(app, options, rounds)
+    if out is not None:
+        file = Path(out)
+        kept = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+        new = {(one["app"], one["axis"]) for one in rows}
+        kept = [one for one in kept if (one["app"], one["axis"]) not in new] + rows
+        file.write_text("".join(json.dumps(one) + "\n" for one in kept))
+        plot(kept, file.with_suffix(".png"))
+    return scaling_table(rows)

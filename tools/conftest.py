@@ -1,0 +1,6 @@
+"""The tools import each other by their plain names, as they do when one of them is run."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
