@@ -51,9 +51,10 @@ import bench_record
 import bench_scaling
 import torch
 from bench_app import Case, batch_of, fill, prepare, records
-from bench_calls import Calls, count
+from bench_calls import Calls, count, eager
 from bench_turns import against_table, compare, peak_mb, play, serve
 from wm_core.run.folder import describe_environment
+from wm_core.types import Batch
 
 ENVS = (1, 4, 16)
 
@@ -184,16 +185,23 @@ def show(args: argparse.Namespace, options: list[str]) -> str:
 def take_turns(args: argparse.Namespace, options: list[str]) -> None:
     """Be a COMMAND: our update, or its products alone."""
     case = prepare(args.app, options, args.image[0] if args.image else None)
-    batch, agent, config = batch_of(case), case.agent, case.config
+    batch, config, told = batch_of(case), case.config, about(case, args.app)
     name = f"{args.app} {config.batch}x{config.length}"
     if args.command == "serve":
-        serve(name, lambda: agent.update(batch), warmup=args.warmup, **about(case, args.app))
-        return
-    with bench_floor.Products() as products:
-        agent.update(batch)
-    told = about(case, args.app) | {"flops": sum(one.flops for one in products.calls), "products": len(products.calls)}
-    del case, batch, agent
-    serve(f"products of {name}", bench_floor.Replayed(products.calls), warmup=args.warmup, **told)
+        serve(name, lambda: case.agent.update(batch), warmup=args.warmup, **told)
+    else:
+        calls = products(case, batch)
+        replayed = bench_floor.Replayed(calls)
+        del case, batch  # they are no part of its memory
+        told |= {"flops": sum(one.flops for one in calls), "products": len(calls)}
+        serve(f"products of {name}", replayed, warmup=args.warmup, **told)
+
+
+def products(case: Case, batch: Batch) -> list[bench_floor.Product]:
+    """Those of one update."""
+    with eager(), bench_floor.Products() as seen:
+        case.agent.update(batch)
+    return seen.calls
 
 
 def against(args: argparse.Namespace, options: list[str]) -> str:
