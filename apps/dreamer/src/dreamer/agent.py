@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
+import wm_var
 from torch import Tensor
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
@@ -29,9 +31,12 @@ class Dreamer(Agent):
 
     behaviour: ActorCritic
 
-    def __init__(self, *, batch: int, length: int, horizon: int, scales: dict[str, float], **parts: Any) -> None:
+    def __init__(
+        self, *, batch: int, length: int, horizon: int, scales: dict[str, float], own: draws.Generator, **parts: Any
+    ) -> None:
+        """`own` is the source of what value alignment draws, and of nothing else."""
         super().__init__(**parts)
-        self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
+        self.batch, self.length, self.horizon, self.scales, self.own = batch, length, horizon, scales, own
 
     def learn(self, replay: Replay) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=1))
@@ -45,7 +50,8 @@ class Dreamer(Agent):
         world, behaviour = self.world, self.behaviour
         with draws.drawing(self.source):
             with self.computing():
-                losses, trace = world.losses(world.prefill(batch.past, len(batch.steps["first"])), batch.steps)
+                carry = world.prefill(batch.past, len(batch.steps["first"]))
+                losses, trace = world.losses(carry, batch.steps, self.clock)
                 dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
                 losses |= behaviour.losses(dream, evaluation)
@@ -56,8 +62,16 @@ class Dreamer(Agent):
         self.clock.count_update()
         metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
+        metrics |= {f"{n}/{k}": v for n, term in world.regularisers.items() for k, v in term.metrics().items()}  # type: ignore[operator]
         metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
         return metrics, world.dynamics.stored(trace)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"own": self.own.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.own.load_state_dict(state["own"])
 
 
 def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
@@ -76,14 +90,8 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
             unimix=config.unimix,
         )
         widths = dynamics.widths
-        world = WorldModel(
-            encoder=encoder,
-            dynamics=dynamics,
-            decoder=MultiDecoder(seen, widths=widths, units=config.units, depth=config.depth, blocks=config.blocks),
-            heads=reward_and_continue(widths, units=config.units),
-            kl=BalancedKL(config.free_nats),
-            discount=discount,
-        )
+        decoder = MultiDecoder(seen, widths=widths, units=config.units, depth=config.depth, blocks=config.blocks)
+        heads = reward_and_continue(widths, units=config.units)
         behaviour = ActorCritic(
             policy=PolicyHead(
                 discrete=action_spec.discrete,
@@ -99,6 +107,16 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
             discount=discount,
             slow_rate=config.slow_rate,
         )
+        own = draws.Generator(config.seed + 1, config.device)
+        world = WorldModel(
+            encoder=encoder,
+            dynamics=dynamics,
+            decoder=decoder,
+            heads=heads,
+            kl=BalancedKL(config.free_nats),
+            discount=discount,
+            **value_alignment(config, behaviour, own),
+        )
         params = [*world.parameters(), *behaviour.parameters()]
         optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
     scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
@@ -110,6 +128,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         "value": 1.0,
         "replay_value": config.replay_value_scale,
     }
+    scales |= dict.fromkeys(world.regularisers, 1.0)
     return Dreamer(
         world=world,
         behaviour=behaviour,
@@ -120,4 +139,20 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         length=config.length,
         horizon=config.horizon,
         scales=scales,
+        own=own,
     )
+
+
+def value_alignment(config: Config, behaviour: ActorCritic, own: draws.Generator) -> dict[str, Any]:
+    """What `--var` adds to the world model: nothing, or one regulariser."""
+    if not config.var:
+        return {}
+    var = wm_var.ValueAlignment(
+        behaviour.slow if config.var_critic == "slow" else behaviour.critic,
+        warmup=config.var_warmup,
+        unit=config.var_unit,
+        weight=config.var_weight or None,
+        detach=("deter",) if config.var_detach else (),
+    )
+    sample = partial(wm_var.sample, generator=own.generator)
+    return {"regularisers": {"var": var}, "draw": sample if config.var_state == "sample" else wm_var.probabilities}

@@ -53,6 +53,21 @@ class Config(RunConfig):
     """Uniform share of discrete policies (the reference code has 0)."""
     slow_rate: float = 0.02
     """Rate at which the slow critic follows."""
+    # value alignment: Var's regulariser, in `build` only
+    var: bool = False
+    """Add value alignment to the world model's losses."""
+    var_warmup: int = 10_000
+    """Agent steps (or updates) before it begins."""
+    var_unit: Literal["steps", "updates"] = "steps"
+    """What the warm-up counts."""
+    var_weight: float = 0.0
+    """A constant weight in place of the adaptive 1 / max(1, KL); 0: adaptive."""
+    var_state: Literal["sample", "probabilities"] = "sample"
+    """The prior's stochastic state: a sample, or its probabilities."""
+    var_critic: Literal["online", "slow"] = "online"
+    """Whose values are aligned."""
+    var_detach: bool = False
+    """Cut the gradient to the deterministic state in both states."""
     # optimiser
     lr: float = 4e-5
     """Learning rate of LaProp."""
