@@ -316,7 +316,7 @@ def test_a_crash_goes_back_to_the_last_checkpoint_and_equals_the_unbroken_run(fa
     main(fakes.app, ["train", "--logdir", "D"])
     assert_same_run(Path("whole"), Path("D"))
     chunks = len(list(Path("D/replay").glob("*.chunk")))
-    assert chunks == (9 if limit == "10000000" else 3)
+    assert chunks == (9 if limit == "10000000" else 2)
 
 
 def test_a_replay_that_needs_the_room_makes_the_run_save(fakes, quiet):

@@ -97,7 +97,7 @@ def chunk_bytes() -> int:
 
 def build(folder: Path | None, chunks: int = 4, **options: Any) -> Replay:
     options = dict[str, Any](chunk=CHUNK, length=LENGTH, stores=STORES, streams=STREAMS) | options
-    return Replay(folder, limit_bytes=chunks * chunk_bytes(), **options)
+    return Replay(folder, limit_bytes=-(-chunks * chunk_bytes() * 8 // 7), **options)  # an eighth is not for chunks
 
 
 def filled(folder: Path | None, steps: int, **options: Any) -> Replay:
@@ -464,7 +464,7 @@ def test_without_a_commit_nothing_is_kept(tmp_path: Path) -> None:
 
 def test_the_next_commit_makes_room(tmp_path: Path) -> None:
     """Budget of 24 chunks: 21 are used, 3 are left to what a resumed run would need back."""
-    replay = filled(tmp_path, 24 * CHUNK, chunks=24)
+    replay = filled(tmp_path, 24 * CHUNK, chunks=21)
     assert replay.steps == 21 * CHUNK * STREAMS
     replay.commit(replay.state())
     crowded, t = [], 24 * CHUNK
@@ -621,6 +621,8 @@ def damage(folder: Path, how: str) -> None:
         path.unlink()
     elif how == "short":
         os.truncate(path, 100)
+    elif how in ("schema.json", "commit.json"):
+        os.truncate(folder / how, 9)
     elif how == "schema":
         described = json.loads((folder / "schema.json").read_text())
         described["entries"][0]["shape"] = [7]
@@ -636,10 +638,12 @@ def damage(folder: Path, how: str) -> None:
         ("short", "cut short.*put it back"),
         ("schema", "other entries"),
         ("gone", "no replay in"),
+        ("schema.json", r"schema\.json is not what was saved"),
+        ("commit.json", r"commit\.json is not what was saved"),
     ],
 )
 def test_a_damaged_folder_is_refused(tmp_path: Path, how: str, says: str) -> None:
-    state = filled(tmp_path, 30).state()
+    _, state = committed(tmp_path, 30)
     damage(tmp_path, how)
     with pytest.raises(ReplayError, match=says):
         reread(tmp_path, state)

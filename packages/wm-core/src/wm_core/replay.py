@@ -69,7 +69,7 @@ class Replay:
         until `load_state` says up to where they are valid; the first `add` without it begins the folder anew.
     streams: environments, the leading axis of everything added.
     stores: which entries the dynamics wants of the past, and of how many of the last past steps.
-    limit_bytes: budget of the folder. An eighth of it, in whole chunks, is left to what a resumed run would need back
+    limit_bytes: budget of the folder. An eighth of it is left to what a resumed run would need back
         (the journal, and chunks evicted since the last commit); the oldest chunk goes when the next would exceed the
         rest. `crowded` says when a commit has to make room. The next chunk is secured before anything is given up, so
         the folder holds up to one chunk more.
@@ -381,11 +381,12 @@ class Replay:
                 raise ReplayError(f"{key!r} has shape {value.shape}, but its first axis must be {self.streams} streams")
         schema = tuple(Entry(k, str(v.dtype), v.shape[1:]) for k, v in sorted(arrays.items()))
         size = self._layout(schema)[1]
-        need = self._least()
-        if need * size > self.limit_bytes:
+        need = max(2, -(-self.length // self.chunk) + 1)
+        if need * size > self._room():
             raise ReplayError(
                 f"a replay limit of {_size(self.limit_bytes)} is too small: {need} chunks of {self.chunk} steps of "
-                f"{self.streams} streams take {_size(need * size)}; raise the limit or shorten the chunks"
+                f"{self.streams} streams take {_size(need * size)} and an eighth is kept free; raise the limit or shorten "
+                "the chunks"
             )
         self._wipe()
         self._schema = schema
@@ -454,17 +455,15 @@ class Replay:
     def _evict(self) -> None:
         """Give up the oldest chunks while the budget is exceeded."""
         _, size = self._layout(self._schema)
-        most = self.limit_bytes // size
-        room = max(self._least(), most - most // SPARE)
-        while len(self._chunks) > room:
+        while len(self._chunks) * size > self._room():
             number = min(self._chunks)
             self._oldest = (number + 1) * self.chunk
             self._drop(number)
         self._queue = deque((stream, start) for stream, start in self._queue if start >= self._oldest)
 
-    def _least(self) -> int:
-        """Chunks without which no row can be sampled while the newest one is being filled."""
-        return max(2, -(-self.length // self.chunk) + 1)
+    def _room(self) -> int:
+        """Bytes for chunks that can be sampled; the rest of the budget is for what a resumed run needs back."""
+        return self.limit_bytes - self.limit_bytes // SPARE
 
     def _drop(self, number: int) -> None:
         """Give up a chunk; its file stays while a checkpoint refers to it."""
@@ -560,7 +559,7 @@ class Replay:
         described = self.folder / "schema.json"
         if not described.is_file():
             raise ReplayError(f"no replay in {self.folder}, but the checkpoint needs it: put it back, or {ANEW}")
-        if json.loads(described.read_text()) != json.loads(schema):
+        if _read(described) != json.loads(schema):
             raise ReplayError(
                 f"the replay in {self.folder} holds other entries than the checkpoint: they are of two runs"
             )
@@ -609,8 +608,8 @@ class Replay:
         """What the folder says of its last commit."""
         assert self.folder is not None
         path = self.folder / "commit.json"
-        told = json.loads(path.read_text()) if path.is_file() else {}
-        return {"position": 0, "oldest": 0, "rewritten": []} | dict(told)
+        told = _read(path) if path.is_file() else {}
+        return {"position": 0, "oldest": 0, "rewritten": []} | told
 
     def _tell(self, position: int, oldest: int) -> None:
         assert self.folder is not None
@@ -655,6 +654,14 @@ def _reserve(descriptor: int, size: int) -> None:
     zeros = bytes(1 << 20)  # macOS has no posix_fallocate
     for begin in range(0, size, len(zeros)):
         os.write(descriptor, zeros[: size - begin])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `_write` wrote."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ReplayError(f"{path} is not what was saved: put it back, or {ANEW}") from error
 
 
 def _write(path: Path, text: str) -> None:

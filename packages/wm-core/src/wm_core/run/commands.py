@@ -116,11 +116,11 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                 go_on=watch,
                 say=say,
             )
+            if watch.saved != at.steps or saved is None and begun == at.steps:
+                session.save(at)
         except NotFinite as error:
             say(f"{app.name}: {session.alarm(error, at)}")
             return 1
-    if watch.saved != at.steps or saved is None and begun == at.steps:
-        session.save(at)
     if stop:
         say(f"stopped at step {at.steps:,}; to go on: {app.name} train --logdir {run.logdir}")
         return 128 + stop[0]

@@ -47,7 +47,8 @@ def disk_bytes(
 
 def check_disk(folder: Path, *, replay: int, checkpoints: int) -> None:
     """Raises UserError where less is free than the run needs beyond what its folder holds already."""
-    held = sum(_size(path) for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    kept = (path for name in ("replay", "checkpoint") for path in (folder / name).rglob("*"))
+    held = sum(_size(path) for path in kept if path.is_file() and not path.is_symlink())
     there = folder
     while not there.exists():
         there = there.parent
