@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from wm_tssm import Cache, TransformerStack, across_episodes, within_episode
+from wm_tssm import Cache, TooLong, TransformerStack, across_episodes, within_episode
 from wm_tssm.stack import Each
 
 SIGHTS = [across_episodes, within_episode]
@@ -53,13 +53,13 @@ def cached_and_recomputed(model, last, steps=6):
     dream = tokens(steps, ROWS * last, seed=2)
     cache = model.starts(model(model.initial(ROWS), context, first)[3], last)
     rows = dream.unflatten(0, (ROWS, last))
-    begun = range(LENGTH - last, LENGTH)
+    begun = range(LENGTH - last, LENGTH)  # -1 is the start before all tokens
     again = torch.stack([continued(model, context, first, rows[:, i], start) for i, start in enumerate(begun)], 1)
     return dreamt(model, cache, dream).unflatten(0, (ROWS, last)), again
 
 
 @pytest.mark.parametrize("sight", SIGHTS)
-@pytest.mark.parametrize("last", [1, 3, LENGTH])
+@pytest.mark.parametrize("last", [1, 3, LENGTH, LENGTH + 1])
 @pytest.mark.parametrize("grad", [False, True])
 def test_cache_equals_recomputation(sight, last, grad):
     with torch.set_grad_enabled(grad):
@@ -229,10 +229,10 @@ def test_dropout_acts_in_training_alone():
 
 def test_more_tokens_than_positions_are_refused():
     model = stack(positions=8)
-    with pytest.raises(ValueError, match="only 8 positions"):
+    with pytest.raises(TooLong, match="only 8 positions"):
         model(model.initial(ROWS), tokens(), flags())
     cache = model.starts(model(model.initial(ROWS), tokens(8), flags(8))[3], 1)
-    with pytest.raises(ValueError, match="give more positions"):
+    with pytest.raises(TooLong, match="give more positions"):
         dreamt(model, cache, tokens(1))
     with pytest.raises(ValueError, match="one token at a time"):
         model(cache, tokens(2), flags()[:, :2])

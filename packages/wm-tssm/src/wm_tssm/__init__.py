@@ -3,6 +3,6 @@
 from wm_tssm.attention import Attention, Block
 from wm_tssm.cache import Cache
 from wm_tssm.sight import across_episodes, within_episode
-from wm_tssm.stack import TransformerStack
+from wm_tssm.stack import TooLong, TransformerStack
 
-__all__ = ["Attention", "Block", "Cache", "TransformerStack", "across_episodes", "within_episode"]
+__all__ = ["Attention", "Block", "Cache", "TooLong", "TransformerStack", "across_episodes", "within_episode"]

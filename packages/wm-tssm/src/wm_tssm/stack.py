@@ -10,10 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wm_tssm.attention import EPS, Block
 from wm_tssm.cache import Cache, KeysValues
 from wm_tssm.sight import Sight, across_episodes
+
+
+class TooLong(ValueError):
+    """More tokens than there are positions."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class TransformerStack(nn.Module):
     def __call__(self, carry: Any, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Any, Each | None]:
         """tokens (B, T, D), first (B, T) bool -> out (B, T, D), no hidden state, the next carry, and each for `starts`.
 
-        Raises ValueError for more tokens than there are positions, and from a cache for more than one at a time.
+        Raises TooLong for more tokens than there are positions, ValueError for several at a time from a cache.
         """
         return super().__call__(carry, tokens, first)
 
@@ -90,7 +95,7 @@ class TransformerStack(nn.Module):
     ) -> tuple[Tensor, None, dict[str, Tensor], Each]:
         size, limit = tokens.shape[1], self.positions.num_embeddings
         if size > limit:
-            raise ValueError(f"{size} tokens at once, but only {limit} positions")
+            raise TooLong(f"{size} tokens at once, but only {limit} positions")
         window = torch.cat([carry["tokens"], tokens], 1)[:, -limit:]  # (B, W + T, D)
         begins = torch.cat([carry["first"], first], 1)[:, -limit:]
         position, visible = self.sight(begins)
@@ -107,7 +112,7 @@ class TransformerStack(nn.Module):
         if tokens.shape[1] != 1:
             raise ValueError(f"a cache is gone on from one token at a time, not {tokens.shape[1]}")
         if cache.used >= self.positions.num_embeddings:
-            raise ValueError(
+            raise TooLong(
                 f"a dream beyond {self.positions.num_embeddings} tokens, its context included: give more positions"
             )
         cache = cache.reserve()
@@ -118,16 +123,16 @@ class TransformerStack(nn.Module):
         return x, None, cache.advance(), None
 
     def starts(self, each: Each, last: int) -> Cache:
-        """The memory after each of the last `last` tokens: (B*last, ...), row b*last + t."""
+        """The memory after each of the last `last` tokens: (B*last, ...), row b*last + t. One more than there are tokens
+        begins with that before the first."""
         rows, length = each.position.shape
-        index = torch.arange(length - last, length, device=each.position.device)
-        position = each.position[:, index].flatten() + 1
+        index = torch.arange(length - last, length, device=each.position.device)  # of the newest token seen, or -1
+        position = F.pad(each.position, (1, 0), value=-1)[:, index + 1].flatten() + 1
         layers = [tuple(x.repeat_interleave(last, 0) if last > 1 else x for x in pair) for pair in each.layers]
         if each.visible is not None:
-            visible = each.visible[:, index].flatten(0, 1)  # (M, W + T) what the start's own token sees
+            visible = F.pad(each.visible, (0, 0, 1, 0))[:, index + 1].flatten(0, 1)  # (M, W + T) what that token sees
         elif last > 1:
-            earlier = torch.arange(length, device=index.device) <= index[:, None]
-            visible = earlier.repeat(rows, 1)
+            visible = (torch.arange(length, device=index.device) <= index[:, None]).repeat(rows, 1)
         else:
             visible = None
         return Cache.of(layers, room=self.room, position=position, visible=visible)  # type: ignore[arg-type]

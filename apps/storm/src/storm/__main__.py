@@ -1,0 +1,6 @@
+"""`python -m storm ...`."""
+
+from storm.cli import main
+
+if __name__ == "__main__":
+    main()

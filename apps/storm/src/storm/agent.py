@@ -1,0 +1,192 @@
+"""STORM: build, learn (Zhang et al. 2023). The world model learns from 16 long rows, the policy from 1024 short ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import wm_var
+from torch import nn
+from wm_core import draws
+from wm_core.agent import Agent
+from wm_core.contracts import Metrics
+from wm_core.health import latents
+from wm_core.kl import BalancedKL
+from wm_core.observations import describe
+from wm_core.optim import Adam, NormClip, Together, total
+from wm_core.parallel import Parallel
+from wm_core.replay import Replay
+from wm_core.types import Batch
+from wm_core.world import WorldModel
+from wm_tssm import TransformerStack, across_episodes, within_episode
+
+from storm.behaviour import StormActorCritic
+from storm.config import Config
+from storm.dynamics import Unbroken
+from storm.heads import BINS, StormHead, StormPolicy, SymlogTwoHot, reward_and_continue
+from storm.layers import mixer
+from storm.observations import ObservationDecoder, ObservationEncoder
+from storm.world import PriorWorld, rows
+
+SEES = ("stoch", "deter")  # what policy and critic look at
+
+
+class Storm(Agent):
+    """STORM. `own` is the source of what value alignment draws."""
+
+    behaviour: StormActorCritic
+    optimiser: Together
+
+    def __init__(
+        self,
+        *,
+        batch: int,
+        length: int,
+        dreams: int,
+        context: int,
+        horizon: int,
+        scales: dict[str, float],
+        own: draws.Generator,
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
+        self.dreams, self.context, self.own = dreams, context, own
+
+    def learn(self, replay: Replay) -> Metrics:
+        contexts = self.to_device(replay.sample(self.dreams, self.context + 1))
+        return self.update(self.to_device(replay.sample(self.batch, self.length + 1)), contexts)
+
+    def update(self, batch: Batch, contexts: Batch) -> Metrics:
+        """Tensors alone: one gradient step of the world model on rows (B, T+1), one of policy and critic in dreams that
+        begin after contexts (M, C+1); metrics (0-d)."""
+        world, behaviour, rules = self.world, self.behaviour, self.optimiser.rules
+        with draws.drawing(self.source):
+            self.train()
+            with self.computing():
+                losses, trace = world.losses(world.prefill(None, self.batch), rows(batch.steps), self.clock)
+            optimised = {"world": rules["world"].step(total(losses, self.scales))}
+            self.eval()  # imagination: no dropout, running statistics
+            with self.computing():
+                with torch.no_grad():
+                    context = world.observe(world.prefill(None, self.dreams), contexts.steps)
+                dream = world.dream(world.starts(context, 1), behaviour.policy, self.horizon)
+                learned, metrics = behaviour.evaluate(dream)
+            optimised["behaviour"] = rules["behaviour"].step(total(learned, dict.fromkeys(learned, 1.0)))
+        behaviour.follow()
+        self.clock.count_update()
+        metrics |= {f"loss/{name}": loss.detach().mean() for name, loss in (losses | learned).items()}
+        metrics |= {f"opt/{name}/{rule}": v for rule, found in optimised.items() for name, v in found.items()}
+        for name, term in world.regularisers.items():
+            metrics |= {f"{name}/{key}": value for key, value in term.metrics().items()}  # type: ignore[operator]
+        return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:])
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"own": self.own.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.own.load_state_dict(state["own"])
+
+
+def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
+    """The agent of a config for one environment's spaces; UserError for a space that the encoder cannot read."""
+    torch.manual_seed(config.seed)
+    seen = describe(observation_space)
+    own = draws.Generator(config.seed + 1, config.device)
+    with torch.device(config.device):
+        encoder = ObservationEncoder(seen, width=config.width, depth=config.depth)
+        dynamics = make_dynamics(config, encoder.width, action_spec.size)
+        widths = dynamics.widths
+        behaviour = StormActorCritic(
+            policy=StormPolicy(
+                discrete=action_spec.discrete,
+                continuous=action_spec.continuous,
+                widths=widths,
+                width=config.width,
+                reads=SEES,
+            ),
+            critic=StormHead(SymlogTwoHot, BINS, widths=widths, width=config.width, reads=SEES),
+            lam=config.lam,
+            entropy=config.entropy,
+            slow_rate=config.slow_rate,
+            value_index=config.value_index,
+        )
+        kind = PriorWorld if config.act_on == "prior" else WorldModel
+        world = kind(
+            encoder=encoder,
+            dynamics=dynamics,
+            decoder=ObservationDecoder(seen, stoch=widths["stoch"], width=config.width, depth=config.depth),
+            heads=reward_and_continue(widths, width=config.width, discount=config.discount),
+            kl=BalancedKL(config.free_nats, clip=config.kl_clip),
+            discount=1.0,  # the target of the continue head; a dream's discount is in what that head gives
+            **value_alignment(config, behaviour, own),
+        )
+        optimiser = Together(
+            world=Adam(world.parameters(), lr=config.lr, clip=NormClip(config.clip)),
+            behaviour=Adam(
+                behaviour.parameters(), lr=config.behaviour_lr, eps=1e-5, clip=NormClip(config.behaviour_clip)
+            ),
+        )
+    scales = dict.fromkeys(seen.keys, 1.0) | {"reward": 1.0, "cont": 1.0}
+    scales |= {"dyn": config.dyn_scale, "rep": config.rep_scale} | dict.fromkeys(world.regularisers, 1.0)
+    return Storm(
+        world=world,
+        behaviour=behaviour,
+        optimiser=optimiser,
+        seed=config.seed,
+        precision=config.precision,
+        batch=config.batch,
+        length=config.length,
+        dreams=config.dreams,
+        context=config.dream_context,
+        horizon=config.horizon,
+        scales=scales,
+        own=own,
+    )
+
+
+def make_dynamics(config: Config, embed: int, action: int) -> Parallel:
+    """The posterior from the observation alone, the transformer, and the prior on its output."""
+    flat = config.stoch * config.classes
+    stack = TransformerStack(
+        config.width,
+        layers=config.layers,
+        heads=config.heads,
+        hidden=config.hidden,
+        positions=config.positions,
+        context=config.acting_context,
+        dropout=config.dropout,
+        sight=within_episode if config.resets else across_episodes,
+        room=config.horizon,
+    )
+    return (Parallel if config.resets else Unbroken)(
+        stack,
+        deter=config.width,
+        stoch=(config.stoch, config.classes),
+        embed=embed,
+        action=action,
+        hidden=config.width,
+        unimix=config.unimix,
+        token=mixer(flat, action, config.width),
+        posterior=nn.Linear(embed, flat),
+        prior=nn.Linear(config.width, flat),
+    )
+
+
+def value_alignment(config: Config, behaviour: StormActorCritic, own: draws.Generator) -> dict[str, Any]:
+    """What `--var` adds to the world model: nothing, or one regulariser."""
+    if not config.var:
+        return {}
+    var = wm_var.ValueAlignment(
+        behaviour.slow if config.var_critic == "slow" else behaviour.critic,
+        warmup=config.var_warmup,
+        unit=config.var_unit,
+        weight=config.var_weight or None,
+        detach=("deter",) if config.var_detach else (),
+    )
+    draw: Any = wm_var.probabilities
+    if config.var_state == "sample":
+        draw = partial(wm_var.sample, generator=own.generator)
+    return {"regularisers": {"var": var}, "draw": draw}

@@ -1,0 +1,98 @@
+"""Every number of STORM and of value alignment; presets and the command line fill them. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wm_core.run.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Every number of STORM; the defaults are those of its public code."""
+
+    train_ratio: float = 1024.0
+    """Replayed steps per policy step: an update every batch * length / train_ratio policy steps; 1024 gives one a step."""
+    # model
+    width: int = 512
+    """Width of the transformer and of the heads' layers."""
+    layers: int = 2
+    """Blocks of the transformer."""
+    heads: int = 8
+    """Attention heads."""
+    hidden: int = 1024
+    """Hidden layer of each block."""
+    dropout: float = 0.1
+    """Dropout of the transformer, in training."""
+    positions: int = 64
+    """Tokens that attention can span, those of a dream included."""
+    acting_context: int = 16
+    """Tokens that acting looks back on."""
+    stoch: int = 32
+    """Number of stochastic latents."""
+    classes: int = 32
+    """Classes of each of them."""
+    depth: int = 32
+    """Channels of the first convolution; the other three double them."""
+    unimix: float = 0.01
+    """Uniform share of posterior and prior."""
+    # what the public code does, and `--ablation common` does otherwise
+    resets: bool = False
+    """Whether attention, positions and tokens end with the episode; the public code ignores episode ends."""
+    act_on: Literal["prior", "posterior"] = "prior"
+    """The state that the policy sees and that a dream starts from: drawn from the prior (public code: the current frame is
+    not seen), or from the posterior."""
+    value_index: Literal["t", "t+1"] = "t"
+    """Which value the lambda return mixes in at t: V_t as in the public code and the paper's Eq. 7, or V_{t+1}."""
+    kl_clip: Literal["mean", "step"] = "mean"
+    """Free nats of the batch mean (public code), or of each step."""
+    # losses
+    free_nats: float = 1.0
+    """Free nats of both KL terms."""
+    dyn_scale: float = 0.5
+    """Scale of the dynamics KL."""
+    rep_scale: float = 0.1
+    """Scale of the representation KL."""
+    # behaviour
+    dreams: int = 1024
+    """Rollouts of imagination per update, each from a context of its own."""
+    dream_context: int = 8
+    """Observed steps before a dream."""
+    horizon: int = 16
+    """Steps of imagination."""
+    discount: float = 0.985
+    """Discount of an imagined step."""
+    lam: float = 0.95
+    """Lambda of the returns."""
+    entropy: float = 3e-4
+    """Scale of the policy's entropy."""
+    slow_rate: float = 0.02
+    """Rate at which the slow critic follows."""
+    # optimisers
+    lr: float = 1e-4
+    """Learning rate of the world model (Adam)."""
+    clip: float = 1000.0
+    """Bound of its gradient's norm."""
+    behaviour_lr: float = 3e-5
+    """Learning rate of policy and critic (Adam, eps 1e-5)."""
+    behaviour_clip: float = 100.0
+    """Bound of their gradient's norm."""
+    # value alignment
+    var: bool = False
+    """Add value alignment to the world model's losses."""
+    var_warmup: int = 10_000
+    """Agent steps (or updates) before it begins."""
+    var_unit: Literal["steps", "updates"] = "steps"
+    """What the warm-up counts."""
+    var_weight: float = 0.0
+    """A constant weight in place of the adaptive 1 / max(1, KL); 0: adaptive."""
+    var_state: Literal["sample", "probabilities"] = "sample"
+    """The prior's stochastic state: a sample, or its probabilities."""
+    var_critic: Literal["online", "slow"] = "online"
+    """Whose values are aligned."""
+    var_detach: bool = False
+    """Cut the gradient to the transformer's output in both states."""
+    # environment
+    protocol: Literal["dreamerv3", "storm"] = "storm"
+    """Atari 100k protocol: STORM's (sticky, life loss ends the return) or DreamerV3's (no sticky actions, random no-ops)."""

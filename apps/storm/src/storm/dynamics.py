@@ -1,0 +1,50 @@
+"""STORM's indices: a row's first step gives its z alone, and no token stands for the start of an episode.
+
+The public code's h_t is made from (z_1..t, a_1..t) and predicts z_{t+1} and the reward that a_t earns. Here a step's
+action is the one that led to it, so h_t is `deter` of step t+1, next to the z_{t+1}, the reward and the end it predicts.
+Sizes: B batch, T time, M starts, D deter, S x K stochastic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from wm_core import draws
+from wm_core.distributions import straight_through
+from wm_core.parallel import Parallel
+from wm_core.rssm import bound_action
+from wm_core.types import Carry, Latent, Trace
+
+
+class Unbroken(Parallel):
+    """Parallel without resets: token_t = f(z_{t-1}, a_t) at every step that has a predecessor, across episode ends too.
+
+    The carry's `stoch` (B, 0 or 1, S, K) is the last step's, if there was any. The very first step has no token; its
+    deter is zero, and its losses want a weight of zero.
+    """
+
+    def initial(self, *lead: int) -> Carry:
+        carry = super().initial(*lead)
+        return carry | {"stoch": carry["stoch"].new_zeros(*lead, 0, *self.shape)}
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        post = self.logits(self.posterior(embed["obs"]))
+        stoch = straight_through(post, draws.gumbel(post.shape, post.device))
+        before = torch.cat([carry["stoch"], stoch], 1)[:, :-1].flatten(-2)
+        begun = action.shape[1] - before.shape[1]  # 1 where the first step has no predecessor, else 0
+        tokens = self.token(torch.cat([before, bound_action(action[:, begun:])], -1))
+        deter, hidden, after, each = self.backbone(carry["backbone"], tokens, first[:, begun:])
+        deter = F.pad(deter, (0, 0, begun, 0))
+        latent = Latent(deter, stoch, hidden)
+        return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1:], "backbone": after}, each)
+
+    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
+        after, latent = super().imagine(carry | {"stoch": carry["stoch"][:, 0]}, action)
+        return after | {"stoch": latent.stoch[:, None]}, latent
+
+    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+        carry, latent = super().starts(trace, last)
+        return carry | {"stoch": latent.stoch[:, None]}, latent
