@@ -117,15 +117,22 @@ def test_a_dream_sees_nothing_and_follows_its_actions(fakes, agent, monkeypatch)
     monkeypatch.setattr(play, "OVER", -1.0)  # never ends
     envs, given = fakes.envs(1), []
     imagine = agent.world.dynamics.imagine
-    monkeypatch.setattr(agent.world.dynamics, "imagine", lambda c, a: (given.append(a[0].numpy()), imagine(c, a))[1])
+
+    def spy(carry, action):
+        assert not given or carry is given[-1][1]  # each step goes on from the one before
+        after, latent = imagine(carry, action)
+        given.append((action[0].numpy(), after))
+        return after, latent
+
+    monkeypatch.setattr(agent.world.dynamics, "imagine", spy)
     hands = Hands((3,), 0)
     hands.held = ["2"]
     moments = list(islice(in_dream(Seer(agent, "image", seed=3), envs, seed=3, observed=4, choose=hands), 12))
     assert [one.imagined for one in moments] == [False] * 4 + [True] * 8
     assert envs.calls == 4
     assert all(one.seen is None and one.reward is None and one.who == "you" for one in moments[4:])
-    assert [a.argmax() for a in given[1:]] == [2] * 7  # the first is the policy's, chosen at the last real step
-    assert (given[0] == moments[3].action).all()
+    assert [a.argmax() for a, _ in given[1:]] == [2] * 7  # the first is the policy's, chosen at the last real step
+    assert (given[0][0] == moments[3].action).all()
     dreamed = [one.told.reward for one in moments[4:]]
     assert [one.score for one in moments[4:]] == pytest.approx(np.cumsum(dreamed))
 
