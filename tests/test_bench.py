@@ -218,14 +218,15 @@ def test_the_products_are_made_again_at_their_shapes() -> None:
     assert calls.computing == len(seen.calls) == 4 and calls.other == 0
 
 
-def test_in_turn_means_one_update_of_each_in_every_round(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(("apart", "expected"), [(False, "ab" + 3 * "ab"), (True, 3 * "aabb")])
+def test_in_turn_means_one_update_of_each_in_every_round(tmp_path: pathlib.Path, apart: bool, expected: str) -> None:
     order = tmp_path / "order"
     players = [
         [sys.executable, "-c", PLAYER.format(path=str(ROOT / "tools"), name=name, order=str(order), sleep=sleep)]
         for name, sleep in (("a", 0.0), ("b", 0.05))
     ]
-    played = bench_turns.play(players, 3, lambda _: None)
-    assert order.read_text() == "ab" + 3 * "ab"  # each warms up once
+    played = bench_turns.play(players, 3, lambda _: None, apart=apart)
+    assert order.read_text() == expected  # each warms up once, and once a turn where it starts anew
     assert [len(one["rows"]) for one in played] == [3, 3] and played[1]["about"]["size"] == 7
     assert all(row["wall_s"] >= 0.05 > row["cpu_s"] and row["peak_mb"] > 1 for row in played[1]["rows"])
     assert bench_turns.compare(played)[1]["ratio_wall_s"]["greatest"] < 1

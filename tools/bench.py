@@ -10,7 +10,7 @@ bench.py loop --app dreamer --preset atari100k --envs 1 4 16 acting in real envi
 bench.py calls [--write]                                     tests/calls.json, the counts that CI holds
 bench.py serve --app dreamer ...  |  bench.py floor ...      ours as a COMMAND, and its products alone as one
 
---app --json --repeat --warmup --image --against --rounds --envs (of loop) are the tool's own; every other option is one
+--app --json --repeat --warmup --image --against --apart --rounds --out, and --envs --steps of loop, are the tool's own; every other option is one
 of the app's `info`: --preset, --size, --ablation and any field of its config (--device, --precision, --threads, --task,
 ...). --threads is 1 unless named, for cpu_s counts what idle threads spin. Except by `loop` no environment is played:
 frames and actions are random, the notes of the dynamics come from acting on such frames, and a real replay in memory
@@ -210,7 +210,7 @@ def against(args: argparse.Namespace, options: list[str]) -> str:
     warmup = ["--warmup", str(args.warmup)]
     ours = [sys.executable, __file__, "serve", "--app", args.app, *warmup, *image, *options]
     commands = [ours, *(shlex.split(command) for command in args.against)]
-    played = play(commands, args.rounds, lambda words: print(words, file=sys.stderr, flush=True))
+    played = play(commands, args.rounds, lambda words: print(words, file=sys.stderr, flush=True), apart=args.apart)
     return json.dumps({"compared": compare(played), "played": played}) if args.json else against_table(played)
 
 
@@ -229,6 +229,7 @@ def main() -> None:
     ap.add_argument("--warmup", type=int, metavar="N", default=1, help="runs before them, beside the first (default 1)")
     ap.add_argument("--image", type=int, nargs="+", metavar="SIDE", help="side of images, instead of the task's")
     ap.add_argument("--against", action="append", metavar="COMMAND", help="another implementation, see bench_turns.py")
+    ap.add_argument("--apart", action="store_true", help="of --against: never two of them in memory together; slower")
     ap.add_argument("--rounds", type=int, metavar="N", default=3, help="of --against, scaling and loop (default 3)")
     ap.add_argument("--envs", type=int, nargs="+", metavar="N", help="environments of loop (default 1 4 16)")
     ap.add_argument("--steps", type=int, metavar="N", help="steps of a block of loop (default 100)")

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -127,25 +128,32 @@ def pipe(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def play(commands: Sequence[Sequence[str]], rounds: int, say: Callable[[str], object] = print) -> list[dict[str, Any]]:
-    """Each command's name, what it told about itself, and its rows: one each round, all in turn. Raises TurnError."""
-    players: list[Player] = []
-    try:
-        for command in commands:
-            players.append(Player(command))
-            say(f"ready: {players[-1].name}")
-        rows: list[list[dict[str, Any]]] = [[] for _ in players]
+def play(
+    commands: Sequence[Sequence[str]], rounds: int, say: Callable[[str], object] = print, *, apart: bool = False
+) -> list[dict[str, Any]]:
+    """Each command's name, what it told about itself, and its rows: one each round, all in turn. Raises TurnError.
+
+    `apart` starts everyone anew for every turn, so that no two are ever in memory together.
+    """
+    rows: list[list[dict[str, Any]]] = [[] for _ in commands]
+    told: list[dict[str, Any]] = [{} for _ in commands]
+    with ExitStack() as stay:
+        players = [] if apart else [_start(command, stay, say) for command in commands]
         for i in range(rounds):
-            for mine, player in zip(rows, players, strict=True):
-                mine.append(player.turn())
-            told = ", ".join(f"{p.name} {r[-1]['cpu_s']:.2f}" for p, r in zip(players, rows, strict=True))
-            say(f"round {i + 1} of {rounds}, CPU s: {told}")
-    finally:
-        for player in players:
-            player.__exit__()
-    return [
-        {"name": p.name, "command": p.command, "about": p.about, "rows": r} for p, r in zip(players, rows, strict=True)
-    ]
+            for k, command in enumerate(commands):
+                with ExitStack() as leave:
+                    player = _start(command, leave, lambda _: None) if apart else players[k]
+                    rows[k].append(player.turn())
+                    told[k] = {"name": player.name, "command": player.command, "about": player.about}
+                say(f"round {i + 1} of {rounds}: {told[k]['name']} {rows[k][-1]['cpu_s']:.2f} CPU s")
+    return [{**one, "rows": mine} for one, mine in zip(told, rows, strict=True)]
+
+
+def _start(command: Sequence[str], until: ExitStack, say: Callable[[str], object]) -> Player:
+    """A player that is warm, until that stack unwinds."""
+    player = until.enter_context(Player(command))
+    say(f"ready: {player.name}")
+    return player
 
 
 def ratios(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], kind: str) -> dict[str, float]:
