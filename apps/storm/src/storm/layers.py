@@ -53,7 +53,7 @@ class Encoder(nn.Module):
         self.width = (height // 16) * (width // 16) * 8 * depth
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.flatten(0, -4).permute(0, 3, 1, 2).float() / 255
+        x = image.flatten(0, -4).permute(0, 3, 1, 2).to(self.convs[0].weight.dtype) / 255  # type: ignore[arg-type]
         return self.convs(x).reshape(*image.shape[:-3], -1)
 
 
