@@ -1,0 +1,21 @@
+"""R2I (Samsami et al., ICLR 2024): DreamerV3 on a state-space model, for tasks that ask for long memory.
+
+`load(logdir).policy(observation)` acts with a trained agent.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wm_core.run.loading import Loaded
+
+__all__ = ["load"]
+
+
+def load(logdir: str | Path) -> "Loaded":
+    """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is none."""
+    from wm_core.run import loading
+
+    from r2i.cli import APP
+
+    return loading.load(APP, logdir)

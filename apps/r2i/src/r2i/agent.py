@@ -1,0 +1,178 @@
+"""R2I: build, learn. DreamerV3 of 2023 whose dynamics is Parallel(S5Stack): one scan where Dreamer loops.
+
+Sizes: B batch, T time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from wm_core import draws
+from wm_core.actor_critic import ActorCritic
+from wm_core.agent import Agent
+from wm_core.blocks import MLP
+from wm_core.contracts import Backbone, Metrics
+from wm_core.distributions import TwoHot
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.heads import Head, PolicyHead, reward_and_continue
+from wm_core.images import StridedDecoder, StridedEncoder
+from wm_core.kl import BalancedKL
+from wm_core.observations import describe
+from wm_core.optim import Adam, NormClip, Together, averages, total
+from wm_core.parallel import Parallel
+from wm_core.replay import Replay
+from wm_core.types import Batch, Carry
+from wm_core.world import WorldModel
+from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
+
+from r2i.config import Config
+from r2i.dynamics import NoResets, Recurrent
+
+READS = {"output": ("deter", "stoch"), "hidden": ("stoch", "hidden"), "full": ("deter", "stoch", "hidden")}
+
+
+class R2I(Agent):
+    """DreamerV3 on a dynamics that stores nothing: every row of a batch begins with the initial state."""
+
+    behaviour: ActorCritic
+
+    def __init__(
+        self, *, batch: int, length: int, horizon: int, scales: dict[str, float], ends: str, **parts: Any
+    ) -> None:
+        super().__init__(**parts)
+        self.batch, self.length, self.horizon, self.scales, self.ends = batch, length, horizon, scales, ends
+
+    @torch.no_grad()
+    def initial(self, n: int) -> Carry:
+        """The learned state, without gradient: a checkpoint holds it."""
+        return super().initial(n)
+
+    def learn(self, replay: Replay) -> Metrics:
+        return self.update(self.to_device(replay.sample(self.batch, self.length)))[0]
+
+    def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
+        """Tensors alone: one gradient step on a batch; metrics (0-d), and nothing for replay."""
+        self.train()
+        world, behaviour = self.world, self.behaviour
+        steps = batch.steps | {"terminal": batch.steps[self.ends]}
+        with draws.drawing(self.source):
+            with self.computing():
+                losses, trace = world.losses(world.prefill(batch.past, len(steps["first"])), steps)
+                dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
+                evaluation = behaviour.evaluate(dream)
+                losses |= behaviour.losses(dream, evaluation)
+            means = averages(losses)
+            optimised = self.optimiser.step(total(means, self.scales))
+        behaviour.follow()
+        self.clock.count_update()
+        metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
+        metrics |= {f"opt/{name}": value for name, value in optimised.items()}
+        metrics |= world.metrics(trace, steps, dream) | behaviour.metrics(dream, evaluation)
+        return metrics | self.radius(), world.dynamics.stored(trace)
+
+    @torch.no_grad()
+    def radius(self) -> Metrics:
+        """The largest |decay| of all layers: above 1 the recurrence explodes."""
+        found = [layer.radius() for layer in self.world.modules() if isinstance(layer, S5)]
+        return {"ssm/radius": torch.stack(found).max()}
+
+
+def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
+    """The agent of a config for one environment's spaces; UserError for a space that the encoder cannot read."""
+    torch.manual_seed(config.seed)
+    seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
+    nets = {"units": config.encoder_units, "layers": config.encoder_layers, "depth": config.depth}
+    with torch.device(config.device):
+        encoder = MultiEncoder(seen, **nets, images=StridedEncoder)
+        dynamics = sequence_model(config, encoder.width, action_spec.size)
+        reads, hidden = READS[config.policy_input], 2 * config.state * config.ssm_layers
+        widths = dynamics.widths | {"hidden": hidden}
+        world = WorldModel(
+            encoder=encoder,
+            dynamics=dynamics,
+            decoder=MultiDecoder(seen, widths=widths, **nets, images=StridedDecoder),
+            heads=reward_and_continue(widths, units=config.units, layers=config.layers),
+            kl=BalancedKL(config.free_nats),
+            discount=discount,
+        )
+        behaviour = ActorCritic(
+            policy=PolicyHead(
+                discrete=action_spec.discrete,
+                continuous=action_spec.continuous,
+                widths=widths,
+                units=config.units,
+                layers=config.layers,
+                unimix=config.actor_unimix,
+                reads=reads,
+            ),
+            critic=Head(
+                TwoHot, 255, widths=widths, units=config.units, layers=config.layers, outscale=0.0, reads=reads
+            ),
+            lam=config.lam,
+            entropy=config.entropy,
+            discount=discount,
+            slow_rate=config.slow_rate,
+        )
+    scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
+        "reward": 1.0,
+        "cont": 1.0,
+        "dyn": config.dyn_scale,
+        "rep": config.rep_scale,
+        "policy": 1.0,
+        "value": 1.0,
+    }
+    return R2I(
+        world=world,
+        behaviour=behaviour,
+        optimiser=optimiser(config, world, behaviour),
+        seed=config.seed,
+        precision=config.precision,
+        batch=config.batch,
+        length=config.length,
+        horizon=config.horizon,
+        scales=scales,
+        ends={"truncate": "terminal", "terminate": "last"}[config.time_outs],
+    )
+
+
+def sequence_model(config: Config, embed: int, action: int) -> Parallel:
+    """u = f(z, a); h, x = S5 layers over u: the S3M of the paper."""
+    stack = S5Stack(
+        config.width,
+        config.state,
+        config.ssm_layers,
+        out=config.deter,
+        blocks=config.ssm_blocks,
+        discretise={"bilinear": bilinear, "zoh": zoh}[config.discretise],
+        learned=config.initial == "learned",
+        negative=config.negative,
+    )
+    backbones: dict[str, Backbone] = {"first": stack, "never": NoResets(stack)}
+    return {"parallel": Parallel, "recurrent": Recurrent}[config.posterior](
+        backbones[config.resets],
+        deter=config.deter,
+        stoch=(config.stoch, config.classes),
+        embed=embed,
+        action=action,
+        hidden=config.width,
+        unimix=config.unimix,
+        token=MLP(config.stoch * config.classes + action, config.width, 1),
+    )
+
+
+def optimiser(config: Config, world: WorldModel, behaviour: ActorCritic) -> Together:
+    """Adam for each part, clipped by a norm of its own; the S5 tensors by name, all layers together."""
+    named = by_name(world)
+    apart = {id(p) for group in named.values() for p in group}
+    rest = [p for p in world.parameters() if id(p) not in apart]
+
+    def adam(params: Any, lr: float, clip: float, eps: float) -> Adam:
+        return Adam(params, lr=lr, clip=NormClip(clip), eps=eps, warmup=config.warmup)
+
+    rules = {"world": adam(rest, config.lr, config.clip, 1e-8)}
+    rules |= {name: adam(group, config.ssm_lr, config.clip, 1e-8) for name, group in named.items()}
+    rules["actor"] = adam(behaviour.actor.parameters(), config.actor_lr, config.actor_clip, 1e-5)
+    rules["critic"] = adam(behaviour.critic.parameters(), config.critic_lr, config.critic_clip, 1e-5)
+    return Together(**rules)

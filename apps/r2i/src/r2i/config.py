@@ -1,0 +1,108 @@
+"""Every number of R2I; presets and the command line fill them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from wm_core.run.config import RunConfig
+
+# deter, width, state, ssm_layers, units, layers, depth: the small ones are ours, the others released configurations
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "1m": {"deter": 128, "width": 128, "state": 64, "ssm_layers": 2, "units": 128, "layers": 2, "depth": 8},
+    "12m": {"deter": 512, "width": 512, "state": 128, "ssm_layers": 3, "units": 256, "layers": 2, "depth": 16},
+    "atari": {"deter": 512, "width": 512, "state": 128, "ssm_layers": 4, "units": 512, "layers": 2, "depth": 32},
+    "maze": {"deter": 2048, "width": 1024, "state": 512, "ssm_layers": 5, "units": 1024, "layers": 4, "depth": 48},
+}
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Every number of R2I; the defaults are the released settings for Atari 100k."""
+
+    batch: int = 4
+    """Rows of a replay batch."""
+    length: int = 1024
+    """Steps of a row."""
+    # sequence model
+    deter: int = 512
+    """Width of h, the sequence model's output."""
+    width: int = 512
+    """Width of the tokens and of every S5 layer; also of the hidden layer of posterior and prior."""
+    state: int = 128
+    """Complex states of an S5 layer."""
+    ssm_layers: int = 4
+    """S5 layers."""
+    ssm_blocks: int = 8
+    """HiPPO blocks in which a layer's spectrum begins."""
+    discretise: Literal["bilinear", "zoh"] = "bilinear"
+    """How the recurrence is discretised (zero-order hold in bsuite)."""
+    initial: Literal["learned", "zero"] = "learned"
+    """The state with which a sequence begins."""
+    resets: Literal["first", "never"] = "first"
+    """Does an episode's first step reset the state inside a row? "never" does so only in acting (released for bsuite)."""
+    negative: bool = False
+    """Hold real parts of the spectrum negative, so that the recurrence cannot explode."""
+    posterior: Literal["parallel", "recurrent"] = "parallel"
+    """Does z see h? "recurrent" does, as in Dreamer, and runs step by step (an ablation)."""
+    stoch: int = 32
+    """Number of stochastic latents."""
+    classes: int = 32
+    """Classes of each stochastic latent."""
+    unimix: float = 0.01
+    """Uniform share of posterior and prior."""
+    # encoder, decoder, heads
+    depth: int = 32
+    """Channel unit of the convolutions."""
+    encoder_units: int = 1024
+    """Width of the encoder's and decoder's layers for vectors."""
+    encoder_layers: int = 5
+    """Layers of the encoder and decoder for vectors."""
+    units: int = 512
+    """Width of the layers of heads, policy and critic."""
+    layers: int = 2
+    """Layers of heads, policy and critic."""
+    policy_input: Literal["output", "hidden", "full"] = "full"
+    """What policy and critic read: (h, z), (z, x), or (h, z, x), with x the states of all S5 layers."""
+    # losses
+    free_nats: float = 1.0
+    """Free nats of both KL terms."""
+    reconstruction_scale: float = 1.0
+    """Scale of every observation loss."""
+    dyn_scale: float = 0.5
+    """Scale of the dynamics KL."""
+    rep_scale: float = 0.1
+    """Scale of the representation KL."""
+    time_outs: Literal["truncate", "terminate"] = "truncate"
+    """Does the continue head learn that a time-out ends the episode? In the released adapter for gym it does."""
+    # behaviour
+    horizon: int = 15
+    """Steps of imagination."""
+    discount_horizon: float = 333.0
+    """1 / (1 - discount)."""
+    lam: float = 0.95
+    """Lambda of the returns."""
+    entropy: float = 3e-4
+    """Scale of the policy's entropy."""
+    actor_unimix: float = 0.01
+    """Uniform share of discrete policies."""
+    slow_rate: float = 0.02
+    """Rate at which the slow critic follows."""
+    # optimisers: Adam, each with a norm of its own
+    lr: float = 1e-4
+    """Learning rate of the world model."""
+    clip: float = 1000.0
+    """Gradient norm of the world model, and of each name of the S5 tensors by itself."""
+    ssm_lr: float = 1e-4
+    """Learning rate of the S5 tensors (spectrum, B, C, D, step)."""
+    actor_lr: float = 3e-5
+    """Learning rate of the policy."""
+    actor_clip: float = 100.0
+    """Gradient norm of the policy."""
+    critic_lr: float = 3e-5
+    """Learning rate of the critic."""
+    critic_clip: float = 100.0
+    """Gradient norm of the critic."""
+    warmup: int = 0
+    """Updates over which every learning rate rises from 0."""

@@ -1,0 +1,102 @@
+"""What the ablations of R2I replace in `Parallel(S5Stack)`: a posterior that sees h, a backbone that never resets.
+
+Sizes: B batch, T time, E embed, D deter, S x K stochastic, X hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from wm_core import draws
+from wm_core.blocks import MLP, linear
+from wm_core.contracts import Backbone
+from wm_core.distributions import straight_through
+from wm_core.parallel import Parallel
+from wm_core.rssm import bound_action
+from wm_core.types import Carry, Latent, Trace
+
+
+class Recurrent(Parallel):
+    """`Parallel` with q(z | e, h): step after step, for h_t needs z_{t-1}. The paper's ablation of its parallel half.
+
+    >>> from wm_core.parallel import GRUBackbone
+    >>> model = Recurrent(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
+    >>> first = torch.zeros(2, 6, dtype=torch.bool)
+    >>> model.observe(model.initial(2), {"obs": torch.zeros(2, 6, 5)}, torch.zeros(2, 6, 2), first).post.shape
+    torch.Size([2, 6, 4, 3])
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, deter: int, stoch: tuple[int, int], embed: int, hidden: int, **parts: Any
+    ):
+        posterior = nn.Sequential(MLP(embed + deter, hidden, 1), linear(hidden, stoch[0] * stoch[1]))
+        super().__init__(
+            backbone, deter=deter, stoch=stoch, embed=embed, hidden=hidden, posterior=posterior, **parts
+        )  # fmt: skip
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        steps = []
+        for t in range(first.shape[1]):
+            now = slice(t, t + 1)
+            steps.append(self.step(carry, embed["obs"][:, now], action[:, now], first[:, now]))
+            carry = steps[-1].carry
+        return _join(steps)
+
+    def step(self, carry: Carry, embed: Tensor, action: Tensor, first: Tensor) -> Trace:
+        """One step, T = 1."""
+        before = torch.cat([carry["stoch"].flatten(-2), bound_action(action[:, 0])], -1)[:, None]
+        token = self.token(before * (~first)[..., None].float())
+        deter, hidden, after, each = self.backbone(carry["backbone"], token, first)
+        post = self.logits(self.posterior(torch.cat([embed, deter], -1)))
+        stoch = straight_through(post, draws.gumbel(post.shape, post.device))
+        latent = Latent(deter, stoch, hidden)
+        return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1], "backbone": after}, each)
+
+
+def _join(steps: list[Trace]) -> Trace:
+    """Traces of successive steps as one. `each` of an S5 stack is (B, T, X), like a GRU's."""
+    latents = [step.latent for step in steps]
+    hidden = None if latents[0].hidden is None else torch.cat([x.hidden for x in latents if x.hidden is not None], 1)
+    latent = replace(
+        latents[0],
+        deter=torch.cat([x.deter for x in latents], 1),
+        stoch=torch.cat([x.stoch for x in latents], 1),
+        hidden=hidden,
+    )
+    post, prior = torch.cat([step.post for step in steps], 1), torch.cat([step.prior for step in steps], 1)
+    return Trace(latent, post, prior, steps[-1].carry, torch.cat([step.each for step in steps], 1))
+
+
+class NoResets(nn.Module):
+    """A backbone that an episode's first step resets only where a row begins, as the released bsuite settings have it.
+
+    Acting, whose rows are one step long, still resets.
+
+    >>> from wm_core.parallel import GRUBackbone
+    >>> tokens, first = torch.randn(1, 5, 4), torch.tensor([[True, False, True, False, False]])
+    >>> never, gru = NoResets(GRUBackbone(4)), GRUBackbone(4)
+    >>> out = never(never.initial(1), tokens, first)[0]
+    >>> out.equal(never.backbone(never.initial(1), tokens, torch.zeros_like(first))[0])
+    True
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def initial(self, *lead: int) -> Carry:
+        return self.backbone.initial(*lead)
+
+    def __call__(self, carry: Carry, tokens: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, Carry, Any]:
+        return super().__call__(carry, tokens, first)
+
+    def forward(self, carry: Carry, tokens: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, Carry, Any]:
+        first = torch.cat([first[:, :1], torch.zeros_like(first[:, 1:])], 1)
+        return self.backbone(carry, tokens, first)
+
+    def starts(self, each: Any, last: int) -> Carry:
+        return self.backbone.starts(each, last)

@@ -1,0 +1,12 @@
+"""The environments of a config."""
+
+from __future__ import annotations
+
+from env_adapters import VectorEnv, make_vec
+
+from r2i.config import Config
+
+
+def make(config: Config, n: int) -> VectorEnv:
+    """n environments of the config's task; TaskError for a task that does not exist or lacks its extra."""
+    return make_vec(config.task, n, workers=None if config.workers < 0 else config.workers)
