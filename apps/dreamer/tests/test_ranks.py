@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import distributed
 from wm_core import draws
 from wm_core.ranks import Group, learning_with
+from wm_core.run import checkpoint
 from wm_core.run.cli import resolve
 from wm_core.types import Batch, Index
 
@@ -96,6 +97,34 @@ def test_two_ranks_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
         torch.testing.assert_close(found[1]["weights"][name], found[0]["weights"][name], rtol=0, atol=0, msg=name)
     alone = learn(slice(0, ROWS // 2))[1]
     assert any((alone[name] - weights[name]).abs().max() > 1e-3 for name in weights)  # half the rows teach otherwise
+
+
+def test_two_devices_keep_one_agent_and_two_experiences(tmp_path: Path) -> None:
+    words = [
+        "train",
+        "--preset",
+        "tiny",
+        "--device",
+        "cpu",
+        "--task",
+        "toy:doors",
+        "--devices",
+        "2",
+        "--train-ratio",
+        "16",
+        "--learning-starts",
+        "40",
+    ]
+    for steps in (120, 160):  # the second time it is resumed
+        command = [sys.executable, "-m", "dreamer", *words, "--steps", str(steps), "--logdir", str(tmp_path / "run")]
+        assert subprocess.run(command, check=False, timeout=240).returncode == 0
+    folders = [tmp_path / "run", tmp_path / "run" / "rank-1"]
+    one, two = (checkpoint.load(checkpoint.latest(folder)) for folder in folders)  # type: ignore[arg-type]
+    assert one.step == two.step >= 160
+    for name, weight in one.weights.items():
+        assert torch.equal(weight, two.weights[name]), name
+    assert int(one.state["agent"]["clock"]["updates"]) > 5
+    assert (folders[0] / "scores.jsonl").read_text() != (folders[1] / "scores.jsonl").read_text()
 
 
 if __name__ == "__main__":

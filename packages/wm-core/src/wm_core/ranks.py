@@ -27,6 +27,9 @@ class Ranks(Protocol):
     def gather(self, value: Tensor) -> Tensor:
         """The values (n, ...) of all ranks, in rank order: (count * n, ...)."""
 
+    def total(self, *numbers: int) -> list[int]:
+        """The sum of each number over the ranks, on the host: what all must agree on."""
+
 
 class Alone:
     """One process.
@@ -42,12 +45,16 @@ class Alone:
     def gather(self, value: Tensor) -> Tensor:
         return value
 
+    def total(self, *numbers: int) -> list[int]:
+        return list(numbers)
+
 
 class Group:
     """The default process group of torch.distributed, which must be initialised: nccl on GPUs, gloo on CPUs."""
 
     def __init__(self) -> None:
         self.index, self.count = distributed.get_rank(), distributed.get_world_size()
+        self.hosts = distributed.new_group(backend="gloo")
 
     def average(self, tensors: list[Tensor]) -> None:
         """One message for all tensors of a kind."""
@@ -62,6 +69,11 @@ class Group:
         parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.count)]
         distributed.all_gather(parts, value.contiguous())
         return torch.cat(parts)
+
+    def total(self, *numbers: int) -> list[int]:
+        sums = torch.tensor(numbers, dtype=torch.int64)
+        distributed.all_reduce(sums, group=self.hosts)  # type: ignore[arg-type] # this process is one of the group
+        return sums.tolist()
 
 
 _ranks: ContextVar[Ranks] = ContextVar("ranks", default=Alone())  # noqa: B039 - Alone holds no state

@@ -57,6 +57,11 @@ class App:
         if clash := taken & {f.name for f in dataclasses.fields(self.config)}:
             raise TypeError(f"{self.config.__name__} has fields that are options of the commands: {sorted(clash)}")
 
+    @property
+    def module(self) -> str:
+        """What `python -m` starts."""
+        return self.build.partition(".")[0] if isinstance(self.build, str) else self.build.__module__.partition(".")[0]
+
     def part(self, name: str) -> Callable[..., Any]:
         """One of the functions, imported now."""
         value = getattr(self, name)
@@ -189,6 +194,7 @@ class Command:
     config: RunConfig
     saved: RunConfig | None  # the config of the run in the logdir, where there is one
     origin: Origin
+    argv: tuple[str, ...] = ()  # the words themselves
 
     def changes(self) -> list[str]:
         """What differs from the saved config, as "field: before -> now"."""
@@ -226,7 +232,7 @@ def _main(app: App, argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"{app.name} {app.version}")
         return 0
-    command = parse(app, argv)
+    command = dataclasses.replace(parse(app, argv), argv=tuple(argv))
     module = importlib.import_module(MODULES.get(command.name, "wm_core.run.commands"))  # torch comes with most
     return int(getattr(module, command.name)(app, command) or 0)
 

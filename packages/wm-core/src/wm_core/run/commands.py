@@ -19,11 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
+from wm_core.ranks import ranks
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, filmstrip
+from wm_core.run import checkpoint, filmstrip, launch
 from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
 from wm_core.run.config import RunConfig
@@ -37,6 +39,7 @@ from wm_core.run.session import Session, seed_all
 from wm_core.run.writers import outside
 from wm_core.types import Batch, Index, Past
 
+STRIDE = 1_000_003  # between the seeds of the processes of one run
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
 FPS = 15.0
 VIDEO_STEPS = 500
@@ -60,11 +63,28 @@ def train(app: App, command: Command) -> int:
     logdir = (
         Path(options.logdir) if options.logdir else default_logdir("runs", config.task or "task", method, config.seed)
     )
+    launch.check(config.devices, config.device)
+    if config.devices > 1 and not launch.inside():
+        words = command.argv if options.logdir else (*command.argv, "--logdir", str(logdir))
+        return launch.launch(app.module, words, config.devices, logdir)
+    with launch.joined(config.device) as group:
+        if group.index:
+            logdir, config = (
+                logdir / f"rank-{group.index}",
+                dataclasses.replace(config, seed=config.seed + STRIDE * group.index),
+            )
+        return _train(app, command, config, logdir)
+
+
+def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
+    """The same in a folder, alone or as one of several."""
     with closing(environments(app, config, config.envs)) as envs:
         if command.origin.note:
             say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
         seed_all(config.seed)
-        agent = build(app, config, envs)
+        agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
+        if config.seed != command.config.seed:
+            agent.source = draws.Generator(config.seed, agent.device)
         replay = Replay(
             logdir / "replay",
             envs.num_envs,
@@ -124,7 +144,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     if stop:
         say(f"stopped at step {at.steps:,}; to go on: {app.name} train --logdir {run.logdir}")
         return 128 + stop[0]
-    shown = _videos(session, at.steps)
+    shown = [] if ranks().index else _videos(session, at.steps)
     print(f"finished at step {at.steps:,}")
     print(f"checkpoint  {run.logdir / 'checkpoint' / str(at.steps)}")
     print(f"scores      {run.logdir / 'scores.jsonl'}")
@@ -147,11 +167,14 @@ class Watch:
 
     def __call__(self, at: Position) -> bool:
         for name in self._due(at.steps):  # the checkpoint last: it holds what the others have logged
+            if ranks().index and name != "save":
+                continue  # the first shows for all
             getattr(self, f"_{name}")(at)
-        if self.session.replay.crowded:
+        crowded, stopped = ranks().total(self.session.replay.crowded, self.stopped())
+        if crowded:
             self._save(at)
         self.progress.update(at.steps)
-        return at.steps < self.session.config.steps and not self.stopped()
+        return at.steps < self.session.config.steps and not stopped
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.session.run.metrics(step, values)

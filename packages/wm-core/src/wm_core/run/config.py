@@ -24,7 +24,18 @@ RESUMABLE = (
     "tensorboard",
     "log",
 )
-POSITIVE = ("envs", "batch", "length", "replay_bytes", "chunk", "log_every", "save_every", "keep", "eval_episodes")
+POSITIVE = (
+    "devices",
+    "envs",
+    "batch",
+    "length",
+    "replay_bytes",
+    "chunk",
+    "log_every",
+    "save_every",
+    "keep",
+    "eval_episodes",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class RunConfig:
     """Of the networks; auto is bf16 on a GPU and fp32 on a CPU."""
     threads: int = 0
     """CPU threads of the networks; 0 leaves torch's choice."""
+    devices: int = 1
+    """Processes that learn one agent together, each with its own environments and rows: N times `envs` and `batch`."""
     envs: int = 1
     """Environments side by side; each has its own replay stream."""
     workers: int = -1

@@ -22,6 +22,7 @@ from torch import Tensor
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.health import WEIGHT
+from wm_core.ranks import ranks
 from wm_core.replay import Replay
 from wm_core.run.alarm import Sentinel
 from wm_core.types import Carry
@@ -159,9 +160,10 @@ class Position:
         real = ~self.step["first"]
         self.score = np.where(real, self.score + self.step["reward"], 0.0)
         self.length = np.where(real, self.length + 1, 0)
-        self.steps += int(real.sum()) * repeat
-        self.fresh += int(real.sum())
-        self.played += int(real.sum())
+        (played,) = ranks().total(int(real.sum()))
+        self.steps += played * repeat
+        self.fresh += played
+        self.played += played
         return [(float(self.score[i]), int(self.length[i])) for i in np.flatnonzero(self.step["last"])]
 
     def state(self) -> dict[str, Any]:
@@ -215,7 +217,8 @@ def train(
     while go_on(at):
         at.carry, action, notes = agent.act(at.carry, at.step)
         replay.add({**at.step, **notes})
-        if replay.steps >= learning_starts and replay.ready(length):
+        waiting = replay.steps < learning_starts or not replay.ready(length)
+        if ranks().total(waiting) == [0]:
             for _ in range(at.ratio.due(at.fresh)):
                 metrics = agent.learn(replay)
                 sentinel.look(metrics, replay.given)

@@ -14,6 +14,7 @@ import torch
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.ranks import ranks
 from wm_core.replay import Replay
 from wm_core.run import checkpoint
 from wm_core.run.alarm import NotFinite, check_weights, dump
@@ -40,7 +41,10 @@ class Session:
 
     @property
     def _ratio(self) -> dict[str, Any]:
-        return {"train_ratio": self.config.train_ratio, "replayed": self.config.batch * self.config.length}
+        return {
+            "train_ratio": self.config.train_ratio,
+            "replayed": self.config.batch * self.config.length * ranks().count,
+        }
 
     def begin(self) -> Position:
         """At the first step. Raises UserError where a checkpoint is there and none can be gone on from."""
