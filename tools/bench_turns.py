@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -82,14 +82,19 @@ class Player:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         except OSError as error:
             raise TurnError(f"cannot start {self.command}: {error.strerror}") from None
-        self.about = self.read()
+        try:
+            self.about = self.read()
+        except TurnError:
+            self.__exit__()
+            raise
         self.name = str(self.about.get("name", command[0]))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        pipe(self.process.stdin).close()
+        with suppress(BrokenPipeError):  # of a turn that was asked of one that had gone
+            pipe(self.process.stdin).close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
