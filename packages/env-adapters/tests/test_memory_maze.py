@@ -53,7 +53,6 @@ def test_sizes_and_limits_are_checked_before_anything_is_built() -> None:
         make("memory_maze_9x9", limit=1001)
 
 
-@pytest.mark.usefixtures("drawing")
 def test_missing_extra_is_named(monkeypatch) -> None:
     monkeypatch.setattr(memory_maze.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TaskError, match=r"env-adapters\[memory-maze\]"):

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import logging
+import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -86,6 +88,8 @@ class Control(gymnasium.Env[dict[str, Any], Any]):
         for option, value in (("repeat", repeat), ("limit", limit), ("size", size)):
             if value < 1:
                 raise TaskError(f"dmc: {option} is {value}; it is at least 1")
+        if importlib.util.find_spec("dm_control") is None:  # before a back end is tried out, for which mujoco is needed
+            raise lacks("dmc", "dm_control")
         self._task_name, self._draws = f"dmc_{domain}_{task}", opengl.choose() is not None
         if not self._draws and (observe == "vision" or f"{domain}_{task}" in _DRAWS_ALWAYS):
             raise opengl.missing(self._task_name)
@@ -236,7 +240,16 @@ def import_dm_control(suite: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise TaskError(f"{suite} needs {error.name}; install `env-adapters[{suite.replace('_', '-')}]`") from error
+        raise lacks(suite, error.name) from error
+
+
+def lacks(suite: str, module: str | None) -> TaskError:
+    """What to say where a package of the extra is not installed."""
+    if sys.version_info >= (3, 13):
+        return TaskError(
+            f"{suite} needs dm-control, whose labmaze has no build for Python 3.13: use Python 3.11 or 3.12"
+        )
+    return TaskError(f"{suite} needs {module}; install `env-adapters[{suite.replace('_', '-')}]`")
 
 
 def _chatter(record: logging.LogRecord) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from env_adapters import opengl
-from env_adapters.dmc import import_dm_control
+from env_adapters.dmc import import_dm_control, lacks
 from env_adapters.errors import TaskError
 from env_adapters.seeds import read_random_state, read_rng, write_random_state, write_rng
 
@@ -54,6 +54,10 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
             raise TaskError(
                 f"memory_maze_{size}: limit is {limit}; it is 1 to {most}, where the package ends an episode"
             )
+        if (
+            importlib.util.find_spec("memory_maze") is None
+        ):  # before a back end is tried out, for which mujoco is needed
+            raise lacks("memory_maze", "memory_maze")
         if opengl.choose() is None:
             raise opengl.missing(f"memory_maze_{size}")
         tasks, self._mujoco = import_tasks(), importlib.import_module("mujoco")
@@ -173,13 +177,11 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
 def import_tasks() -> Any:
     """memory_maze.tasks without memory_maze itself, which insists on the abandoned package gym and sets MUJOCO_GL."""
     name = "memory_maze"
-    found = importlib.util.find_spec(name)
-    if found is None or found.submodule_search_locations is None:
-        raise TaskError("memory_maze needs memory_maze; install `env-adapters[memory-maze]`")
     if name in sys.modules:
         return import_dm_control(name, "memory_maze.tasks")
+    found = importlib.util.find_spec(name)
     stand_in = types.ModuleType(name)
-    stand_in.__path__ = list(found.submodule_search_locations)
+    stand_in.__path__ = list((found and found.submodule_search_locations) or ())
     sys.modules[name] = stand_in
     try:
         return import_dm_control(name, "memory_maze.tasks")
