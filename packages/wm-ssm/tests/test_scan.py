@@ -169,12 +169,14 @@ def test_half_precision_is_widened() -> None:
     assert x.dtype == torch.float32 and abs(x[-1].item() - 2) < 1e-6
 
 
-def test_nothing_given_is_changed() -> None:
+def test_nothing_given_is_changed_nor_the_states_by_their_gradient() -> None:
     for dtype, shared in itertools.product([torch.complex128, torch.float64], [True, False]):
         arguments = problem(50, dtype=dtype, shared=shared)
         before = {name: value.detach().clone() for name, value in arguments.items()}
-        results(linear_scan, arguments)
-        assert all(before[name].equal(value) for name, value in arguments.items())
+        x = linear_scan(**arguments)
+        states = x.detach().clone()
+        x.backward(torch.ones_like(x))
+        assert all(before[name].equal(value) for name, value in arguments.items()) and states.equal(x)
 
 
 @pytest.mark.parametrize("method", CPU)
