@@ -197,7 +197,7 @@ def test_measuring_parts_leaves_the_agent_as_it_was(made: Any) -> None:
     assert {name: set(vars(module)) for name, module in agent.named_modules()} == before
     assert torch.autograd.grad.__module__ == "torch.autograd"
     assert all(part.cpu_s >= 0 for part in parts.values())
-    table = bench_parts.part_table(parts, bench_floor.Machine(1e9, 1e9))
+    table = bench_parts.part_table(parts, bench_floor.Machine(1e9, 0, 2e9, 1e9))
     assert table.splitlines()[-1].startswith("| all |") and "| encoder |" in table
 
 

@@ -178,7 +178,8 @@ def show(args: argparse.Namespace, options: list[str]) -> str:
     }
     if args.json:
         return json.dumps(result)
-    speed = f"this CPU, one thread: {machine.flops / 1e9:.0f} GFLOP/s at most, {machine.bytes / 1e9:.1f} GB/s in a copy"
+    rates = ", ".join(f"{name} {getattr(machine, name) / 1e9:.0f}" for name in ("product", "onednn", "convolution"))
+    speed = f"this CPU, one thread, GFLOP/s: {rates}; copies at {machine.bytes / 1e9:.1f} GB/s"
     return "\n".join([*head(result), speed, "", bench_parts.part_table(parts, machine)])
 
 

@@ -7,6 +7,7 @@ tensor, which the cache may hold: the floor is low rather than high.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -119,26 +120,45 @@ def seconds(calls: Sequence[Product], repeat: int) -> float:
 
 
 class Machine(NamedTuple):
-    """What one thread of this CPU does at its best."""
+    """What one thread of this CPU does at its best, in float32."""
 
-    flops: float  # a second, in a large float32 product or convolution, whichever is faster
+    product: float  # FLOP a second in a large product, by the library that torch takes for products
+    onednn: float  # the same by oneDNN, which torch takes for convolutions alone; 0 where this build has none
+    convolution: float  # FLOP a second in a large convolution
     bytes: float  # a second, read and written, in a copy far larger than the cache
+
+    @property
+    def flops(self) -> float:
+        """The most that was seen."""
+        return max(self.product, self.onednn, self.convolution)
 
 
 def machine() -> Machine:
     """Measured on the spot, by CPU time: the best of several.
 
-    Products and convolutions come from different libraries, and not every processor is dear to both.
+    Products and convolutions come from different libraries, and neither is at its best on every processor.
     """
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     x = torch.randn(16, 64, 32, 32).contiguous(memory_format=torch.channels_last)
     w = torch.randn(64, 64, 5, 5).contiguous(memory_format=torch.channels_last)
     source = torch.randn(64 * 2**20)
     target = torch.empty_like(source)
-    product = 2 * 1024**3 / min(_clock(lambda: torch.mm(a, b)) for _ in range(10))
-    convolution = 2 * 25 * x.numel() * 64 / min(_clock(lambda: F.conv2d(x, w, padding=2)) for _ in range(10))
-    copy = min(_clock(lambda: target.copy_(source)) for _ in range(5))
-    return Machine(max(product, convolution), 2 * source.numel() * 4 / copy)
+    product = best(lambda: torch.mm(a, b))
+    convolution = best(lambda: F.conv2d(x, w, padding=2))
+    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    onednn = math.inf if linear is None else best(lambda: linear(a, b, None, "none", [], ""))
+    return Machine(
+        2 * 1024**3 / product,
+        2 * 1024**3 / onednn,
+        2 * 25 * x.numel() * 64 / convolution,
+        2 * source.numel() * 4 / best(lambda: target.copy_(source)),
+    )
+
+
+@torch.no_grad()
+def best(run: Callable[[], object]) -> float:
+    """The least CPU seconds of ten runs."""
+    return min(_clock(run) for _ in range(10))
 
 
 def _clock(run: Callable[[], object]) -> float:

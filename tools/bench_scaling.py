@@ -1,4 +1,11 @@
-"""How the cost of an update grows with one of its sizes: each point a process of its own, all points in every round."""
+"""How the cost of an update grows with one of its sizes: each point a process of its own, all points in every round.
+
+bench.py scaling --app dreamer --preset atari100k --batch 4 --length 16 64 256      one axis
+bench.py scaling --app dreamer --batch 2 --batch 1 2 4 --length 64 --length 16 64   two, and where each stands meanwhile
+bench.py scaling --app dreamer --preset atari100k --size 12m --batch 4              all of AXES
+
+A point is timed once in a round, after one update that warms it up.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +50,7 @@ def axes(options: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
 
 def point(app: str, options: Sequence[str]) -> dict[str, Any]:
     """The numbers of one update, measured in a process of its own. Raises UserError with its last words."""
-    command = [sys.executable, str(BENCH), "update", "--app", app, "--json", "--repeat", "1", *options]
+    command = [sys.executable, str(BENCH), "update", "--app", app, "--json", "--repeat", "1", "--warmup", "0", *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{' '.join(options)}: {done.stderr.strip().splitlines()[-1]}")
@@ -54,19 +61,24 @@ def point(app: str, options: Sequence[str]) -> dict[str, Any]:
 def measure(app: str, options: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     """A row for every point of every axis: medians over the rounds."""
     fixed, along = axes(options)
-    plan = [(axis, value) for axis, values in along.items() for value in values]
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {where: [] for where in plan}
+    plan = {(axis, value): point_of(fixed, axis, value) for axis, values in along.items() for value in values}
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {where: [] for where in plan.values()}
     for i in range(rounds):
-        for axis, value in plan:
-            found[axis, value].append(point(app, [*without(fixed, axis), f"--{axis}", value]))
-            print(f"round {i + 1}: {axis} {value}: {found[axis, value][-1]['cpu_s']:.2f} CPU s", file=sys.stderr)
-    return [row(app, axis, value, found[axis, value]) for axis, value in plan]
+        for where, runs in found.items():  # where two axes cross they share a point
+            runs.append(point(app, where))
+            told = f"round {i + 1}: {' '.join(where)}: {runs[-1]['cpu_s']:.2f} CPU s"
+            print(told, file=sys.stderr, flush=True)
+    return [row(app, axis, value, found[where]) for (axis, value), where in plan.items()]
 
 
-def without(options: Sequence[str], name: str) -> list[str]:
-    """Options (of one value each) less one."""
-    pairs = [list(options[i : i + 2]) for i in range(0, len(options), 2)]
-    return [word for pair in pairs if pair[0] != f"--{name}" for word in pair]
+def point_of(fixed: Sequence[str], axis: str, value: str) -> tuple[str, ...]:
+    """The options of a point, the same for the same point.
+
+    >>> point_of(["--size", "12m", "--batch", "4"], "batch", "2")
+    ('--batch', '2', '--size', '12m')
+    """
+    pairs = {fixed[i]: fixed[i + 1] for i in range(0, len(fixed), 2)} | {f"--{axis}": value}
+    return tuple(word for name in sorted(pairs) for word in (name, pairs[name]))
 
 
 def row(app: str, axis: str, value: str, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
