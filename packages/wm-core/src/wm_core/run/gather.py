@@ -90,8 +90,10 @@ class Group:
         return [run.seed for run in self.runs]
 
     def curve(self, name: str, end: float, points: int = POINTS) -> Curve:
-        """One number over steps 0 .. end."""
-        rows = np.stack([binned(*run.series[name], end, points) for run in self.runs if name in run.series])
+        """One number over steps 0 .. end, at no more points than the run with most lines of it has."""
+        series = [run.series[name] for run in self.runs if name in run.series]
+        points = min(points, max(len(steps) for steps, _ in series))
+        rows = np.stack([binned(*one, end, points) for one in series])
         mean, error, count = over_seeds(rows)
         return Curve(np.linspace(0, end, points + 1)[1:], mean, error, count)
 

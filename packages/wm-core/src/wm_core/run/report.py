@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -128,7 +129,7 @@ def _charts(groups: Sequence[Group], colours: Mapping[int, int]) -> list[str]:
     parts, taken = [], set()
     for title, prefixes, about in SECTIONS:
         mine = [name for name in names if name.startswith(prefixes)]
-        mine.sort(key=lambda name: (name != SCORE, name))
+        mine.sort(key=lambda name: (name != SCORE, *_natural(name)))
         taken.update(mine)
         if mine:
             charts = "".join(_chart(groups, colours, name, end) for name in mine)
@@ -137,6 +138,11 @@ def _charts(groups: Sequence[Group], colours: Mapping[int, int]) -> list[str]:
         charts = "".join(_chart(groups, colours, name, end) for name in rest)
         parts.append(f'<details><summary>{len(rest)} more</summary><div class="charts">{charts}</div></details>')
     return parts
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key under which 5 comes before 15."""
+    return [(int(word) if word.isdigit() else -1, word) for word in re.split(r"(\d+)", name)]
 
 
 def _chart(groups: Sequence[Group], colours: Mapping[int, int], name: str, end: float) -> str:
@@ -149,7 +155,7 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
     lines = []
     for one in groups:
         found = [value for run in one.runs if (value := _newest_dream(run))]
-        for kind, shift in (("model", 0), ("copy", len(groups))):
+        for kind, shift in (("model", 0), ("copy", 10 * COLOURS)):
             rows = [value["error"][kind] for value in found if kind in value.get("error", {})]
             longest = max(map(len, rows), default=0)
             if not longest:
