@@ -56,7 +56,8 @@ class Storm(Agent):
 
     def learn(self, replay: Replay) -> Metrics:
         contexts = self.to_device(replay.sample(self.dreams, self.context + 1))
-        return self.update(self.to_device(replay.sample(self.batch, self.length + 1)), contexts)
+        length = self.length + replay.ready(self.length + 1)  # the loop may ask when there are just `length` steps
+        return self.update(self.to_device(replay.sample(self.batch, length)), contexts)
 
     def update(self, batch: Batch, contexts: Batch) -> Metrics:
         """Tensors alone: one gradient step of the world model on rows (B, T+1), one of policy and critic in dreams that

@@ -27,4 +27,4 @@ def main() -> None:
     """The console script. A bare `--var` says True."""
     words = sys.argv[1:]
     told = [*words[1:], "--"]
-    run(APP, [f"{w}=True" if w == "--var" and n.startswith("--") else w for w, n in zip(words, told, strict=True)])
+    run(APP, [f"{w}=True" if w == "--var" and n.startswith("--") else w for w, n in zip(words, told, strict=False)])

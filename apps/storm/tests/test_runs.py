@@ -1,0 +1,212 @@
+"""A whole run of STORM at tiny size: what it leaves, that it learns, that it goes on, and that it acts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import storm.cli
+import torch
+from env_adapters import ActionSpec, make
+from gymnasium import spaces
+from storm import load
+from storm.agent import build, make_dynamics
+from storm.cli import APP
+from storm.config import Config
+from wm_core import draws
+from wm_core.run import checkpoint, commands
+from wm_core.run.cli import resolve
+from wm_core.testing import check_dynamics
+
+PRIVATE = ("fps/", "usage/")  # what no run shares with another
+
+
+def lines(logdir: Path, name: str) -> list[dict[str, Any]]:
+    """A log, line by line."""
+    return [json.loads(line) for line in (logdir / name).read_text().splitlines()]
+
+
+def same(one: Any, other: Any, path: str = "") -> None:
+    """Nested values are equal, bit by bit."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            same(a, b, f"{path}/{i}")
+    elif isinstance(one, (torch.Tensor, np.ndarray)):
+        assert one.shape == other.shape and bool((one == other).all()), path
+    else:
+        assert one == other, path
+
+
+# ---- a run
+
+
+def test_a_run_leaves_scores_metrics_checkpoint_and_video(catch: Path) -> None:
+    scores, metrics = lines(catch, "scores.jsonl"), lines(catch, "metrics.jsonl")
+    assert {score["episode/score"] for score in scores} <= {-1.0, 1.0}
+    assert [row["step"] for row in metrics] == [40, 80, 120, 160, 200]
+    assert all(value is not None for row in metrics for value in row.values())  # null stands for nan
+    saved = checkpoint.load(checkpoint.latest(catch), app="storm")
+    assert saved.step == 200 and all(value.isfinite().all() for value in saved.weights.values())
+    assert (catch / "video/openloop-200.mp4").stat().st_size > 0
+
+
+def test_the_world_model_learns(catch: Path) -> None:
+    """The mean image loss of each interval: a tiny model sees within 150 updates that catch is dark."""
+    losses = [row["train/loss/image"] for row in lines(catch, "metrics.jsonl") if "train/loss/image" in row]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_log_tells_of_value_alignment(catch: Path) -> None:
+    """The warm-up of the preset ends after 100 agent steps; there is one update a step."""
+    found = {row["step"]: row for row in lines(catch, "metrics.jsonl") if "train/var/beta" in row}
+    assert [found[step]["train/var/updates"] for step in (80,)] == [0]
+    assert found[80]["train/var/beta"] == found[80]["train/loss/var"] == 0
+    assert 0 < found[160]["train/var/beta"] <= 1 and found[160]["train/loss/var"] > 0
+    assert found[200]["train/var/updates"] > found[160]["train/var/updates"] > 0
+
+
+def test_there_is_one_update_a_step_in_the_public_preset() -> None:
+    config = resolve(APP, "atari100k")
+    assert config.train_ratio == config.batch * config.length
+    assert config.steps == 4 * 102_000
+
+
+# ---- stop and resume
+
+RUNS = {"public, with var": ("--var", True, "--var_warmup", 50), "common": ("--ablation", "common")}
+
+
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+def test_stopped_and_resumed_equals_one_run(
+    run: Any, options: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    stop = 66  # in the middle of an interval of the log, and of an episode
+    begin = ("train", "--preset", "tiny", "--device", "cpu", *options, "--steps")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(*begin, 2 * stop, "--logdir", whole)
+    run(*begin, stop, "--logdir", parts)
+    middle = checkpoint.load(checkpoint.latest(parts)).state
+    assert int(middle["agent"]["clock"]["updates"]) > 3
+    torch.rand(3)  # another process would begin with other global generators
+    run("train", "--logdir", parts, "--steps", 2 * stop)
+    one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
+    same(one.weights, other.weights)
+    for state in (one.state, other.state):
+        del state["run"]  # offsets in bytes: the digits of fps differ
+    same(one.state, other.state)
+    mine, theirs = (
+        [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in lines(logdir, "metrics.jsonl")]
+        for logdir in (whole, parts)
+    )
+    assert mine == theirs
+
+
+# ---- the other commands
+
+
+def test_eval_and_dream(run: Any, catch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("eval", catch, "--episodes", 2, "--device", "cpu")
+    assert set(json.loads(capsys.readouterr().out)["scores"]) <= {-1.0, 1.0}
+    run("dream", catch, "--observed", 2, "--imagined", 5, "--rows", 2, "--device", "cpu")
+    error = json.loads((catch / "dream/200.json").read_text())["error"]
+    assert all(trained < blank for trained, blank in zip(error["model"], error["untrained"], strict=True))
+
+
+def test_a_dream_beyond_the_positions_is_refused_in_a_sentence(
+    run: Any, catch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("dream", catch, "--observed", 5, "--imagined", 70, "--rows", 2, "--device", "cpu")
+    err = capsys.readouterr().err
+    assert "a dream beyond 64 tokens" in err and "Traceback" not in err
+
+
+def test_var_without_a_value_means_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, expected in (
+        (["train", "--var"], ["train", "--var=True"]),
+        (["train", "--var", "--steps", "3"], ["train", "--var=True", "--steps", "3"]),
+        (["train", "--var", "False"], ["train", "--var", "False"]),
+        ([], []),
+    ):
+        seen: list[list[str]] = []
+        monkeypatch.setattr(storm.cli, "run", lambda app, argv, seen=seen: seen.append(argv))
+        monkeypatch.setattr(sys, "argv", ["storm", *words])
+        storm.cli.main()
+        assert seen == [expected]
+
+
+# ---- the networks
+
+
+@pytest.fixture
+def weightless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No generator lives on the meta device, where networks take no memory."""
+    monkeypatch.setattr(draws, "Generator", lambda seed, device: None)
+
+
+def test_the_agent_has_storms_parameters(weightless: None) -> None:
+    """16.5 million in the world model, 1.05 in the actor, 1.18 in the critic (and as many in the slow one)."""
+    image = spaces.Dict({"image": spaces.Box(0, 255, (64, 64, 3), np.uint8)})
+    config = dataclasses.replace(resolve(APP, "atari100k"), device="meta")
+    counts = build(config, image, ActionSpec((6,), 0)).parameters_by_module()
+    world = sum(counts[name] for name in ("encoder", "dynamics", "decoder", "reward", "cont"))
+    assert f"{world / 1e6:.1f}" == "16.5"
+    assert [f"{counts[name] / 1e6:.2f}" for name in ("actor", "critic")] == ["1.05", "1.18"]
+    # encoder: convolutions without bias and the two vectors of each norm
+    assert counts["encoder"] == 16 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 256) + 2 * (32 + 64 + 128 + 256)
+    mixer, heads = (1024 + 6) * 512 + 512**2 + 4 * 512, (4096 * 1024 + 1024) + (512 * 1024 + 1024)
+    assert counts["dynamics"] == mixer + heads + 4_235_264
+
+
+@pytest.mark.parametrize("preset", [*APP.files("presets")])
+def test_every_preset_builds(weightless: None, preset: str) -> None:
+    config = dataclasses.replace(resolve(APP, preset), device="meta", var=False)
+    space = make("toy:catch").observation_space
+    counts = build(config, space, ActionSpec((), 2)).parameters_by_module()
+    assert counts["total"] > 0
+    assert resolve(APP, preset).var is preset.startswith("var_")
+
+
+@pytest.mark.parametrize("ablation", [*APP.files("ablations")])
+def test_every_ablation_changes_what_it_says(ablation: str) -> None:
+    base, changed = resolve(APP, "tiny"), resolve(APP, "tiny", ablation=ablation)
+    differs = {f.name for f in dataclasses.fields(Config) if getattr(base, f.name) != getattr(changed, f.name)}
+    assert changed.var is ablation.startswith("var-")
+    assert len(differs) == (7 if ablation == "common" else 2)
+
+
+def test_the_laws_hold_for_the_common_dynamics() -> None:
+    config = resolve(APP, "tiny", ablation="common")
+    torch.manual_seed(0)
+    check_dynamics(make_dynamics(config, embed=5, action=2), embed={"obs": 5}, action=2)
+
+
+# ---- acting from Python
+
+
+@pytest.mark.parametrize("options", [(), ("--ablation", "common")], ids=["public", "common"])
+def test_continuous_actions_and_vectors(run: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Pendulum's torque lies in [-2, 2], the agent's in [-1, 1] or, for a sample, beyond."""
+    task = ("--task", "gym:Pendulum-v1", "--learning_starts", 12, *options)
+    run("train", "--preset", "tiny", "--device", "cpu", *task, "--steps", 40, "--logdir", tmp_path)
+    loaded, env = load(tmp_path), make("gym:Pendulum-v1")
+    observation, _ = env.reset(seed=0)
+    carry, taken = None, []
+    for _ in range(20):  # longer than acting looks back
+        action, carry = loaded.policy(observation, carry)
+        assert env.action_space.contains(action)
+        taken.append(float(action[0]))
+        observation, *_ = env.step(action)
+    assert np.std(taken) > 0
