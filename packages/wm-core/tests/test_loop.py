@@ -13,6 +13,7 @@ import torch
 from wm_core.clock import Clock
 from wm_core.replay import Replay
 from wm_core.run import checkpoint
+from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import main
 from wm_core.run.loop import Meter, Position, Ratio, evaluate, rollout, train
 
@@ -154,6 +155,25 @@ def test_faults_are_told_and_logged(fakes):
     train(agent, envs, replay, at, log, go_on=lambda at: at.steps < 40, **options)
     assert said == ["worker 1 was lost"]
     assert [values for _, values in log.rows] == [{"env/faults": 1}]
+
+
+def test_after_an_update_that_is_not_finite_nobody_acts_or_saves(fakes, monkeypatch):
+    asked, updates, real = [], [], fakes.agent.learn
+
+    def learn(self, replay):
+        updates.append(len(asked))
+        return real(self, replay) | ({"loss/reward": torch.tensor(torch.nan)} if len(updates) == 3 else {})
+
+    monkeypatch.setattr(fakes.agent, "learn", learn)
+    config = fakes.config(task="fake", device="cpu", envs=3, batch=2, length=4, train_ratio=2.5, learning_starts=12)
+    envs, agent = fakes.envs(3), fakes.agent(config)
+    replay = Replay(None, 3, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=2.5, replayed=8)
+    options = {"log_every": 40, "learning_starts": 12, "length": 4}
+    with pytest.raises(NotFinite, match="loss/reward is nan") as caught:
+        train(agent, envs, replay, at, Lines(), go_on=lambda at: asked.append(at.steps) is None, **options)
+    assert len(updates) == 3 and updates[-1] == len(asked)
+    assert caught.value.batch is replay.given
 
 
 # ---- evaluation

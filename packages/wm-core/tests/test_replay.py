@@ -392,6 +392,7 @@ def test_commit_after_commit_the_last_one_counts(tmp_path: Path, seed: int) -> N
             state = replay.state()
             replay.commit(state)
             before, at = everything(replay), int(state["position"])
+        assert not list(tmp_path.glob("*.undo"))
 
 
 def test_a_commit_that_was_killed_before_it_was_told_is_still_one(tmp_path: Path) -> None:
@@ -514,12 +515,11 @@ def test_a_run_whose_every_checkpointed_step_was_evicted_starts_collecting_again
     assert batch.steps["count"][0].tolist()[0] % 10**10 == 21
 
 
-class Dead(BaseException):
-    """Stands for SIGKILL."""
+OURS = f"{os.sep}wm_core{os.sep}"
 
 
 def test_killed_at_any_line_of_annotate_evict_and_commit(tmp_path: Path) -> None:
-    """SIGKILL before the k-th line of anything the replay does after a commit, for a spread of k."""
+    """SIGKILL before the k-th line of what replay, journal and checkpoint do after a commit, for a spread of k."""
     lines, children = 0, []
 
     def work(folder: Path, fatal: int) -> int:
@@ -529,6 +529,8 @@ def test_killed_at_any_line_of_annotate_evict_and_commit(tmp_path: Path) -> None
 
         def tracer(frame: Any, event: str, argument: Any) -> Any:
             nonlocal count
+            if OURS not in frame.f_code.co_filename:  # what a library does differs from the first time to the second
+                return None
             count += event == "line"
             if fatal and count == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -548,7 +550,7 @@ def test_killed_at_any_line_of_annotate_evict_and_commit(tmp_path: Path) -> None
     late = checkpoint.load(tmp_path / "whole" / "checkpoint" / "2").state["replay"]
     after = everything(reread(tmp_path / "whole", late))
     first = committed(tmp_path / "state", 39)[1]
-    for fatal in np.linspace(1, lines - 1, 40).astype(int).tolist():
+    for fatal in np.linspace(1, lines, 25).astype(int).tolist():
         folder = tmp_path / str(fatal)
         child = os.fork()
         if child == 0:
