@@ -46,8 +46,8 @@ def test_a_good_task_passes_every_part() -> None:
 
 
 def test_presets_follow_the_suite_and_else_the_spaces() -> None:
-    tasks = ("gym:Pendulum-v1", "toy:doors_image")
-    assert [audit(task, steps=8).numbers["preset"] for task in tasks] == ["dmc_proprio", "doors"]
+    tasks = ("gym:Pendulum-v1", "toy:doors_image", "bsuite_memory_len/3")
+    assert [audit(task, steps=8).numbers["preset"] for task in tasks] == ["dmc_proprio", "doors", "bsuite"]
 
 
 def test_what_fails_ends_the_audit_with_exit_code_1(capsys, monkeypatch) -> None:

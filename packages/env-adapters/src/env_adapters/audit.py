@@ -26,6 +26,8 @@ _PRESETS: dict[str, tuple[str, str, int]] = {
     "atari100k": ("dreamer", "atari100k", 400_000),
     "dmc_proprio": ("dreamer", "dmc_proprio", 500_000),
     "dmc_vision": ("dreamer", "dmc_vision", 1_000_000),
+    "bsuite": ("r2i", "bsuite", 5_000_000),
+    "popgym": ("r2i", "popgym", 200_000_000),
     "memory_maze": ("po_dreamer", "memory_maze", 100_000_000),
     "doors": ("po_dreamer", "doors", 60_000),
     "catch": ("dreamer", "catch", 24_000),
