@@ -112,6 +112,15 @@ def act(case: Case, *, warmup: int, repeat: int) -> tuple[dict[str, Any], Calls]
     return {"envs": found, "peak_mb": peak_mb()}, calls
 
 
+def measure(
+    command: str, app: str, options: list[str], *, image: int | None = None, warmup: int, repeat: int
+) -> tuple[dict[str, Any], Calls]:
+    """Everything that `update` or `act` print with --json, and the calls by name."""
+    case = prepare(app, options, image)
+    numbers, calls = {"update": update, "act": act}[command](case, warmup=warmup, repeat=repeat)
+    return {"command": command, "repeat": repeat, "warmup": warmup} | about(case, app) | numbers, calls
+
+
 def about(case: Case, app: str) -> dict[str, Any]:
     """What a number needs beside it to mean something."""
     here = describe_environment()
@@ -162,12 +171,12 @@ def head(result: Mapping[str, Any]) -> list[str]:
 
 def show(args: argparse.Namespace, options: list[str]) -> str:
     """Run one command on one case, and what it has to say."""
-    case = prepare(args.app, options, args.image[0] if args.image else None)
-    told = {"command": args.command, "repeat": args.repeat, "warmup": args.warmup} | about(case, args.app)
+    image = args.image[0] if args.image else None
     if args.command in ("update", "act"):
-        numbers, calls = {"update": update, "act": act}[args.command](case, warmup=args.warmup, repeat=args.repeat)
-        result = told | numbers
+        result, calls = measure(args.command, args.app, options, image=image, warmup=args.warmup, repeat=args.repeat)
         return json.dumps(result) if args.json else table(result, calls)
+    case = prepare(args.app, options, image)
+    told = {"command": args.command, "repeat": args.repeat, "warmup": args.warmup} | about(case, args.app)
     replay = fill(case)
     for _ in range(1 + args.warmup):
         case.agent.learn(replay)

@@ -10,16 +10,18 @@ A point is timed once in a round, after one update that warms it up.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import statistics
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wm_core.errors import UserError
-
-BENCH = Path(__file__).with_name("bench.py")
+# a server that has imported everything once and forks the points: each is a process of its own, without the seconds
+# that importing torch takes
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["bench"])
+Pool = FORKS.Pool
 # what is tried where no option has several values, around the values that the other options give
 AXES = {
     "batch": ["1", "2", "4", "8", "16"],
@@ -49,26 +51,37 @@ def axes(options: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def point(app: str, options: Sequence[str]) -> dict[str, Any]:
-    """The numbers of one update, measured in a process of its own. Raises UserError with its last words."""
-    command = [sys.executable, str(BENCH), "update", "--app", app, "--json", "--repeat", "1", "--warmup", "0", *options]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{' '.join(options)}: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    """The numbers of one update after one that warms it up. Raises UserError."""
+    import bench
+
+    options = list(options)
+    side = [int(options.pop(at + 1)) for at in [options.index("--image")]] if "--image" in options else []
+    words = [word for word in options if word != "--image"]
+    return bench.measure("update", app, words, image=side[0] if side else None, warmup=0, repeat=1)[0]
 
 
-def measure(app: str, options: Sequence[str], rounds: int) -> list[dict[str, Any]]:
-    """A row for every point of every axis: medians over the rounds."""
+def alone(app: str, options: Sequence[str]) -> dict[str, Any]:
+    """`point` in a process of its own, whose peak of memory is the point's."""
+    with Pool(1) as pool:
+        return pool.apply(point, (app, options))
+
+
+def measure(
+    app: str, options: Sequence[str], rounds: int, keep: Callable[[list[dict[str, Any]]], None]
+) -> list[dict[str, Any]]:
+    """A row for every point of every axis: medians over the rounds. `keep` gets the rows so far after every point."""
     fixed, along = axes(options)
     plan = {(axis, value): point_of(fixed, axis, value) for axis, values in along.items() for value in values}
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {where: [] for where in plan.values()}
+    rows: list[dict[str, Any]] = []
     for i in range(rounds):
         for where, runs in found.items():  # where two axes cross they share a point
-            runs.append(point(app, where))
+            runs.append(alone(app, where))
             told = f"round {i + 1}: {' '.join(where)}: {runs[-1]['cpu_s']:.2f} CPU s"
             print(told, file=sys.stderr, flush=True)
-    return [row(app, axis, value, found[where]) for (axis, value), where in plan.items()]
+            rows = [row(app, *name, found[there]) for name, there in plan.items() if found[there]]
+            keep(rows)
+    return rows
 
 
 def point_of(fixed: Sequence[str], axis: str, value: str) -> tuple[str, ...]:
@@ -140,12 +153,20 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 def run(app: str, options: Sequence[str], *, rounds: int, out: str | None) -> str:
     """Measure; with `out`, keep the rows in that file (JSON lines, in place of the same points) and draw all it holds."""
-    rows = measure(app, options, rounds)
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        if out is not None:
+            write(Path(out), rows)
+
+    rows = measure(app, options, rounds, keep)
     if out is not None:
-        file = Path(out)
-        kept = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-        new = {(one["app"], one["axis"]) for one in rows}
-        kept = [one for one in kept if (one["app"], one["axis"]) not in new] + rows
-        file.write_text("".join(json.dumps(one) + "\n" for one in kept))
-        plot(kept, file.with_suffix(".png"))
+        plot([json.loads(line) for line in Path(out).read_text().splitlines()], Path(out).with_suffix(".png"))
     return scaling_table(rows)
+
+
+def write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put rows into a file of JSON lines, in place of what it held of the same axes."""
+    kept = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    new = {(one["app"], one["axis"]) for one in rows}
+    kept = [one for one in kept if (one["app"], one["axis"]) not in new] + list(rows)
+    file.write_text("".join(json.dumps(one) + "\n" for one in kept))
