@@ -71,7 +71,7 @@ def train(app: App, command: Command) -> int:
         if group.index:
             logdir, config = (
                 logdir / f"rank-{group.index}",
-                dataclasses.replace(config, seed=config.seed + STRIDE * group.index),
+                dataclasses.replace(config, seed=config.seed + STRIDE * group.index, log=()),
             )
         return _train(app, command, config, logdir)
 
