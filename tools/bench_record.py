@@ -1,8 +1,8 @@
 """tests/calls.json: how many calls an update and an act make, for every app; the same on every machine.
 
-Widths do not change the count, so that the nets are as deep and the rows as long as in the real presets, and very
-narrow. `per_step` and `per_dreamt_step` are what a step more costs, between half the length and all of it, and between
-a third of the horizon and all of it.
+Widths do not change the count (a row more may, by a few), so that the nets are as deep and the rows as long as in the
+real presets, and very narrow. `per_step` and `per_dreamt_step` are what a step more costs, between half the length and
+all of it, and between a third of the horizon and all of it.
 """
 
 from __future__ import annotations
