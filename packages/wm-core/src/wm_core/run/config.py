@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -36,6 +37,8 @@ POSITIVE = (
     "keep",
     "eval_episodes",
 )
+
+SHARES = ("unimix", "actor_unimix", "lam", "slow_rate", "discount", "dropout", "memory_dropout")
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,17 @@ def check(config: RunConfig) -> None:
     wm_core.errors.UserError: batch must be at least 1, not 0
     """
     for field in fields(config):
-        value = getattr(config, field.name)
-        least = 1 if field.name in POSITIVE else -1 if field.name == "workers" else 0
-        if field.name in RunConfig.__dataclass_fields__ and isinstance(value, (int, float)) and not value >= least:
-            raise UserError(f"{field.name} must be at least {least}, not {value}")
+        name, value = field.name, getattr(config, field.name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        mine = name in RunConfig.__dataclass_fields__
+        whole = isinstance(value, int) and (name in POSITIVE or not mine and not name.endswith("warmup"))
+        least = -1 if name == "workers" else 1 if whole or name == "discount_horizon" else 0
+        if not value >= least:
+            raise UserError(f"{name} must be at least {least}, not {value}")
+        if not math.isfinite(value):
+            raise UserError(f"{name} must be a finite number, not {value}")
+        if name in SHARES and not (value <= 1 if name in ("lam", "slow_rate") else value < 1):
+            raise UserError(f"{name} is a share and must lie below 1, not {value}")
     if config.length < 2:
         raise UserError(f"length must be at least 2, not {config.length}: a row needs a step and one that follows it")

@@ -138,9 +138,17 @@ def environments(app: App, config: RunConfig, n: int) -> Environments:
 
 
 def build(app: App, config: RunConfig, envs: Environments) -> Agent:
-    """A new agent for these environments, with weights from the config's seed, on the config's device."""
+    """A new agent for these environments, with weights from the config's seed, on the config's device.
+
+    Raises UserError for numbers that do not fit each other.
+    """
     torch.manual_seed(config.seed)
-    return app.part("build")(config, envs.observation_space, envs.action_spec)
+    try:
+        return app.part("build")(config, envs.observation_space, envs.action_spec)
+    except ValueError as error:
+        if getattr(error, "user_error", False):
+            raise
+        raise UserError(f"these numbers make no agent: {error}") from error
 
 
 def runtime(config: RunConfig) -> RunConfig:
