@@ -296,7 +296,7 @@ def dream(app: App, command: Command) -> int:
     print(f"mean squared error of {found.key!r}, held-out steps")
     print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
     for ahead in (1, 5, 15, 45):
-        if ahead <= options.imagined:
+        if ahead <= options.imagined and not math.isnan(errors["model"][ahead - 1]):  # episodes may be shorter
             print(f"{ahead:>12}" + "".join(f"{error[ahead - 1]:>12.5f}" for error in errors.values()))
     for path in paths:
         print(path)
