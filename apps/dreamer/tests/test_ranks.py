@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from wm_core.run.cli import resolve
 from wm_core.types import Batch, Index
 
 ROWS, STEPS, UPDATES = 4, 6, 3
+TWO = ("train", "--preset", "tiny", "--device", "cpu", "--task", "toy:doors", "--devices", "2", "--train-ratio", "16")
 SPACE = spaces.Dict({"image": spaces.Box(0, 255, (16, 16, 3), np.uint8), "vector": spaces.Box(-9, 9, (4,))})
 
 
@@ -100,23 +103,8 @@ def test_two_ranks_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
 
 
 def test_two_devices_keep_one_agent_and_two_experiences(tmp_path: Path) -> None:
-    words = [
-        "train",
-        "--preset",
-        "tiny",
-        "--device",
-        "cpu",
-        "--task",
-        "toy:doors",
-        "--devices",
-        "2",
-        "--train-ratio",
-        "16",
-        "--learning-starts",
-        "40",
-    ]
     for steps in (120, 160):  # the second time it is resumed
-        command = [sys.executable, "-m", "dreamer", *words, "--steps", str(steps), "--logdir", str(tmp_path / "run")]
+        command = [sys.executable, "-m", "dreamer", *TWO, "--steps", str(steps), "--logdir", str(tmp_path / "run")]
         assert subprocess.run(command, check=False, timeout=240).returncode == 0
     folders = [tmp_path / "run", tmp_path / "run" / "rank-1"]
     one, two = (checkpoint.load(checkpoint.latest(folder)) for folder in folders)  # type: ignore[arg-type]
@@ -125,6 +113,19 @@ def test_two_devices_keep_one_agent_and_two_experiences(tmp_path: Path) -> None:
         assert torch.equal(weight, two.weights[name]), name
     assert int(one.state["agent"]["clock"]["updates"]) > 5
     assert (folders[0] / "scores.jsonl").read_text() != (folders[1] / "scores.jsonl").read_text()
+
+
+def test_a_signal_stops_and_saves_them_all(tmp_path: Path) -> None:
+    words = [*TWO, "--steps", "100000", "--save-every", "100000", "--logdir", str(tmp_path)]
+    whole = subprocess.Popen([sys.executable, "-m", "dreamer", *words], stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while whole.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.2)
+    whole.send_signal(signal.SIGTERM)
+    said = whole.communicate(timeout=60)[1]
+    assert whole.returncode == 128 + signal.SIGTERM and "to go on" in said, said
+    steps = {checkpoint.load(checkpoint.latest(at)).step for at in (tmp_path, tmp_path / "rank-1")}  # type: ignore[arg-type]
+    assert len(steps) == 1 and min(steps) > 0
 
 
 if __name__ == "__main__":

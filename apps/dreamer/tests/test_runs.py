@@ -21,6 +21,7 @@ from wm_core import draws
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import resolve
 from wm_core.sizes import SIZES
+from wm_core.testing import assert_same
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "actor", "critic"]
@@ -30,23 +31,6 @@ WORLD = ("image", "reward", "cont", "dyn", "rep")
 def rows(logdir: Path, name: str) -> list[dict[str, Any]]:
     """A log, line by line."""
     return [json.loads(line) for line in (logdir / name).read_text().splitlines()]
-
-
-def same(one: Any, other: Any, path: str = "") -> None:
-    """Nested values are equal, bit by bit."""
-    assert type(one) is type(other), path
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            same(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            same(a, b, f"{path}/{i}")
-    elif isinstance(one, (torch.Tensor, np.ndarray)):
-        assert one.shape == other.shape and bool((one == other).all()), path
-    else:
-        assert one == other, path
 
 
 # ---- a run
@@ -114,10 +98,10 @@ def test_stopped_and_resumed_equals_one_run(
     one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
     assert one.step == other.step >= 2 * stop
     assert int(one.state["agent"]["clock"]["updates"]) > int(middle["agent"]["clock"]["updates"]) + 3
-    same(one.weights, other.weights)
+    assert_same(one.weights, other.weights)
     for state in (one.state, other.state):
         del state["run"]  # offsets in bytes: the digits of fps differ
-    same(one.state, other.state)
+    assert_same(one.state, other.state)
     for name in ("metrics.jsonl", "scores.jsonl"):
         mine, theirs = (
             [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in rows(logdir, name)]

@@ -21,7 +21,7 @@ from storm.config import Config
 from wm_core import draws
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import resolve
-from wm_core.testing import check_dynamics
+from wm_core.testing import assert_same, check_dynamics
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 
@@ -29,23 +29,6 @@ PRIVATE = ("fps/", "usage/")  # what no run shares with another
 def lines(logdir: Path, name: str) -> list[dict[str, Any]]:
     """A log, line by line."""
     return [json.loads(line) for line in (logdir / name).read_text().splitlines()]
-
-
-def same(one: Any, other: Any, path: str = "") -> None:
-    """Nested values are equal, bit by bit."""
-    assert type(one) is type(other), path
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            same(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            same(a, b, f"{path}/{i}")
-    elif isinstance(one, (torch.Tensor, np.ndarray)):
-        assert one.shape == other.shape and bool((one == other).all()), path
-    else:
-        assert one == other, path
 
 
 # ---- a run
@@ -102,10 +85,10 @@ def test_stopped_and_resumed_equals_one_run(
     torch.rand(3)  # another process would begin with other global generators
     run("train", "--logdir", parts, "--steps", 2 * stop)
     one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
-    same(one.weights, other.weights)
+    assert_same(one.weights, other.weights)
     for state in (one.state, other.state):
         del state["run"]  # offsets in bytes: the digits of fps differ
-    same(one.state, other.state)
+    assert_same(one.state, other.state)
     mine, theirs = (
         [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in lines(logdir, "metrics.jsonl")]
         for logdir in (whole, parts)

@@ -16,6 +16,7 @@ from wm_core.run import checkpoint
 from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import main
 from wm_core.run.loop import Meter, Position, Ratio, evaluate, rollout, train
+from wm_core.testing import assert_same
 
 
 class Lines:
@@ -227,30 +228,14 @@ def numbers(logdir: Path, name: str) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.startswith(("fps/", "usage/"))} for row in rows]
 
 
-def same(one: Any, other: Any, path: str = "") -> None:
-    """Nested values are equal, bit by bit."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            same(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), path
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
-            same(a, b, f"{path}/{i}")
-    elif isinstance(one, (torch.Tensor, np.ndarray)):
-        assert (one == other).all(), path
-    else:
-        assert one == other, path
-
-
 def assert_same_run(one: Path, other: Path) -> None:
     """Weights, every state, replay and every metric but time, fps and memory."""
     a, b = (checkpoint.load(checkpoint.latest(path)) for path in (one, other))
     assert a.step == b.step
-    same(a.weights, b.weights)
+    assert_same(a.weights, b.weights)
     for state in (a.state, b.state):
         del state["run"]  # byte offsets: digits of fps differ
-    same(a.state, b.state)
+    assert_same(a.state, b.state)
     for name in ("metrics.jsonl", "scores.jsonl"):
         assert numbers(one, name) == numbers(other, name)
     chunks = sorted(path.name for path in (one / "replay").glob("*.chunk"))
@@ -291,7 +276,7 @@ def test_evaluations_and_checkpoints_leave_no_trace(fakes, quiet):
     assert sum("eval/score" in row for row in rows) == 4
     assert [row for row in rows if "eval/score" not in row] == numbers(Path("plain"), "metrics.jsonl")
     one, other = (checkpoint.load(checkpoint.latest(path)) for path in ("plain", "busy"))
-    same(one.weights, other.weights)
+    assert_same(one.weights, other.weights)
 
 
 @pytest.mark.parametrize("name, code", [("term", 143), ("int", 130)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from wm_core.resting import once, resting
 from wm_core.returns import accumulate
 from wm_core.rssm import Posterior
 from wm_core.scan import plain_scan, posterior_scan
+from wm_core.types import Latent
 
 B, T, D, S, K, H, G = 3, 7, 16, 4, 3, 8, 4
 
@@ -144,3 +147,14 @@ def test_what_rests_is_made_once_and_made_anew_afterwards() -> None:
         weight.fill_(5)
     with resting():
         assert once(lambda: weight * 2, weight).tolist() == [10, 10]
+
+
+def test_features_joined_without_gradient_do_not_take_it_from_those_who_want_it() -> None:
+    deter, stoch = torch.ones(2, 3, requires_grad=True), torch.zeros(2, 2, 2)
+    latent = Latent(deter, stoch)
+    with torch.no_grad():
+        assert not latent.read("deter", "stoch").requires_grad
+    joined = latent.read("deter", "stoch")
+    assert joined.requires_grad and joined is latent.read("deter", "stoch")  # joined once for all who read it
+    assert latent.read("stoch", "deter").shape == joined.shape and latent.read("stoch", "deter")[0, 0] == 0
+    assert replace(latent, deter=2 * deter).read("deter", "stoch")[0, 0] == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,28 @@ from wm_core.contracts import Dynamics
 from wm_core.types import Past, Trace
 
 Embed = Callable[[int, int], dict[str, Tensor]]
+
+
+def assert_same(one: Any, other: Any, path: str = "") -> None:
+    """Nested dicts and sequences of tensors, arrays and plain values are equal, bit by bit. AssertionError says where.
+
+    >>> assert_same({"a": [torch.ones(2), 3]}, {"a": [torch.ones(2), 4]})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: /a/1: 3 and 4...
+    """
+    assert type(one) is type(other), f"{path}: {type(one).__name__} and {type(other).__name__}"
+    if isinstance(one, Mapping):
+        assert one.keys() == other.keys(), f"{path}: {sorted(one.keys() ^ other.keys())}"
+        for key in one:
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), f"{path}: {len(one)} and {len(other)} entries"
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}/{i}")
+    elif isinstance(one, (Tensor, np.ndarray)):
+        assert one.shape == other.shape and bool((one == other).all()), path
+    else:
+        assert one == other, f"{path}: {one} and {other}"
 
 
 def random_embed(widths: Mapping[str, int], seed: int = 0) -> Embed:

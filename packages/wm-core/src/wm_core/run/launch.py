@@ -1,7 +1,6 @@
 """`train --devices N`: N processes on this machine that learn one agent, started and watched by the one typed.
 
-Each is the same command with torchrun's environment variables, so a run over several machines is torchrun's own:
-`torchrun --nnodes 2 --nproc-per-node 8 -m dreamer train --devices 16 --logdir ...`.
+Each is the same command, told by torchrun's environment variables (RANK, WORLD_SIZE, ...) who it is.
 """
 
 from __future__ import annotations
