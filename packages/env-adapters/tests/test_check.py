@@ -12,6 +12,7 @@ from gymnasium import spaces
     [
         ("toy:catch", {}),
         ("toy:catch", {"size": 16, "grid": 4}),
+        ("toy:catch_distracted", {}),
         ("toy:doors", {"redraw": 2}),
         ("toy:doors_image", {}),
         ("gym:CartPole-v1", {}),

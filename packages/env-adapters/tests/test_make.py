@@ -13,6 +13,7 @@ from gymnasium.utils import env_checker
 
 EVERY = [
     ("toy:catch", {}),
+    ("toy:catch_distracted", {}),
     ("toy:doors", {}),
     ("toy:doors_image", {}),
     ("atari100k_pong", {}),

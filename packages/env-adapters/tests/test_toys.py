@@ -1,11 +1,11 @@
-"""Catch and doors."""
+"""Catch, plain and distracted, and doors."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from env_adapters import TaskError, make, make_vec
-from env_adapters.toys import Catch, Doors
+from env_adapters.toys import Catch, DistractedCatch, Doors
 from gymnasium.error import ResetNeeded
 
 
@@ -49,6 +49,60 @@ def test_caught_and_missed_look_different() -> None:
             observation, reward, *_ = env.step(1)
         last.setdefault(reward, set()).add(observation["image"].tobytes())
     assert not last[1.0] & last[-1.0]
+
+
+def test_distracted_catch_is_solved_by_what_the_image_shows() -> None:
+    env = DistractedCatch()  # as above: ball and paddle lie over the blocks, in colours that no block has
+    assert [follow(env, seed) for seed in range(100)] == [1.0] * 100
+
+
+def test_distraction_changes_no_reward_and_no_move_of_ball_and_paddle() -> None:
+    plain, distracted, rng = Catch(), DistractedCatch(), np.random.default_rng(0)
+
+    def shown(image: np.ndarray, colour: tuple[int, int, int]) -> bytes:
+        return (image == colour).all(-1).tobytes()
+
+    ends = set()
+    for seed in range(200):
+        pairs = [(env.reset(seed=seed)[0]["image"], 0.0, False) for env in (plain, distracted)]
+        while True:
+            (one, *rest), (two, *other) = pairs
+            assert rest == other
+            for colour in ((250, 215, 50), (70, 110, 240)):
+                assert shown(one, colour) == shown(two, colour)
+            if rest[1]:
+                ends.add(rest[0])
+                break
+            action = int(rng.integers(3))
+            pairs = [(r[0]["image"], r[1], r[2]) for r in (env.step(action) for env in (plain, distracted))]
+    assert ends == {-1.0, 1.0}
+
+
+def test_blocks_move_every_step_whatever_the_actions_and_differ_between_episodes() -> None:
+    seen = set()
+    for seed in range(50):
+        films = []
+        for action in (0, 2):
+            env = DistractedCatch()
+            film = [env.reset(seed=seed)[0]["image"]] + [env.step(action)[0]["image"] for _ in range(7)]
+            films.append(film)
+            for one, two in pairwise(film):
+                free = ~((one == (250, 215, 50)) | (two == (250, 215, 50))).all(-1)[:-8]
+                assert (one != two).any(-1)[:-8][free].mean() > 0.02  # more than the ball's way
+        for one, two in zip(*films, strict=True):
+            assert np.array_equal(one[:-8], two[:-8])  # all but the paddle's row
+        assert 0.15 < (films[0][0].max(-1) > 100).mean() < 0.9
+        seen.add(films[0][0].tobytes())
+    assert len(seen) == 50
+
+
+def test_blocks_leave_on_one_side_and_return_on_the_other() -> None:
+    env = DistractedCatch(grid=64, blocks=1)  # 64 steps: every velocity crosses the border
+    env.reset(seed=1)
+    colours = [(image.max(-1) > 100).sum() for image in (env.step(1)[0]["image"] for _ in range(60))]
+    assert (
+        min(colours) >= 256 - 1 and max(colours) <= 256 + 2
+    )  # the block's 16 x 16, the ball and the paddle of 1 pixel
 
 
 def test_doors_is_two_records_and_one_action() -> None:
@@ -142,7 +196,9 @@ def test_knowing_the_rule_opens_every_door_and_not_knowing_opens_a_quarter() -> 
     assert np.mean(chance) == pytest.approx(0.25, abs=0.04)
 
 
-@pytest.mark.parametrize("make_it", [Catch, lambda: Doors(redraw=2), lambda: Doors(image=True, redraw=2)])
+@pytest.mark.parametrize(
+    "make_it", [Catch, DistractedCatch, lambda: Doors(redraw=2), lambda: Doors(image=True, redraw=2)]
+)
 def test_snapshot_holds_the_generators_too(make_it) -> None:
     def unseeded(env) -> list:
         found = []
@@ -201,6 +257,7 @@ def test_vector_and_image_form_hold_the_same_world() -> None:
     [
         (lambda: Catch(63), "divides the size"),
         (lambda: Catch(8, 2), "at least 3"),
+        (lambda: DistractedCatch(blocks=0), "at least one block"),
         (lambda: Doors(doors=1), "doors >= 2"),
         (lambda: Doors(redraw=-1), "redraw >= 0"),
         (lambda: Doors(image=True, size=40), "multiple of 16"),

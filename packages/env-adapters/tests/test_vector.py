@@ -152,6 +152,7 @@ def assert_plain(value: object) -> None:
 SAVED = [
     ("toy:catch", {"size": 16}, 13, 0),
     ("toy:catch", {"size": 16}, 13, 2),
+    ("toy:catch_distracted", {"size": 16}, 13, 2),
     ("toy:doors", {"redraw": 3}, 20, 0),
     ("toy:doors_image", {"redraw": 3}, 21, 2),
     ("gym:CartPole-v1", {}, 5, 0),

@@ -18,7 +18,7 @@ from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.gymnasium import make_gym
 from env_adapters.step import Environment
-from env_adapters.toys import Catch, Doors
+from env_adapters.toys import Catch, DistractedCatch, Doors
 from env_adapters.vector import VectorEnv
 from env_adapters.wrappers import adapt
 
@@ -27,6 +27,7 @@ _PLAIN = {int, float, bool, str, type(None)}
 GROUP = "env_adapters"  # entry points: a suite's name = "module:factory"
 _TOYS: dict[str, Factory] = {
     "toy:catch": Catch,
+    "toy:catch_distracted": DistractedCatch,
     "toy:doors": functools.partial(Doors, image=False),
     "toy:doors_image": functools.partial(Doors, image=True),
 }
@@ -44,8 +45,8 @@ _SUITES: dict[str, Factory] = {
 def tasks() -> list[str]:
     """Names of the built-in tasks and of the suites that installed packages publish.
 
-    >>> tasks()[-3:]
-    ['toy:catch', 'toy:doors', 'toy:doors_image']
+    >>> tasks()[-4:]
+    ['toy:catch', 'toy:catch_distracted', 'toy:doors', 'toy:doors_image']
     """
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
@@ -57,8 +58,8 @@ def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
     """One environment with a Dict observation space, a `protocol` and snapshots.
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
-        `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:doors`, `toy:doors_image`, `gym:<id>`,
-        `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
+        `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
+        `toy:doors_image`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes.
     options: keyword arguments of the factory.

@@ -1,6 +1,6 @@
-"""Two small worlds: catch (pixels, a few steps) and doors (one choice, a hidden rule that only memory can hold)."""
+"""Small worlds: catch (pixels, a few steps; plain or distracted) and doors (one choice, a rule only memory can hold)."""
 
-# H = W = size pixels, K cues, D doors
+# H = W = size pixels, K cues, D doors, N blocks
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from env_adapters.seeds import mix, read_rng, write_rng
 
 _REDRAW, _RULE, _PATTERN = 1, 2, 3  # separate the uses of one instance seed
 _DARK, _WALL, _OPEN = (24, 24, 32), (96, 96, 104), (255, 255, 255)
+_BALL, _PADDLE = (250, 215, 50), (70, 110, 240)
+_BLOCKS = np.array([(230, 60, 60), (60, 190, 75), (180, 60, 220), (150, 150, 150)], np.uint8)
 _PALETTE = np.array([(230, 60, 60), (60, 190, 75), (70, 110, 240), (250, 215, 50), (180, 60, 220), (20, 20, 20)])
 
 
@@ -81,12 +83,64 @@ class Catch(gymnasium.Env[dict[str, Any], Any]):
 
     def _draw(self) -> NDArray[np.uint8]:
         cell = self._size // self._grid
-        image = np.empty((self._size, self._size, 3), np.uint8)
-        image[:] = _DARK
-        image[-cell:, self._paddle * cell : (self._paddle + 1) * cell] = (70, 110, 240)
+        image = self._background()
+        image[-cell:, self._paddle * cell : (self._paddle + 1) * cell] = _PADDLE
         edge = cell // 8  # the ball is smaller than its cell, so that a caught one shows the paddle around it
         rows = slice(self._row * cell + edge, (self._row + 1) * cell - edge)
-        image[rows, self._ball * cell + edge : (self._ball + 1) * cell - edge] = (250, 215, 50)
+        image[rows, self._ball * cell + edge : (self._ball + 1) * cell - edge] = _BALL
+        return image
+
+    def _background(self) -> NDArray[np.uint8]:
+        return np.full((self._size, self._size, 3), _DARK, np.uint8)
+
+
+class DistractedCatch(Catch):
+    """Catch before `blocks` bright blocks that move about and mean nothing.
+
+    Each block is a quarter of the picture wide, has a colour, a place and a velocity of its own, all drawn with the
+    episode, and returns on the other side where it leaves the picture. Neither actions nor rewards have to do with
+    them: for a seed and actions the rewards are those of `Catch`. Ball and paddle are drawn over them, in colours that
+    no block has.
+
+    >>> plain, distracted = Catch(), DistractedCatch()
+    >>> scene, picture = plain.reset(seed=0)[0]["image"], distracted.reset(seed=0)[0]["image"]
+    >>> bool(picture.sum() > scene.sum()), distracted.step(0)[1] == plain.step(0)[1]
+    (True, True)
+    """
+
+    def __init__(self, size: int = 64, grid: int = 8, blocks: int = 6, render_mode: str | None = None) -> None:
+        super().__init__(size, grid, render_mode)
+        if blocks < 1:
+            raise TaskError(f"toy:catch_distracted needs at least one block; got {blocks}")
+        self.protocol |= {"name": "catch_distracted", "blocks": blocks}
+        self._count = blocks
+        self._start = self._velocity = np.zeros((blocks, 2), np.int64)
+        self._colour = np.zeros(blocks, np.int64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As in `Catch`; then the blocks are drawn from the same generator."""
+        super().reset(seed=seed)
+        fastest = max(1, self._size // 16)
+        self._start = self.np_random.integers(self._size, size=(self._count, 2))
+        self._velocity = self.np_random.integers(1, fastest + 1, size=(self._count, 2))  # every block moves both ways
+        self._velocity *= self.np_random.choice([-1, 1], size=(self._count, 2))
+        self._colour = self.np_random.integers(len(_BLOCKS), size=self._count)
+        return {"image": self._draw()}, {}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the future depends on; where the blocks are follows from the row."""
+        blocks = {"start": self._start, "velocity": self._velocity, "colour": self._colour}
+        return super().snapshot() | {name: array.copy() for name, array in blocks.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `snapshot`."""
+        super().restore(state)
+        self._start, self._velocity, self._colour = (np.array(state[k]) for k in ("start", "velocity", "colour"))
+
+    def _background(self) -> NDArray[np.uint8]:
+        image, wide = super()._background(), np.arange(max(1, self._size // 4))
+        for (row, column), colour in zip(self._start + self._row * self._velocity, self._colour, strict=True):
+            image[np.ix_((row + wide) % self._size, (column + wide) % self._size)] = _BLOCKS[colour]
         return image
 
 
