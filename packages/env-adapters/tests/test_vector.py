@@ -86,6 +86,41 @@ def test_batch_equals_separate_environments(task, options) -> None:
     assert np.array_equal(stacked["action"][1:][~first[1:]], plan[~first[1:]])  # the action that led here
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("task", ["toy:doors", "gym:CartPole-v1"])
+def test_the_two_halves_of_a_step_are_a_step(task, workers) -> None:
+    with make_vec(task, 3, workers=workers) as env, make_vec(task, 3, workers=0) as control:
+        plan, found = actions(env, 40), [env.reset(seed=3)]
+        for action in plan:
+            env.send(action)
+            action[:] = np.nan  # what was sent is the environments'; the caller may use its array again
+            found.append(env.receive())
+    assert any(step["last"].any() for step in found)
+    assert_same(found, [control.reset(seed=3), *roll(control, actions(control, 40))])
+
+
+def test_between_the_halves_nothing_else_is_asked() -> None:
+    with make_vec("gym:CartPole-v1", 2, workers=1) as env:
+        with pytest.raises(RuntimeError, match="nothing was sent"):
+            env.receive()
+        with pytest.raises(RuntimeError, match="call reset"):
+            env.send(np.eye(2))
+        start = env.reset(seed=0)
+        state = env.state()
+        env.send(np.eye(2))
+        for ask in (lambda: env.send(np.eye(2)), lambda: env.step(np.eye(2)), env.state, lambda: env.get("spec")):
+            with pytest.raises(RuntimeError, match="call receive first"):
+                ask()
+        one = env.receive()
+        env.load_state(state)
+        env.send(np.eye(2)[::-1])
+        env.load_state(state)  # what is out is dropped
+        env.send(np.eye(2))
+        assert_same([env.receive()], [one])
+        env.send(np.eye(2))
+        assert_same([env.reset(seed=0), env.step(np.eye(2))], [start, one])
+
+
 def test_dtypes_and_shapes_are_those_of_the_step_dictionary() -> None:
     env = make_vec("toy:catch", 2)
     step = env.reset(seed=0)

@@ -107,6 +107,76 @@ def test_worker_that_dies_or_hangs_in_a_step_is_replaced() -> None:
     env.close()
 
 
+def patient(path: str):
+    """An environment whose step waits for a file, and says that it has begun."""
+    import gymnasium
+    from gymnasium import spaces
+
+    class Patient(gymnasium.Env):
+        observation_space, action_space = spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(4)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            open(f"{path}.begun", "w").close()
+            end = time.monotonic() + 30
+            while not os.path.exists(path) and time.monotonic() < end:
+                time.sleep(0.01)
+            return np.full(1, os.path.exists(path), np.float32), 0.0, False, False, {}
+
+    return Patient
+
+
+def begun(path: str) -> None:
+    end = time.monotonic() + 30
+    while not os.path.exists(f"{path}.begun"):
+        assert time.monotonic() < end, "nobody works between send and receive"
+        time.sleep(0.01)
+
+
+def test_workers_play_while_the_caller_does_something_else(tmp_path) -> None:
+    path = str(tmp_path / "now")
+    with make_vec(patient(path), 1, workers=1) as env:
+        env.reset(seed=0)
+        env.send(act(0))
+        begun(path)
+        open(path, "w").close()
+        assert env.receive()["vector"] == 1
+
+
+def test_worker_that_dies_between_the_halves_of_a_step_is_replaced(tmp_path) -> None:
+    path = str(tmp_path / "now")
+    with make_vec(patient(path), 2, workers=2) as env:
+        before = env.reset(seed=0)
+        env.send(act(0, 0))
+        begun(path)
+        os.kill(env.pids()[0], signal.SIGKILL)
+        open(path, "w").close()
+        step = env.receive()
+        assert_cut(step, 0, before, act(0, 0))
+        assert step["vector"][1] == 1
+        assert env.take_faults()[0] == "worker 0 (environment 0) died (exit code -9) and was replaced"
+        assert env.step(act(0, 0))["first"].tolist() == [True, False]
+
+
+def test_closing_while_workers_are_at_work_is_quiet(tmp_path) -> None:
+    """As when an update fails, or a second Ctrl-C comes, while the environments step."""
+    path = str(tmp_path / "now")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\nfrom test_workers import act, begun, patient\n"
+        f"from env_adapters import make_vec\n\nif __name__ == '__main__':\n    env = make_vec(patient({path!r}), 1, workers=1)\n"
+        f"    env.reset(seed=0)\n    env.send(act(0))\n    begun({path!r})\n    pid = env.pids()[0]\n"
+        f"    env._crew._ends[0].close()\n    open({path!r}, 'w').close()\n    env.close()\n    print(pid)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
 def test_worker_that_dies_in_a_reset_resets_again(tmp_path) -> None:
     env = make_vec(accident_prone(), 1, workers=1, deadly=str(tmp_path / "once"))
     step = env.reset(seed=0)

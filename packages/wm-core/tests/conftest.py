@@ -43,6 +43,7 @@ class FakeEnvs:
 
     def __init__(self, n: int) -> None:
         self.num_envs, self.calls, self.faults = n, 0, []
+        self.out: np.ndarray | None = None
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
         n = self.num_envs
@@ -61,6 +62,15 @@ class FakeEnvs:
         reward = np.where(first, 0, action.argmax(-1) + self.rng.random(self.num_envs))
         return self._record(action * ~first[:, None], reward, first)
 
+    def send(self, action: np.ndarray) -> None:
+        assert self.out is None
+        self.out = action.copy()
+
+    def receive(self) -> dict[str, np.ndarray]:
+        action, self.out = self.out, None
+        assert action is not None
+        return self.step(action)
+
     def _record(self, action: np.ndarray, reward: np.ndarray, first: np.ndarray) -> dict[str, np.ndarray]:
         self.over = self.left <= 0
         image = np.zeros((self.num_envs, 16, 16, 3), np.uint8) + self.at[:, None, None, None].astype(np.uint8)
@@ -75,6 +85,7 @@ class FakeEnvs:
         return self.last
 
     def state(self) -> dict[str, Any]:
+        assert self.out is None
         rng = self.rng.bit_generator.state["state"]
         words = [str(rng["state"]), str(rng["inc"])]
         return {"left": self.left, "over": self.over, "at": self.at, "rng": words}

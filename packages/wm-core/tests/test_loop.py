@@ -50,6 +50,10 @@ class Recording:
         self.records.append(self.inner.step(action))
         return self.records[-1]
 
+    def receive(self) -> Any:
+        self.records.append(self.inner.receive())
+        return self.records[-1]
+
 
 def play(fakes: Any, iterations: int, **changes: Any) -> tuple[Any, Recording, Replay, Position, Lines]:
     """Some iterations of the loop, without a run folder."""
@@ -103,6 +107,23 @@ def test_updates_replay_train_ratio_steps_per_policy_step(fakes, ratio):
     starts = next(t for t in range(60) if (t + 1) * 3 >= 30)
     after = sum(int((~record["first"]).sum()) for record in records[starts + 1 :])
     assert int(agent.clock.updates) == (int(after * ratio / 8) + 1 if ratio else 0)
+
+
+def test_environments_are_out_while_the_agent_learns_and_back_before_anything_is_saved(fakes, monkeypatch):
+    config, real, out = fakes.config(task="fake", device="cpu", envs=2, batch=2, length=4), fakes.agent.learn, []
+    envs, agent = fakes.envs(2), fakes.agent(config)
+    monkeypatch.setattr(
+        fakes.agent, "learn", lambda self, replay: out.append(envs.out is not None) or real(self, replay)
+    )
+    replay = Replay(None, 2, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=8, replayed=8)
+
+    def go_on(at: Position) -> bool:
+        assert envs.out is None
+        return at.steps < 200
+
+    train(agent, envs, replay, at, Lines(), log_every=1000, learning_starts=10, length=4, go_on=go_on)
+    assert len(out) > 10 and all(out)
 
 
 def test_nothing_is_learned_before_learning_starts(fakes):

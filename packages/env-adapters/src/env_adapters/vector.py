@@ -29,7 +29,10 @@ class _Local:
         self.rows, self.faults = rows, list[str]()
         self._runner = runner
 
-    def run(self) -> list[int]:
+    def begin(self) -> None:
+        """Nobody else is there to work meanwhile."""
+
+    def finish(self) -> list[int]:
         self._runner.run()
         return []
 
@@ -53,6 +56,9 @@ class VectorEnv:
 
     Every episode is reset with a seed that follows from (run seed, environment, episode), or from (run seed,
     environment) alone where the protocol says episode_seed "same".
+
+    `send(action)` and `receive()` are the two halves of `step`: between them the workers play while the caller does
+    something else, with the same records as `step` gives. Without workers everything happens in `receive`.
 
     A worker that dies or hangs is replaced. As the lost record never arrives, its environments repeat their last one
     with `last`, without `terminal`, with the action just sent and reward 0: a truncation. `take_faults` says so.
@@ -112,20 +118,29 @@ class VectorEnv:
         self._lost = np.zeros(n, np.bool_)  # rows whose episode cannot go on; the next step cuts them short
         self._faults: list[str] = []
         self._last: Step | None = None
+        self._sent: NDArray[np.int64] | None = None  # commands whose records have not been received
         self._closed = False
 
     def reset(self, seed: int) -> Step:
-        """Begin a run: every environment anew, with its first episode."""
+        """Begin a run: every environment anew, with its first episode. Records not yet received are dropped."""
         if seed < 0:
             raise TaskError(f"the seed is {seed}; it is a non-negative integer")
+        self._drop()
         self._seed = int(seed)
         self._episode[:], self._restarts[:], self._lost[:] = 0, 0, False
         self._last = None
         self._reseed(range(self.num_envs))
-        return self._advance(self._seeds())
+        self._begin(self._seeds())
+        return self._finish()
 
     def step(self, action: NDArray[Any]) -> Step:
         """One agent step of every environment; action float32 (n, A)."""
+        self.send(action)
+        return self._finish()
+
+    def send(self, action: NDArray[Any]) -> None:
+        """Begin one agent step of every environment; action float32 (n, A). `receive` gives its records."""
+        self._settled()
         if self._last is None:
             raise RuntimeError("call reset(seed) or load_state(state) before step")
         action = np.asarray(action, np.float32)
@@ -136,12 +151,19 @@ class VectorEnv:
         ended = self._last["last"]
         self._episode += ended
         self._crew.rows["in/action"][:] = action
-        return self._advance(np.where(ended, self._seeds(ended), np.where(self._lost, SKIP, STEP)))
+        self._begin(np.where(ended, self._seeds(ended), np.where(self._lost, SKIP, STEP)))
+
+    def receive(self) -> Step:
+        """The records of what was sent. Raises what an environment raised."""
+        if self._sent is None:
+            raise RuntimeError("nothing was sent: call send(action) before receive")
+        return self._finish()
 
     def state(self) -> dict[str, Any]:
         """Everything the future depends on, as nested dicts and lists of arrays, str, int, float, bool and None."""
         if self._last is None:
             raise RuntimeError("there is no state before reset(seed)")
+        self._settled()
         alive = {row: None for row in range(self.num_envs) if not self._lost[row]}
         snapshots, lost = self._crew.ask("snapshot", alive)
         self._break(lost)
@@ -165,6 +187,7 @@ class VectorEnv:
                 f"the state is of {len(state['envs'])} environments with {', '.join(sorted(names))}; this one has "
                 f"{self.num_envs} with {', '.join(sorted(self._outputs))}; use the task and the number it was saved with"
             )
+        self._drop()
         self._seed = int(state["seed"])
         self._episode = np.array(state["episode"], np.int64)
         self._restarts = np.array(state["restarts"], np.int64)
@@ -181,6 +204,7 @@ class VectorEnv:
 
     def get(self, name: str) -> list[Any]:
         """An attribute of every environment, None where there is none: `get("rule")` for measuring doors."""
+        self._settled()
         answers, lost = self._crew.ask("get", dict.fromkeys(range(self.num_envs), name))
         self._break(lost)
         return [answers.get(row) for row in range(self.num_envs)]
@@ -237,12 +261,32 @@ class VectorEnv:
             if self._last is not None:
                 self._lost[rows] = ~self._last["last"][rows]
 
-    def _advance(self, command: NDArray[np.int64]) -> Step:
-        """Run the commands; rows that are lost before or during them become truncations."""
-        rows = self._crew.rows
-        for _ in range(_ATTEMPTS):
-            rows["in/command"][:] = command
-            lost = self._crew.run()
+    def _settled(self) -> None:
+        if self._sent is not None:
+            raise RuntimeError("actions were sent and their records not received: call receive first")
+
+    def _drop(self) -> None:
+        """Let the workers finish what was sent, for nobody."""
+        if self._sent is not None:
+            self._sent = None
+            self._crew.finish()
+
+    def _begin(self, command: NDArray[np.int64]) -> None:
+        """Hand the commands out."""
+        self._crew.rows["in/command"][:] = command
+        self._sent = command
+        self._crew.begin()
+
+    def _finish(self) -> Step:
+        """The records of the commands handed out; rows that are lost before or during them become truncations."""
+        rows, command = self._crew.rows, self._sent
+        assert command is not None
+        self._sent = None
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                rows["in/command"][:] = command
+                self._crew.begin()
+            lost = self._crew.finish()
             self._streak[np.setdiff1d(np.flatnonzero(command == STEP), lost)] = 0
             if not lost:
                 break

@@ -35,12 +35,15 @@ def serve(connection: Connection, factory: Any, buffer: Any, plan: Layout, first
             verb, argument = connection.recv()
         except (EOFError, OSError):
             break
+        reply: tuple[str, Any]
         try:
-            answer = serve_one(runner, verb, argument)
+            reply = "done", serve_one(runner, verb, argument)
         except Exception as error:  # noqa: BLE001  # the same: an environment's own error is raised in the parent
-            connection.send(("error", (isinstance(error, TaskError), str(error), traceback.format_exc())))
-        else:
-            connection.send(("done", answer))
+            reply = "error", (isinstance(error, TaskError), str(error), traceback.format_exc())
+        try:
+            connection.send(reply)
+        except (BrokenPipeError, ConnectionResetError):  # the parent left while this one was at work
+            break
     runner.close()
 
 
@@ -55,11 +58,12 @@ def serve_one(runner: Runner, verb: str, argument: Any) -> dict[int, Any]:
 class Workers:
     """`count` processes that share n rows; `faults` collects a sentence for each process that was lost.
 
-    timeout: seconds after which a process that does not answer counts as hung.
+    timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for.
     """
 
     def __init__(self, factory: Callable[[int], Environment], plan: Layout, n: int, count: int, timeout: float) -> None:
         self.faults: list[str] = []
+        self._out: tuple[list[int], dict[int, str]] = [], {}  # who carries commands out, and who cannot
         self._context = mp.get_context("spawn")
         self._factory: Any = CloudpickleWrapper(factory)  # type: ignore[arg-type]  # typed for factories without argument
         self._plan, self._timeout = plan, timeout
@@ -82,11 +86,16 @@ class Workers:
         """Process id of each worker."""
         return [process.pid for process in self._processes]
 
-    def run(self) -> list[int]:
-        """Carry out the commands in the rows; the rows of lost workers, which have been replaced."""
+    def begin(self) -> None:
+        """Have the commands in the rows carried out. The rows are the workers' until `finish` returns."""
         commands = self.rows["in/command"]
         busy = [worker for worker, (first, stop) in enumerate(self._bounds) if (commands[first:stop] != SKIP).any()]
-        return self._exchange(dict.fromkeys(busy, ("run", None)), self._timeout)[1]
+        self._out = self._send(dict.fromkeys(busy, ("run", None)))
+
+    def finish(self) -> list[int]:
+        """Wait until the commands are carried out; the rows of lost workers, which have been replaced."""
+        (waiting, failed), self._out = self._out, ([], {})
+        return self._receive(waiting, failed, self._timeout)[1]
 
     def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], list[int]]:
         """A verb of `Runner` for some rows; the answers, and the rows of lost workers."""
@@ -95,7 +104,7 @@ class Workers:
             part = {row: arguments[row] for row in range(first, stop) if row in arguments}
             if part:
                 messages[worker] = (verb, part)
-        replies, lost = self._exchange(messages, max(self._timeout, _RESTORE))
+        replies, lost = self._receive(*self._send(messages), max(self._timeout, _RESTORE))
         return {row: answer for reply in replies.values() for row, answer in reply.items()}, lost
 
     def close(self) -> None:
@@ -110,15 +119,20 @@ class Workers:
                     process.kill()
                     process.join()
 
-    def _exchange(self, messages: dict[int, tuple[str, Any]], timeout: float) -> tuple[dict[int, Any], list[int]]:
+    def _send(self, messages: dict[int, tuple[str, Any]]) -> tuple[list[int], dict[int, str]]:
+        """Workers that will answer, and what became of the others."""
         failed = {}
         for worker, message in messages.items():
             try:
                 self._ends[worker].send(message)
             except (BrokenPipeError, ConnectionResetError):
                 failed[worker] = "died"
-        replies, silent = self._collect([worker for worker in messages if worker not in failed], timeout)
-        failed |= silent
+        return [worker for worker in messages if worker not in failed], failed
+
+    def _receive(self, waiting: list[int], failed: dict[int, str], timeout: float) -> tuple[dict[int, Any], list[int]]:
+        """The answers, and the rows of those that gave none, which are replaced."""
+        replies, silent = self._collect(waiting, timeout)
+        failed = failed | silent
         for worker, reason in failed.items():
             self._replace(worker, reason)
         return replies, [row for worker in sorted(failed) for row in range(*self._bounds[worker])]

@@ -47,6 +47,10 @@ class Environments(Protocol):
 
     def step(self, action: NDArray[np.float32]) -> Step: ...
 
+    def send(self, action: NDArray[np.float32]) -> None: ...  # the first half of `step`
+
+    def receive(self) -> Step: ...  # the second
+
     def state(self) -> dict[str, Any]: ...
 
     def load_state(self, state: dict[str, Any]) -> None: ...
@@ -209,13 +213,16 @@ def train(
 ) -> None:
     """Act, keep, learn, step, until `go_on(at)` says no; it is asked before every iteration, and may save or show.
 
-    Everything is triggered by steps, so that a run stopped and resumed goes the way of an unbroken one. Raises NotFinite
+    The environments step while the agent learns, where they have processes of their own. What is learned takes effect
+    at the next act, and what arrives is kept after it, so this changes no number: the run is a function of its seed,
+    whatever takes how long. No action is out while `go_on` is asked. Everything is triggered by steps, so that a run stopped and resumed goes the way of an unbroken one. Raises NotFinite
     after an update with a loss or gradient that is not, before `go_on` is asked again.
     """
     timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
     sentinel = Sentinel()
     while go_on(at):
         at.carry, action, notes = agent.act(at.carry, at.step)
+        envs.send(action)
         replay.add({**at.step, **notes})
         waiting = replay.steps < learning_starts or not replay.ready(length)
         if ranks().total(waiting) == [0]:
@@ -225,7 +232,7 @@ def train(
                 at.meter.add(metrics)
                 at.updates += 1
             at.fresh = 0
-        at.step = envs.step(action)
+        at.step = envs.receive()
         before = at.steps
         ended = at.count(envs.repeat)
         agent.clock.count_steps((at.steps - before) // envs.repeat)
