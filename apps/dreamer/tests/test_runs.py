@@ -72,6 +72,37 @@ def test_the_policy_moves_only_once_updates_begin(catch: Path) -> None:
 
 # ---- stop and resume
 
+
+def assert_same_run(whole: Path, other: Path) -> None:
+    """Last checkpoint, logs and replay of two runs are equal but for what is private to each."""
+    states = []
+    for logdir in (whole, other):
+        saved = checkpoint.load(checkpoint.latest(logdir))
+        del saved.state["run"]  # offsets in bytes: the digits of fps differ
+        states.append({"step": saved.step, "weights": saved.weights, "state": saved.state})
+    assert_same(*states)
+    for name in ("metrics.jsonl", "scores.jsonl"):
+        mine, theirs = (
+            [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in rows(logdir, name)]
+            for logdir in (whole, other)
+        )
+        assert mine == theirs
+    chunks = {path.name: path.read_bytes() for path in (whole / "replay").glob("*.chunk")}
+    assert chunks == {path.name: path.read_bytes() for path in (other / "replay").glob("*.chunk")}
+
+
+def test_environments_that_play_while_the_agent_learns_change_nothing(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In worker processes they step beside every update, in this process after it."""
+    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    begin = ("train", "--preset", "tiny", "--device", "cpu", "--task", "toy:doors", "--envs", 3)
+    for workers in (0, 1):
+        run(*begin, "--workers", workers, "--steps", 120, "--logdir", tmp_path / str(workers))
+    assert int(checkpoint.load(checkpoint.latest(tmp_path / "0")).state["agent"]["clock"]["updates"]) > 30
+    assert_same_run(tmp_path / "0", tmp_path / "1")
+
+
 TASKS = {
     # in the middle of an interval of the log, and for one of the two environments of an episode
     "toy:catch": (66, ()),
@@ -98,18 +129,7 @@ def test_stopped_and_resumed_equals_one_run(
     one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
     assert one.step == other.step >= 2 * stop
     assert int(one.state["agent"]["clock"]["updates"]) > int(middle["agent"]["clock"]["updates"]) + 3
-    assert_same(one.weights, other.weights)
-    for state in (one.state, other.state):
-        del state["run"]  # offsets in bytes: the digits of fps differ
-    assert_same(one.state, other.state)
-    for name in ("metrics.jsonl", "scores.jsonl"):
-        mine, theirs = (
-            [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in rows(logdir, name)]
-            for logdir in (whole, parts)
-        )
-        assert mine == theirs
-    chunks = {path.name: path.read_bytes() for path in (whole / "replay").glob("*.chunk")}
-    assert chunks == {path.name: path.read_bytes() for path in (parts / "replay").glob("*.chunk")}
+    assert_same_run(whole, parts)
 
 
 # ---- the other commands
