@@ -7,6 +7,7 @@ kernel's. GPUs have torch's own caching allocator and do not need it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -19,3 +20,14 @@ def keep_pages() -> bool:
     libc = ctypes.CDLL(None)
     wishes = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 1 << 26))
     return all(libc.mallopt(name, value) == 1 for name, value in wishes)
+
+
+def give_back() -> bool:
+    """Hand what is free to the kernel once, after work that needed far more than what follows; False without glibc.
+
+    After `keep_pages` nothing else does, and a process would keep until its end what it measured for a moment.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    gc.collect()
+    return ctypes.CDLL(None).malloc_trim(0) == 1

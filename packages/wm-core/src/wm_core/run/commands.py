@@ -25,8 +25,9 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, filmstrip, launch
+from wm_core.run import checkpoint, filmstrip, launch, sensitivity
 from wm_core.run.alarm import NotFinite
+from wm_core.run.allocator import give_back
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
 from wm_core.run.config import RunConfig
 from wm_core.run.estimate import estimate, sentence, told
@@ -81,6 +82,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
     with closing(environments(app, config, config.envs)) as envs:
         if command.origin.note:
             say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
+            give_back()  # the paper's setting was tried, and may be many times as large as this run
         seed_all(config.seed)
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:
@@ -292,6 +294,8 @@ def dream(app: App, command: Command) -> int:
         untrained = build(app, loaded.config, envs)
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
     paths = _show(logdir, loaded.step, found, options.rows) if found.image else []
+    if options.sensitivity:
+        paths += sensitivity.show(logdir, loaded, found)
     errors = _measured(logdir, app, loaded.config, loaded.step, found, paths, blank)
     print(f"mean squared error of {found.key!r}, held-out steps")
     print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
