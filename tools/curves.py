@@ -16,6 +16,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,9 +50,7 @@ def train(app: str, preset: str, seed: int, options: list[str]) -> None:
 def measure(app: str, preset: str, seed: int) -> None:
     """Scores of the trained agent and of its untrained twin on the same fresh episodes, beside the run."""
     import torch
-    from wm_core import draws
     from wm_core.run.loading import build, environments
-    from wm_core.run.loop import evaluate
 
     torch.set_num_threads(1)
     logdir = folder(app, preset, seed)
@@ -59,11 +58,28 @@ def measure(app: str, preset: str, seed: int) -> None:
     envs = environments(loaded.app, loaded.config, 10)
     found = {"step": loaded.step, "seed": seed}
     for name, agent in (("trained", loaded.agent), ("untrained", build(loaded.app, loaded.config, envs))):
-        agent.source = draws.Generator(FRESH + seed, agent.device)
-        result = evaluate(agent, envs, episodes=EPISODES, seed=FRESH + seed, mode=False)
-        scores = [score for score, *_ in result]
-        found[name] = [float(score) for score in scores]
+        found[name] = scores_of(agent, envs, FRESH + seed)
     (logdir / "measured.json").write_text(json.dumps(found))
+
+
+def scores_of(agent: Any, envs: Any, seed: int) -> list[float]:
+    """Of an agent's fresh episodes, with sampled actions."""
+    from wm_core.run.loop import evaluate
+
+    return [float(score) for score, _ in evaluate(agent, envs, episodes=EPISODES, seed=seed, mode=False)]
+
+
+def spans(rows: Sequence[Mapping[str, Any]], last: int) -> list[tuple[float, float]]:
+    """A run's scores.jsonl until step `last` -> the end of each span in which an episode ended, and their mean score.
+
+    >>> spans([{"step": 10, "episode/score": 1.0}, {"step": 12, "episode/score": 2.0}], 200)
+    [(20.0, 1.5)]
+    """
+    step = np.array([row["step"] for row in rows])
+    score = np.array([row["episode/score"] for row in rows])
+    edges = np.linspace(0, last, SPANS + 1)
+    which = np.clip(np.digitize(step, edges) - 1, 0, SPANS - 1)
+    return [(float(edges[i + 1]), float(score[which == i].mean())) for i in range(SPANS) if (which == i).any()]
 
 
 def plot(app: str, preset: str) -> None:
@@ -80,12 +96,7 @@ def plot(app: str, preset: str) -> None:
             continue
         rows: list[dict[str, Any]] = [json.loads(line) for line in (logdir / "scores.jsonl").read_text().splitlines()]
         found = json.loads((logdir / "measured.json").read_text())
-        step = np.array([row["step"] for row in rows])
-        score = np.array([row["episode/score"] for row in rows])
-        edges = np.linspace(0, found["step"], SPANS + 1)
-        which = np.clip(np.digitize(step, edges) - 1, 0, SPANS - 1)
-        seen = [i for i in range(SPANS) if (which == i).any()]
-        axes.plot([edges[i + 1] for i in seen], [score[which == i].mean() for i in seen], label=f"seed {found['seed']}")
+        axes.plot(*zip(*spans(rows, found["step"]), strict=True), label=f"seed {found['seed']}")
         means = [f"{np.mean(found[name]):.2f}" for name in ("untrained", "trained")]
         lines.append(f"| {found['seed']} | {found['step']:,} | {means[0]} | {means[1]} |")
     axes.set(xlabel="environment steps", ylabel="training score", title=f"{app}, preset {preset}")
