@@ -200,7 +200,7 @@ class Runner:
                 if not spent["done"]:
                     return f"failed with code {code}; see {log.name}"
             measuring = "import sys; sys.path.insert(0, 'tools'); import plan; plan.measure(sys.argv[1])"
-            request = {"plan": self.plan.name, **dataclasses.asdict(cell), **spent}
+            request = {**dataclasses.asdict(cell), **spent, "logdir": str(logdir), "rows": str(self.plan.rows)}
             code, _, _ = self.process([sys.executable, "-c", measuring, json.dumps(request)], log, 3600)
             if self.stop.is_set():
                 raise Stopped
@@ -235,7 +235,7 @@ def measure(request: str) -> None:
     asked = json.loads(request)
     cell = Cell(**{field.name: asked[field.name] for field in dataclasses.fields(Cell)})
     torch.set_num_threads(1)
-    logdir = cell.folder(asked["plan"])
+    logdir = pathlib.Path(asked["logdir"])
     loaded = importlib.import_module(cell.app).load(logdir)
     config = dataclasses.asdict(loaded.config) | {"seed": 0}
     envs = environments(loaded.app, loaded.config, 10)
@@ -261,7 +261,7 @@ def measure(request: str) -> None:
         "curve": [[round(step), round(score, 4)] for step, score in spans(logged, loaded.step)],
         **{name: [round(score, 4) for score in found] for name, found in scores.items()},
     }
-    file = RESULTS / f"{asked['plan']}.jsonl"
+    file = pathlib.Path(asked["rows"])
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as rows_file:  # one write, for others may append at the same time
         rows_file.write(json.dumps(row) + "\n")
@@ -325,7 +325,7 @@ def table(plan: Plan) -> str:
                 cells += ["", ""]
                 continue
             cells.append(f"{np.mean([row['untrained'] for row in mine]):.2f}")
-            each = [f"{np.mean(row['trained']):.2f}{'' if row['ended'] == 'whole' else '*'}" for row in mine]
+            each = [f"{np.mean(row['trained']):.2f}{reached(row)}" for row in mine]
             late |= any(row["ended"] != "whole" for row in mine)
             differ = len({row["config"] for row in mine}) > 1
             mixed |= differ
@@ -335,9 +335,18 @@ def table(plan: Plan) -> str:
             )
         lines.append("| " + " | ".join(cells) + " |")
     about = f"Mean of {EPISODES} fresh episodes, sampled actions; in brackets each seed's."
-    about += f" * ended by its wall limit of {plan.minutes:g} minutes, earlier than the steps say." if late else ""
+    about += " * ended there by its limit of wall time." if late else ""
     about += " † seeds of different configurations." if mixed else ""
     return "\n".join([*lines, "", about])
+
+
+def reached(row: Mapping[str, Any]) -> str:
+    """Of a run that did not come to its end.
+
+    >>> reached({"ended": "time", "step": 1200}), reached({"ended": "whole"})
+    (' at 1,200*', '')
+    """
+    return "" if row["ended"] == "whole" else f" at {row['step']:,}*"
 
 
 def plot(plan: Plan) -> None:
