@@ -29,6 +29,7 @@ class OpenLoop:
     predicted: Tensor
     context: int
     valid: Tensor  # (B, T) bool: False from the first reset after the context on, where no prediction is asked
+    imagined: Latent | None = None  # (B, T - context, ...), what was decoded after the context
 
     @property
     def image(self) -> bool:
@@ -96,7 +97,7 @@ def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> Open
     valid = fresh.cumsum(1) == 0
     true = batch.steps[key].float()
     true = true / 255 if true.ndim == 5 else true.reshape(predicted.shape)
-    return OpenLoop(key, true, predicted, context, valid)
+    return OpenLoop(key, true, predicted, context, valid, imagined)
 
 
 def _shown(observed: Mapping[str, Tensor]) -> str | None:

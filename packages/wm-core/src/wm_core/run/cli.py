@@ -136,6 +136,8 @@ class Dream:
     """Steps of the dream."""
     rows: int = 6
     """Sequences shown."""
+    sensitivity: bool = False
+    """Draw which pixels the decoder is sensitive to along the dream, and which of them for the value."""
 
 
 @dataclass(frozen=True)

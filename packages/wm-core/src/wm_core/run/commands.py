@@ -294,15 +294,14 @@ def dream(app: App, command: Command) -> int:
         untrained = build(app, loaded.config, envs)
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
     paths = _show(logdir, loaded.step, found, options.rows) if found.image else []
-    if options.sensitivity:
-        paths += sensitivity.show(logdir, loaded, found)
+    maps = sensitivity.show(logdir, loaded, found) if options.sensitivity else []
     errors = _measured(logdir, app, loaded.config, loaded.step, found, paths, blank)
     print(f"mean squared error of {found.key!r}, held-out steps")
     print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
     for ahead in (1, 5, 15, 45):
         if ahead <= options.imagined and not math.isnan(errors["model"][ahead - 1]):  # episodes may be shorter
             print(f"{ahead:>12}" + "".join(f"{error[ahead - 1]:>12.5f}" for error in errors.values()))
-    for path in paths:
+    for path in [*paths, *maps]:
         print(path)
     return 0
 

@@ -1,10 +1,12 @@
-"""Open-loop predictions as pictures: true, predicted and error under each other, with the end of the context marked.
+"""Open-loop predictions as pictures: true, predicted and error under each other, with the end of the context marked;
+and dreams with what their decoder is sensitive to.
 
 Sizes: B sequences, T steps, H W C image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from wm_core.errors import UserError
 
 OBSERVED, IMAGINED, PAPER, INK, GONE = (40, 150, 70), (225, 120, 20), (250, 250, 250), (20, 20, 20), 200
 TITLES = ("true", "predicted", "error")
+MAPS = ("dream", "sensitivity", "for value", "true")
 MARGIN, LINE, GAP = 72, 16, 2  # pixels: room for the titles, height of a line of text, between pictures
 Pixels = NDArray[np.uint8]
 
@@ -74,11 +77,48 @@ def strip(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_],
 
     The black line stands between what was observed and what was imagined.
     """
-    pictures = enlarged(panels(true[:rows], predicted[:rows], valid[:rows]), least=64)
-    _, rows, steps, height, width, _ = pictures.shape
+    steps = true.shape[1]
     shown = np.unique(np.concatenate([[0, context - 1], np.linspace(context, steps - 1, 12).round()]).astype(int))
-    shown = shown[shown < steps]
-    block = 3 * (height + GAP) + 3 * GAP
+    return sheet(panels(true[:rows], predicted[:rows], valid[:rows]), TITLES, context, shown[shown < steps])
+
+
+def maps(
+    true: NDArray[Any],
+    predicted: NDArray[Any],
+    plain: NDArray[Any],
+    weighted: NDArray[Any],
+    valid: NDArray[np.bool_],
+    context: int,
+) -> Pixels:
+    """A picture uint8 (h, w, 3) of dreams (B, T, H, W, C): each above what its decoder is sensitive to, in all
+    directions and in the value's, (B, T - context, H, W); below them what came. Only imagined steps are shown.
+    """
+    dream = rgb(predicted[:, context:])
+    lines = [dream, heated(dream, plain), heated(dream, weighted), rgb(true[:, context:])]
+    pictures = np.stack(lines)
+    pictures[:, ~valid[:, context:]] = GONE
+    steps = pictures.shape[2]
+    return sheet(pictures, MAPS, 0, np.unique(np.linspace(0, steps - 1, min(steps, 12)).round().astype(int)))
+
+
+def heated(pictures: Pixels, values: NDArray[Any]) -> Pixels:
+    """Pictures (..., H, W, 3) half covered by maps (..., H, W): black, red, yellow, white at a map's 99th percentile.
+
+    >>> heated(np.zeros((1, 2, 2, 3), np.uint8), np.array([[[0.0, 0.0], [0.0, 1.0]]])).max((0, 3)).tolist()
+    [[0, 0], [0, 128]]
+    """
+    top = np.percentile(values, 99, (-2, -1), keepdims=True)
+    level = np.clip(values / np.maximum(top, np.finfo(np.float32).tiny), 0, 1)[..., None]
+    heat = np.clip(3 * level - np.arange(3), 0, 1)  # red rises first, then green, then blue
+    return (pictures / 2 + heat * 127.5).round().astype(np.uint8)
+
+
+def sheet(pictures: Pixels, titles: Sequence[str], context: int, shown: NDArray[np.int_]) -> Pixels:
+    """A picture of pictures (L, B, T, H, W, 3): steps `shown` to the right, the L titled lines of each sequence below
+    each other, a black line after the context."""
+    pictures = enlarged(pictures, least=64)
+    lines, rows, _, height, width, _ = pictures.shape
+    block = lines * (height + GAP) + 3 * GAP
     page = np.full((LINE + rows * block, MARGIN + len(shown) * (width + GAP), 3), PAPER, np.uint8)
     words = []
     for column, t in enumerate(shown):
@@ -86,13 +126,13 @@ def strip(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_],
         page[: LINE - 1, x : x + width] = OBSERVED if t < context else IMAGINED
         words.append((x + 2, 1, f"t={t + 1}" if t < context else f"+{t + 1 - context}", PAPER))
         for b in range(rows):
-            for i in range(3):
+            for i in range(lines):
                 y = LINE + b * block + i * (height + GAP)
                 page[y : y + height, x : x + width] = pictures[i, b, t]
     seam = MARGIN + int((shown < context).sum()) * (width + GAP)
     page[:, seam - GAP : seam] = INK
     for b in range(rows):
-        for i, title in enumerate(TITLES):
+        for i, title in enumerate(titles):
             words.append((4, LINE + b * block + i * (height + GAP) + height // 2 - 6, title, INK))
     return write(page, words)
 
