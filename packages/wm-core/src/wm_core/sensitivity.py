@@ -35,7 +35,7 @@ def along(decode: Decode, z: Tensor, direction: Tensor) -> Tensor:
 def plain(decode: Decode, z: Tensor, probes: int = 64) -> Tensor:
     """S = sqrt(sum_c sum_k J_ck^2), (N, H, W): the mean of (J u)^2 over P standard normal u, without forming J.
 
-    Its relative error is about sqrt(2 / P) at a pixel that follows one direction, less at others.
+    Its relative error is about sqrt(1 / 2P) at a pixel that follows one direction, less at others.
 
     >>> z = torch.ones(2, 4, 3, dtype=torch.float64)
     >>> grey = lambda z: z.flatten(1)[:, :4].reshape(-1, 2, 2, 1) * 3.0  # each pixel 3 times an entry of z
