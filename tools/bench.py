@@ -50,7 +50,7 @@ import bench_parts
 import bench_record
 import bench_scaling
 import torch
-from bench_app import Case, batch_of, fill, prepare, records
+from bench_app import Case, batches_of, fill, prepare, records
 from bench_calls import Calls, count, eager
 from bench_turns import against_table, compare, peak_mb, play, serve
 from wm_core.run.folder import describe_environment
@@ -87,12 +87,12 @@ def _wait(device: torch.device) -> None:
 
 def update(case: Case, *, warmup: int, repeat: int) -> tuple[dict[str, Any], Calls]:
     """The numbers of one update."""
-    batch, agent = batch_of(case), case.agent
-    seconds = clock(lambda: agent.update(batch), warmup=warmup, repeat=repeat, device=agent.device)
+    batches, agent = batches_of(case), case.agent
+    seconds = clock(lambda: agent.update(*batches), warmup=warmup, repeat=repeat, device=agent.device)
     memory = {"peak_mb": peak_mb()}
     if agent.device.type == "cuda":
         memory["peak_gpu_mb"] = torch.cuda.max_memory_allocated(agent.device) / 1e6
-    calls, flops = count(lambda: agent.update(batch))
+    calls, flops = count(lambda: agent.update(*batches))
     numbers = {"flops": flops, "aten_calls": calls.computing, "aten_views": calls.other}
     return seconds._asdict() | memory | numbers, calls
 
@@ -195,22 +195,22 @@ def show(args: argparse.Namespace, options: list[str]) -> str:
 def take_turns(args: argparse.Namespace, options: list[str]) -> None:
     """Be a COMMAND: our update, or its products alone."""
     case = prepare(args.app, options, args.image[0] if args.image else None)
-    batch, config, told = batch_of(case), case.config, about(case, args.app)
+    batches, config, told = batches_of(case), case.config, about(case, args.app)
     name = f"{args.app} {config.batch}x{config.length}"
     if args.command == "serve":
-        serve(name, lambda: case.agent.update(batch), warmup=args.warmup, **told)
+        serve(name, lambda: case.agent.update(*batches), warmup=args.warmup, **told)
     else:
-        calls = products(case, batch)
+        calls = products(case, batches)
         replayed = bench_floor.Replayed(calls)
-        del case, batch  # they are no part of its memory
+        del case, batches  # they are no part of its memory
         told |= {"flops": sum(one.flops for one in calls), "products": len(calls)}
         serve(f"products of {name}", replayed, warmup=args.warmup, **told)
 
 
-def products(case: Case, batch: Batch) -> list[bench_floor.Product]:
+def products(case: Case, batches: tuple[Batch, ...]) -> list[bench_floor.Product]:
     """Those of one update."""
     with eager(), bench_floor.Products() as seen:
-        case.agent.update(batch)
+        case.agent.update(*batches)
     return seen.calls
 
 

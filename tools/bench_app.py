@@ -101,13 +101,18 @@ def fill(case: Case, streams: int = 2) -> Replay:
 
 
 def batch_of(case: Case) -> Batch:
-    """The batch that the app's own `learn` hands to its `update`. One update is made of it."""
+    """The batch that the app's own `learn` hands to its `update`, the first if there are several."""
+    return batches_of(case)[0]
+
+
+def batches_of(case: Case) -> tuple[Batch, ...]:
+    """All that the app's own `learn` hands to its `update`. One update is made of it."""
     agent, seen = case.agent, []
     update = agent.update
 
-    def watch(batch: Batch) -> Any:
-        seen.append(batch)
-        return update(batch)
+    def watch(*batches: Batch) -> Any:
+        seen.append(batches)
+        return update(*batches)
 
     agent.update = watch
     try:

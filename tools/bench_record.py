@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_app import batch_of, prepare, records
+from bench_app import batches_of, prepare, records
 from bench_calls import count
 
 FILE = Path(__file__).resolve().parents[1] / "tests" / "calls.json"
@@ -48,11 +48,30 @@ MEMORY = [
     "--memory-units",
     "8",
 ]
+STORM = [
+    "--width",
+    "16",
+    "--hidden",
+    "16",
+    "--heads",
+    "2",
+    "--stoch",
+    "4",
+    "--classes",
+    "4",
+    "--depth",
+    "2",
+    "--batch",
+    "2",
+    "--dreams",
+    "4",
+]
 # Atari's frames and six actions, as the comparison in docs/results/speed.md
 APPS = {
     "dreamer": ["--preset", "atari100k", "--size", "12m", "--task", "atari100k_pong", "--device", "cpu", *NARROW],
     "po_dreamer": ["--preset", "atari100k", "--size", "12m", "--task", "atari100k_pong", "--device", "cpu", *NARROW]
     + [*MEMORY, "--bottleneck-width", "16", "--bottleneck-hidden", "16"],
+    "storm": ["--preset", "atari100k", "--task", "atari100k_pong", "--device", "cpu", *STORM],
 }
 LENGTH, HORIZON = 64, 15
 SLACK = 0.95  # a count below this share of the record has to be recorded too, or the record guards nothing
@@ -61,8 +80,8 @@ SLACK = 0.95  # a count below this share of the record has to be recorded too, o
 def update_calls(app: str, length: int, horizon: int) -> int:
     """Calls of one update of rows of that length."""
     case = prepare(app, [*APPS[app], "--length", str(length), "--horizon", str(horizon)])
-    batch = batch_of(case)
-    return count(lambda: case.agent.update(batch))[0].computing
+    batches = batches_of(case)
+    return count(lambda: case.agent.update(*batches))[0].computing
 
 
 def act_calls(app: str, n: int) -> int:
