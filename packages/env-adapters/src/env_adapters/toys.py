@@ -97,8 +97,9 @@ class Catch(gymnasium.Env[dict[str, Any], Any]):
 class DistractedCatch(Catch):
     """Catch before `blocks` bright blocks that move about and mean nothing.
 
-    Each block is a quarter of the picture wide, has a colour, a place and a velocity of its own, all drawn with the
-    episode, and returns on the other side where it leaves the picture. Neither actions nor rewards have to do with
+    Each block is as large as a cell, so that it matters about as much to a reconstruction as ball and paddle do. It has
+    a colour, a place and a velocity of its own, drawn with the episode, and returns on the other side where it leaves
+    the picture. Neither actions nor rewards have to do with
     them: for a seed and actions the rewards are those of `Catch`. Ball and paddle are drawn over them, in colours that
     no block has.
 
@@ -108,7 +109,7 @@ class DistractedCatch(Catch):
     (True, True)
     """
 
-    def __init__(self, size: int = 64, grid: int = 8, blocks: int = 6, render_mode: str | None = None) -> None:
+    def __init__(self, size: int = 64, grid: int = 8, blocks: int = 4, render_mode: str | None = None) -> None:
         super().__init__(size, grid, render_mode)
         if blocks < 1:
             raise TaskError(f"toy:catch_distracted needs at least one block; got {blocks}")
@@ -138,7 +139,7 @@ class DistractedCatch(Catch):
         self._start, self._velocity, self._colour = (np.array(state[k]) for k in ("start", "velocity", "colour"))
 
     def _background(self) -> NDArray[np.uint8]:
-        image, wide = super()._background(), np.arange(max(1, self._size // 4))
+        image, wide = super()._background(), np.arange(self._size // self._grid)
         for (row, column), colour in zip(self._start + self._row * self._velocity, self._colour, strict=True):
             image[np.ix_((row + wide) % self._size, (column + wide) % self._size)] = _BLOCKS[colour]
         return image
