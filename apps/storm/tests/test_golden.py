@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from storm.layers import Encoder
 from storm.world import rows
 from torch import Tensor
 from torch.nn import functional as F
@@ -271,3 +272,38 @@ def test_what_the_first_step_predicts_does_not_matter(tiny: Any, steps: Any) -> 
         one, two = (agent.world.losses(agent.initial(2), rows(s), agent.clock)[0] for s in (record, other))
     for name in one:
         assert torch.equal(one[name].mean(), two[name].mean()), name
+
+
+def test_a_dream_starts_from_contexts_whose_last_frame_is_not_encoded(tiny: Any, steps: Any) -> None:
+    """The same starts, draw for draw, as from observing all of it; with posterior states that frame counts."""
+    for act_on in ("prior", "posterior"):
+        world, found = tiny(act_on=act_on).eval().world, steps(3, 6)
+        with torch.no_grad():
+            world.dynamics.posterior.weight.normal_(0, 100)  # so that a frame decides its own state
+        other = found | {"image": torch.cat([found["image"][:, :-1], 0 * found["image"][:, -1:]], 1)}
+        with torch.no_grad():
+            results = []
+            for trace in (
+                lambda: world.observe(world.prefill(None, 3), found),  # noqa: B023
+                lambda: world.context(found),  # noqa: B023
+                lambda: world.context(other),  # noqa: B023
+            ):
+                with draws.drawing(draws.Generator(0)):
+                    carry, latent = world.starts(trace(), 1)
+                    results.append(
+                        [latent.deter, latent.stoch, world.dynamics.imagine(carry, found["action"][:, 0])[1].deter]
+                    )
+        whole, spared, changed = results
+        torch.testing.assert_close(spared, whole, rtol=1e-5, atol=1e-6)
+        assert all(torch.equal(a, b) for a, b in zip(changed, spared, strict=True)) == (act_on == "prior")
+
+
+def test_encoding_in_pieces_changes_no_number() -> None:
+    encoder = Encoder((64, 64, 3), depth=4)
+    frames = torch.randint(256, (3, 50, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    encoder(frames[:, :10])  # running statistics that are not those of a new layer
+    whole = encoder.eval()(frames)  # with gradient: at once
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(frames), whole.detach(), rtol=1e-5, atol=1e-6)
+        trained = encoder.train()(frames)
+    assert (trained - whole).abs().max() > 0.01  # in training the norms see this batch

@@ -18,7 +18,6 @@ from wm_core.optim import Adam, NormClip, Together, total
 from wm_core.parallel import Parallel
 from wm_core.replay import Replay
 from wm_core.types import Batch
-from wm_core.world import WorldModel
 from wm_tssm import TransformerStack, across_episodes, within_episode
 
 from storm.behaviour import StormActorCritic
@@ -27,7 +26,7 @@ from storm.dynamics import Unbroken
 from storm.heads import BINS, StormHead, StormPolicy, SymlogTwoHot, reward_and_continue
 from storm.layers import mixer
 from storm.observations import ObservationDecoder, ObservationEncoder
-from storm.world import PriorWorld, rows
+from storm.world import PriorWorld, StormWorld, rows
 
 SEES = ("stoch", "deter")  # what policy and critic look at
 
@@ -35,6 +34,7 @@ SEES = ("stoch", "deter")  # what policy and critic look at
 class Storm(Agent):
     """STORM. `own` is the source of what value alignment draws."""
 
+    world: StormWorld
     behaviour: StormActorCritic
     optimiser: Together
 
@@ -71,7 +71,7 @@ class Storm(Agent):
             self.eval()  # imagination: no dropout, running statistics
             with self.computing():
                 with torch.no_grad():
-                    context = world.observe(world.prefill(None, self.dreams), contexts.steps)
+                    context = world.context(contexts.steps)
                 dream = world.dream(world.starts(context, 1), behaviour.policy, self.horizon)
                 learned, metrics = behaviour.evaluate(dream)
             optimised["behaviour"] = rules["behaviour"].step(total(learned, dict.fromkeys(learned, 1.0)))
@@ -114,7 +114,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
             slow_rate=config.slow_rate,
             value_index=config.value_index,
         )
-        kind = PriorWorld if config.act_on == "prior" else WorldModel
+        kind = PriorWorld if config.act_on == "prior" else StormWorld
         world = kind(
             encoder=encoder,
             dynamics=dynamics,

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+
+FRAMES = 64  # encoded at a time where nothing is learned: their maps then stay in the processor's cache
 
 
 def perceptron(inputs: int, width: int, layers: int) -> nn.Sequential:
@@ -53,8 +56,14 @@ class Encoder(nn.Module):
         self.width = (height // 16) * (width // 16) * 8 * depth
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image.flatten(0, -4).permute(0, 3, 1, 2).to(self.convs[0].weight.dtype) / 255  # type: ignore[arg-type]
-        return self.convs(x).reshape(*image.shape[:-3], -1)
+        frames = image.flatten(0, -4)
+        alone = not (self.training or torch.is_grad_enabled() or image.is_cuda)  # in training BatchNorm sees all
+        found = [self._encode(some) for some in (frames.split(FRAMES) if alone else [frames])]
+        return (found[0] if len(found) == 1 else torch.cat(found)).reshape(*image.shape[:-3], -1)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        x = frames.permute(0, 3, 1, 2).to(self.convs[0].weight.dtype) / 255  # type: ignore[arg-type]
+        return self.convs(x).flatten(1)
 
 
 class Decoder(nn.Module):

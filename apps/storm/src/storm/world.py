@@ -8,18 +8,34 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torch import Tensor
+from torch.nn import functional as F
 from wm_core import draws
 from wm_core.distributions import straight_through
 from wm_core.types import Carry, Latent, Steps, Trace
 from wm_core.world import WorldModel
 
 
-class PriorWorld(WorldModel):
+class StormWorld(WorldModel):
+    """Dreams begin after contexts of their own."""
+
+    def context(self, steps: Steps) -> Trace:
+        """What `starts` needs of rows (M, C+1) to dream on from their last step."""
+        return self.observe(self.prefill(None, len(steps["action"])), steps)
+
+
+class PriorWorld(StormWorld):
     """Acting and dreams begin at a draw of the prior at the last step: its frame is not looked at.
 
     In the public code (train.py of STORM) the current frame joins the context after the action is chosen, and a dream
     starts from the prediction of the step after its context.
     """
+
+    def context(self, steps: Steps) -> Trace:
+        """The same; a row's last frame is not encoded, and the trace's posterior at it says nothing."""
+        seen = self.encoder({key: value[:, :-1] for key, value in steps.items()})
+        embed = {key: F.pad(value, (0, 0, 0, 1)) for key, value in seen.items()}
+        carry = self.prefill(None, len(steps["action"]))
+        return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
 
     def latest(self, trace: Trace) -> Latent:
         return Latent(trace.latent.deter[:, -1], _drawn(trace.prior[:, -1]))
