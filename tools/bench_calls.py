@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 # Aten calls that give a view of their input although their schema does not say so.
 UNDECLARED_VIEWS = frozenset({"aten::_unsafe_view"})
@@ -32,7 +32,8 @@ class Calls(TorchDispatchMode):
     `unbind`, `split`), `_unsafe_view`, a change of shape or storage alone (`unsqueeze_`, `set_`, `resize_`), and a
     question whose answer holds no tensor (`sym_size`), except `_local_scalar_dense` and `equal`, which read numbers.
     Allocations (`empty`) count. An operator of another namespace, ours, counts as the aten calls of its body, and as
-    one where it makes none, for then it is a kernel of its own.
+    one where it makes none, for then it is a kernel of its own, or where torch's FLOP counter knows it: a product of
+    another library is one call, as aten's are.
 
     >>> x = torch.ones(3, requires_grad=True)
     >>> with Calls() as calls:
@@ -55,6 +56,9 @@ class Calls(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.namespace != "aten" and func._overloadpacket in flop_registry:  # noqa: SLF001 - a product, opened or not
+            self._note(func, args, kwargs, out := func(*args, **kwargs))
+            return out
         if func.namespace != "aten":
             return func(*args, **kwargs) if func.namespace in OUTSIDE else self._open(func, args, kwargs)
         if not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _key(args, kwargs).name):  # noqa: SLF001
@@ -64,11 +68,14 @@ class Calls(TorchDispatchMode):
                 return out
         out = func(*args, **kwargs)
         if computes(func):
-            self.by_name[func._schema.name] += 1  # noqa: SLF001 - the only place where an operator says what it does
-            self.bytes += sum(held(tensor) for tensor in set(tensors([*args, *kwargs.values(), out])))
+            self._note(func, args, kwargs, out)
         else:
             self.other += 1
         return out
+
+    def _note(self, func: Any, args: Any, kwargs: Mapping[str, Any], out: Any) -> None:
+        self.by_name[func._schema.name] += 1  # noqa: SLF001 - the only place where an operator says what it does
+        self.bytes += sum(held(tensor) for tensor in set(tensors([*args, *kwargs.values(), out])))
 
     def _open(self, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         """Run an operator that is not aten's, counting inside: its kernel is called past the modes, under this one."""
@@ -95,6 +102,8 @@ def held(tensor: Tensor) -> int:
     >>> held(torch.zeros(2, 3)), held(torch.zeros(1, 3).expand(5, 3))
     (24, 12)
     """
+    if tensor.is_mkldnn:  # packed for a product, without strides
+        return tensor.numel() * tensor.element_size()
     count = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= size if stride else 1

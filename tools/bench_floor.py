@@ -64,8 +64,8 @@ class Products(TorchDispatchMode):
 
 
 def shapes(values: Any) -> Any:
-    """The same nest with a Shape for every tensor."""
-    if isinstance(values, Tensor):
+    """The same nest with a Shape for every tensor; one that is packed for products stays, for it has no strides."""
+    if isinstance(values, Tensor) and not values.is_mkldnn:
         return Shape(tuple(values.shape), values.stride(), values.dtype)
     if isinstance(values, (list, tuple)):
         return tuple(shapes(value) for value in values)

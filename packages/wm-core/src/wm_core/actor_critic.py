@@ -66,9 +66,10 @@ class ActorCritic(nn.Module):
 
     def evaluate(self, dream: Dream) -> Evaluation:
         """Values, returns and weights of a dream, once."""
-        features = dream.latent.read(*self.critic.reads).detach()
+        with torch.no_grad():  # what the heads of the dream have joined, not joined again
+            features, seen = dream.latent.read(*self.critic.reads), dream.latent.read(*self.actor.reads)
         value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
-        policy = self.actor.from_features(dream.latent.read(*self.actor.reads).detach()[:, :-1])
+        policy = self.actor.from_features(seen[:, :-1])
         with torch.no_grad():
             slow = self.slow.from_features(features).mode()
             mean = value.mode()

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from wm_core import product
 from wm_core.norm import RMSNorm, norm_silu, scaled_silu
 from wm_core.resting import once
 
@@ -32,7 +32,7 @@ def truncated_normal_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Ten
 
 def linear(inputs: int, outputs: int, outscale: float = 1.0) -> nn.Linear:
     """A linear layer with bias in Dreamer's initialisation; outscale 0 makes a head predict zero at first."""
-    layer = nn.Linear(inputs, outputs)
+    layer = product.Linear(inputs, outputs)
     truncated_normal_(layer.weight, inputs, outscale)
     nn.init.zeros_(layer.bias)
     return layer
@@ -79,9 +79,8 @@ class BlockLinear(nn.Module):
         truncated_normal_(self.weight, inputs, outscale)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, self.blocks, x.shape[-1] // self.blocks).transpose(0, 1)  # (G, N, I/G)
-        bias = self.bias.unflatten(0, (self.blocks, 1, -1))
-        out = torch.baddbmm(bias, flat, self.weight.transpose(0, 1)).transpose(0, 1)  # (N, G, O/G)
+        flat = x.reshape(-1, self.blocks, x.shape[-1] // self.blocks)  # (N, G, I/G)
+        out = product.blocks(flat, self.weight.transpose(0, 1), self.bias.unflatten(0, (self.blocks, 1, -1)))
         return out.reshape(*x.shape[:-1], -1)
 
 
@@ -118,7 +117,7 @@ class BlockGRU(nn.Module):
     def drive(self, action: Tensor) -> Tensor:
         """What the action (..., A) adds before the norm, and the bias: (..., D)."""
         hidden = self.action(action)
-        return F.linear(hidden, self._shared()[-hidden.shape[-1] :].t(), self.bias)
+        return product.linear(hidden, self._shared()[-hidden.shape[-1] :].t(), self.bias)
 
     def forward(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), state parts (N, width), driven (N, D) from `drive` -> the next deter (N, D)."""
@@ -132,18 +131,18 @@ class BlockGRU(nn.Module):
         scales = [layer[1].scale for layer in layers]
         scale = once(lambda: torch.stack(scales), *scales)
         x = scaled_silu(torch.stack(parts, 1), scale, layers[0][1]).flatten(1)
-        return self.turn(deter, torch.addmm(self.bias, x, self._shared()))
+        return self.turn(deter, product.linear(x, self._shared().t(), self.bias))
 
     def turn(self, deter: Tensor, shared: Tensor) -> Tensor:
         """deter (N, D) and what all blocks see (N, D), which is consumed -> the next deter (N, D)."""
-        apart = (self.blocks, self.deter // self.blocks)
+        apart, rows, low = (self.blocks, self.deter // self.blocks), len(deter), shared.dtype
         old = deter.unflatten(-1, apart)  # (N, G, D/G)
-        shared.unflatten(-1, apart).transpose(0, 1).baddbmm_(
-            old.transpose(0, 1).to(shared.dtype), self._own().to(shared.dtype)
-        )
-        hidden = norm_silu(shared, self.norm).unflatten(-1, apart).transpose(0, 1)
-        gates = torch.baddbmm(self._gate_bias(), hidden, self.gates.weight.transpose(0, 1)).to(deter.dtype)
-        gates = gates.transpose(0, 1).unflatten(-1, (3, -1))  # (N, G, 3, D/G)
+        own = once(lambda: product.prepared(self._own().to(low), rows), self.weight)
+        product.add_blocks(shared.unflatten(-1, apart), old.to(low), own)
+        hidden = norm_silu(shared, self.norm).unflatten(-1, apart)
+        opening = once(lambda: product.prepared(self.gates.weight.transpose(0, 1), rows), self.gates.weight)
+        gates = product.blocks(hidden, opening, self._gate_bias()).to(deter.dtype)
+        gates = gates.unflatten(-1, (3, -1))  # (N, G, 3, D/G)
         reset, update = torch.sigmoid(gates[:, :, ::2]).unbind(-2)
         return torch.lerp(old, torch.tanh(reset * gates[:, :, 1]), update).flatten(-2)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm_core import draws
+from wm_core import draws, product
 from wm_core.blocks import MLP, BlockGRU, linear
 from wm_core.distributions import mixed_logits, sample_mixed, unimix_logits
 from wm_core.norm import norm_silu
@@ -57,7 +57,7 @@ class Posterior(nn.Module):
     def drive(self, embed: Tensor) -> Tensor:
         """What the embedding (..., E) adds before the norm, and the bias: (..., hidden)."""
         first = self.mix[0]
-        return F.linear(embed, first.weight[:, self.deter :], first.bias)  # type: ignore[arg-type,index]
+        return product.linear(embed, first.weight[:, self.deter :], first.bias)  # type: ignore[arg-type,index]
 
     def forward(self, deter: Tensor, driven: Tensor) -> Tensor:
         """deter (N, D), driven (N, hidden) -> logits (N, S*K)."""
