@@ -154,6 +154,9 @@ class FakeAgent(nn.Module):
         self.clock.load_state_dict(state["clock"])
         self.moment = state["moment"]
 
+    def capture(self, how: str, say: Callable[[str], None]) -> None:
+        assert how == "eager"
+
     def parameters_by_module(self) -> dict[str, int]:
         return {"encoder": self.weight.numel(), "total": self.weight.numel()}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from wm_core import draws
-from wm_core.capture import WARMUP, Captured
+from wm_core.capture import WARMUP, Captured, compile_parts
 from wm_core.testing import Remembered, assert_same
 
 
@@ -227,3 +227,18 @@ def test_noise_of_rounding_is_no_reason_to_refuse() -> None:
     for batch in batches(WARMUP + 3):
         run(batch)
     assert said == [] and run.recorded is not None
+
+
+def test_what_cannot_be_compiled_stays_as_it_is() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * len(list(range(int(x.sum()))))
+
+    def refuse(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no")
+
+    odd, layer, x = Odd(), nn.Linear(3, 2), torch.ones(3)
+    expected, names = layer(x), layer.state_dict().keys()
+    compile_parts([odd, layer], refuse)  # type: ignore[arg-type]
+    assert odd(x).tolist() == [3, 3, 3]
+    assert torch.equal(layer(x), expected) and layer.state_dict().keys() == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,7 @@ class Dreamer(Agent):
 
     def learn(self, replay: Replay) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=1))
-        metrics, stored = self.update(batch)
+        metrics, stored = self.updated(batch)
         replay.annotate(batch.index, **stored)
         return metrics
 
@@ -65,6 +66,10 @@ class Dreamer(Agent):
         metrics |= {f"{n}/{k}": v for n, term in world.regularisers.items() for k, v in term.metrics().items()}  # type: ignore[operator]
         metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
         return metrics, world.dynamics.stored(trace)
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        return [*super().generators, self.own.generator]
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"own": self.own.state_dict()}

@@ -108,7 +108,7 @@ class PODreamer(Agent):
         if self.refresh is not None and batch.past is not None:
             batch = replace(batch, past=self.refresh(batch.past))
         looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
-        metrics, stored = self.update(batch)
+        metrics, stored = self.updated(batch)
         self.updates += 1
         replay.annotate(batch.index, **stored)
         return metrics | looked

@@ -50,7 +50,8 @@ class R2I(Agent):
         return super().initial(n)
 
     def learn(self, replay: Replay) -> Metrics:
-        return self.update(self.to_device(replay.sample(self.batch, self.length)))[0]
+        metrics: Metrics = self.updated(self.to_device(replay.sample(self.batch, self.length)))[0]
+        return metrics
 
     def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
         """Tensors alone: one gradient step on a batch; metrics (0-d), and nothing for replay."""

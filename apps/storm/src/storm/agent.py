@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -57,7 +58,8 @@ class Storm(Agent):
     def learn(self, replay: Replay) -> Metrics:
         contexts = self.to_device(replay.sample(self.dreams, self.context + 1))
         length = self.length + replay.ready(self.length + 1)  # the loop may ask when there are just `length` steps
-        return self.update(self.to_device(replay.sample(self.batch, length)), contexts)
+        metrics: Metrics = self.updated(self.to_device(replay.sample(self.batch, length)), contexts)
+        return metrics
 
     def update(self, batch: Batch, contexts: Batch) -> Metrics:
         """Tensors alone: one gradient step of the world model on rows (B, T+1), one of policy and critic in dreams that
@@ -82,6 +84,10 @@ class Storm(Agent):
         for name, term in world.regularisers.items():
             metrics |= {f"{name}/{key}": value for key, value in term.metrics().items()}  # type: ignore[operator]
         return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:])
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        return [*super().generators, self.own.generator]
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"own": self.own.state_dict()}

@@ -5,28 +5,33 @@ Sizes: n environments, A action.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves  # noqa: PLC2701 - torch's own, and it has no other door
 
 from wm_core import draws
+from wm_core.capture import Captured, CudaGraphs, Recorder, compile_parts
 from wm_core.clock import Clock
 from wm_core.contracts import Behaviour, Metrics
 from wm_core.replay import Replay
-from wm_core.types import Batch, Carry
+from wm_core.types import Batch, Carry, Steps
 from wm_core.world import WorldModel
 
 
 class Agent(nn.Module):
     """A world model, a behaviour, an optimiser, one generator and one clock.
 
-    Subclasses write `learn(replay)`: sample, `update`, annotate. `precision` is "fp32" or "bf16" (autocast; losses
+    Subclasses write `learn(replay)`: sample, `updated`, annotate; and `update(batch)`, tensors alone: it reads nothing
+    on the host, and what it changes is in `changing`, in place. `precision` is "fp32" or "bf16" (autocast; losses
     and distributions stay float32). Acting runs in eval mode, learning in train mode.
     """
+
+    update: Callable[..., Any]  # one gradient step on batches of fixed shapes
 
     def __init__(
         self,
@@ -43,6 +48,8 @@ class Agent(nn.Module):
         self.source = draws.Generator(seed, self.device)
         self.clock = Clock(self.device)
         self.precision = precision
+        self._updating: Captured | None = None
+        self._choosing: Captured | None = None
 
     @property
     def stores(self) -> Mapping[str, int]:
@@ -53,7 +60,6 @@ class Agent(nn.Module):
         """What the agent knows of the past before the first step of n environments."""
         return self.world.dynamics.initial(n)
 
-    @torch.no_grad()
     def act(
         self, carry: Carry, step: Mapping[str, np.ndarray], mode: bool = False
     ) -> tuple[Carry, np.ndarray, dict[str, Tensor]]:
@@ -63,16 +69,71 @@ class Agent(nn.Module):
         """
         self.eval()
         steps = {key: torch.as_tensor(value)[:, None].to(self.device) for key, value in step.items()}
+        carry, action, notes = (self._choosing or self.choose)(carry, steps, mode)
+        return carry, action.float().cpu().numpy(), notes
+
+    @torch.no_grad()
+    def choose(self, carry: Carry, steps: Steps, mode: bool) -> tuple[Carry, Tensor, dict[str, Tensor]]:
+        """Tensors alone: `act` on steps (n, 1, ...), in the training mode that is on."""
         with draws.drawing(self.source), self.computing():
             trace = self.world.observe(carry, steps)
             policy = self.behaviour.policy(self.world.latest(trace))
             action = policy.mode() if mode else policy.sample()
-        notes = {name: value[:, 0] for name, value in self.world.dynamics.stored(trace).items()}
-        return trace.carry, action.float().cpu().numpy(), notes
+        return trace.carry, action, {name: value[:, 0] for name, value in self.world.dynamics.stored(trace).items()}
 
     def learn(self, replay: Replay) -> Metrics:
         """One update: sample, `update`, annotate. Metrics are 0-d tensors on the device."""
         raise TypeError(f"{type(self).__name__} does not say how it learns")
+
+    def updated(self, *batches: Batch) -> Any:
+        """What `update` gives: called, or replayed where it is recorded."""
+        return (self._updating or self.update)(*batches)
+
+    def capture(self, how: str, say: Callable[[str], None], recorder: Recorder | None = None) -> None:
+        """How updates and acts are made from now on, with the same results.
+
+        "graph": recorded while their shapes stay, and replayed, see `wm_core.capture`; where that fails, `say` is told,
+        and it goes on as "compile". "compile": encoder, decoder and heads are compiled at their first call. "eager":
+        plainly. recorder: another than CUDA's.
+        """
+        self._updating = self._choosing = None
+        if how == "compile":
+            compile_parts(self.networks())
+        if how != "graph":
+            return
+        recorder = recorder or CudaGraphs(self.device)
+        common: dict[str, Any] = {
+            "generators": lambda: self.generators,
+            "say": say,
+            "otherwise": lambda: compile_parts(self.networks()),
+        }
+        self._updating = Captured(
+            self.update,
+            recorder,
+            state=lambda: [*self.changing()],
+            name="the update",
+            **common,
+        )
+        self._choosing = Captured(self.choose, recorder, name="acting", **common)
+
+    def networks(self) -> list[nn.Module]:
+        """What is worth compiling alone: encoder, decoder, heads, policy and critics."""
+        found = [self.world.encoder, self.world.decoder, *self.world.heads.values(), *self.behaviour.children()]  # type: ignore[attr-defined]
+        return [part for part in found if isinstance(part, nn.Module) and any(True for _ in part.parameters())]
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """All that `update` and `choose` draw from; dropout draws from the device's own."""
+        cuda = self.device.type == "cuda"
+        common = torch.cuda.default_generators[self.device.index or 0] if cuda else torch.default_generator
+        return [common, *([self.source.generator] if isinstance(self.source, draws.Generator) else [])]
+
+    def changing(self) -> Iterator[Tensor]:
+        """What `update` changes in place: weights, buffers, the optimiser's state, the number of updates."""
+        yield from self.parameters()
+        yield from self.buffers()
+        yield from (leaf for leaf in tree_leaves(self.optimiser.state_dict()) if isinstance(leaf, Tensor))
+        yield self.clock.updates
 
     def computing(self) -> AbstractContextManager[Any]:
         """The precision in which networks run."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten  # noqa: PLC2701 - torch's own, and it has no other door
 
 WARMUP = 3  # plain calls with the same shapes before a recording: libraries settle on their algorithms
@@ -196,6 +196,17 @@ class Captured:
         self.plain, self.recorded = True, None
         self.say(f"{self.name} {why}; it goes on without")
         self.otherwise()
+
+
+def compile_parts(parts: Iterable[nn.Module], backend: str = "inductor") -> None:
+    """Have torch compile the forward pass of each, when it is first called; names of weights stay, and what torch cannot
+    compile stays as it is. With torch's own backend that takes minutes.
+    """
+    import torch._dynamo  # slow to import, and not needed elsewhere
+
+    torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - documented by that name
+    for part in parts:
+        part.compile(dynamic=False, backend=backend)
 
 
 def _described(leaf: Any) -> Any:

@@ -16,6 +16,7 @@ from wm_ssm.hippo import hippo_n
 from wm_ssm.scan import linear_scan
 
 Discretise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Product = Callable[..., Tensor]  # (x, weight, bias or None), as torch.nn.functional.linear takes them
 
 
 def bilinear(spectrum: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,7 @@ class S5(nn.Module):
             (sqrt(H) below S5's), so that D u leads at first.
         learned: is the start of a sequence learned (from 0), or 0?
         negative: are real parts held negative? R2I does not; see `radius`.
+        product: makes the products x W'; another library's may be faster.
 
     Raises:
         ValueError: `state` is not a multiple of 2 * blocks.
@@ -89,11 +91,12 @@ class S5(nn.Module):
         c_scale: float = 1.0,
         learned: bool = True,
         negative: bool = False,
+        product: Product = F.linear,
     ) -> None:
         super().__init__()
         if state < 1 or state % (2 * blocks):
             raise ValueError(f"state is a multiple of twice the blocks ({2 * blocks}), not {state}")
-        self.width, self.state, self.discretise = width, state, discretise
+        self.width, self.state, self.discretise, self.product = width, state, discretise, product
         spectrum, vectors = hippo_n(state // blocks)
         drawn_b = _normal(state, width, fan_in=state).to(torch.float64).unflatten(0, (blocks, -1)).to(vectors.dtype)
         drawn_c = torch.view_as_complex(_normal(width, state, 2, fan_in=width * state).to(torch.float64)) * c_scale
@@ -138,7 +141,7 @@ class S5(nn.Module):
             u = tokens.to(self.B.dtype)
             decay, gain = self.decay()
             into = torch.view_as_real(gain[:, None] * torch.view_as_complex(self.B))  # (P, H, 2)
-            driven = F.linear(u, into.transpose(1, 2).flatten(0, 1))  # one real product: (B, T, 2P)
+            driven = self.product(u, into.transpose(1, 2).flatten(0, 1))  # one real product: (B, T, 2P)
             states = linear_scan(
                 decay,
                 _complex(driven).transpose(0, 1),
@@ -149,8 +152,8 @@ class S5(nn.Module):
                 carry=_complex(carry.to(u.dtype)),
             )
             hidden = torch.view_as_real(states.transpose(0, 1)).flatten(-2)  # (B, T, 2P)
-            sign = torch.tensor([1.0, -1.0], dtype=u.dtype, device=u.device)  # Re(C x) = Re C Re x - Im C Im x
-            out = F.linear(hidden, (self.C * sign).flatten(1)) + self.D * u
+            real, imaginary = self.C.unbind(-1)  # Re(C x) = Re C Re x - Im C Im x
+            out = self.product(hidden, torch.stack([real, -imaginary], -1).flatten(1)) + self.D * u
         return out, hidden, hidden[:, -1], hidden
 
     def starts(self, each: Tensor, last: int) -> Tensor:

@@ -87,6 +87,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:
             agent.source = draws.Generator(config.seed, agent.device)
+        agent.capture(config.capture, say)
         replay = Replay(
             logdir / "replay",
             envs.num_envs,

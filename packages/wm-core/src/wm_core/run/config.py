@@ -12,6 +12,7 @@ from wm_core.errors import UserError
 RESUMABLE = (
     "steps",
     "device",
+    "capture",
     "threads",
     "workers",
     "replay_bytes",
@@ -59,6 +60,9 @@ class RunConfig:
     """Where the networks run; auto takes a GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the networks; auto is bf16 on a GPU and fp32 on a CPU."""
+    capture: Literal["auto", "graph", "compile", "eager"] = "auto"
+    """Updates and acts of fixed shapes: recorded as one CUDA graph each, networks compiled by torch, or neither; auto is
+    graph on one GPU and eager elsewhere."""
     threads: int = 0
     """CPU threads of the networks; 0 leaves torch's choice."""
     devices: int = 1

@@ -152,16 +152,20 @@ def build(app: App, config: RunConfig, envs: Environments) -> Agent:
 
 
 def runtime(config: RunConfig) -> RunConfig:
-    """The config with device and precision decided and torch's threads set. Raises UserError for an absent GPU."""
+    """The config with device, precision and capture decided and torch's threads set. Raises UserError for an absent GPU."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda was asked for, but torch sees no GPU: use --device cpu or auto")
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     precision = config.precision if config.precision != "auto" else "bf16" if device == "cuda" else "fp32"
+    alone = device == "cuda" and config.devices == 1
+    capture = config.capture if config.capture != "auto" else "graph" if alone else "eager"
+    if capture == "graph" and device == "cpu":
+        raise UserError("--capture graph was asked for, but a CPU has no graphs: use --capture compile, eager or auto")
     if config.threads:
         torch.set_num_threads(config.threads)
     if device == "cpu":
         keep_pages()
-    return dataclasses.replace(config, device=device, precision=precision)
+    return dataclasses.replace(config, device=device, precision=precision, capture=capture)
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
