@@ -201,6 +201,23 @@ def test_rows_with_agents() -> None:
     assert together[0].shape == folded[0].shape
 
 
+def test_every_product_is_made_by_the_one_given() -> None:
+    """Three for each block, and the output's; the weights are drawn alike, and the numbers are the same."""
+    seen: list[tuple[int, ...]] = []
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        seen.append(tuple(weight.shape))
+        out = (x.flatten(0, -2) @ weight.t()).unflatten(0, x.shape[:-1])
+        return out if bias is None else out + bias
+
+    theirs, mine = stack(out=20, product=product), stack(out=20)
+    tokens, first = steps()
+    found = theirs(theirs.initial(3), tokens, first)
+    assert seen == [(64, 12), (12, 64), (24, 12)] * 2 + [(20, 12)]
+    for one, other in zip(found[:3], mine(mine.initial(3), tokens, first)[:3], strict=True):
+        torch.testing.assert_close(one, other)
+
+
 # ---- precision, compilation, optimiser
 
 

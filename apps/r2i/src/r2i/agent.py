@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from wm_core import draws
+from wm_core import draws, product
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import MLP
@@ -149,6 +149,7 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         discretise={"bilinear": bilinear, "zoh": zoh}[config.discretise],
         learned=config.initial == "learned",
         negative=config.negative,
+        product=product.linear,
     )
     backbones: dict[str, Backbone] = {"first": stack, "never": NoResets(stack)}
     return {"parallel": Parallel, "recurrent": Recurrent}[config.posterior](

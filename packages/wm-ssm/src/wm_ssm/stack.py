@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm_ssm.s5 import S5
+from wm_ssm.s5 import S5, Product
 
 
 class S5Block(nn.Module):
     """s = GELU(S5(u)); s = (W1 s + b1) * sigmoid(W2 s + b2); LayerNorm(u + s). Takes what `S5` takes.
+
+    `product` makes all products, those of the layer too.
 
     >>> block = S5Block(width=8, state=16)
     >>> out, hidden, carry, each = block(block.initial(3), torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool))
@@ -25,13 +27,14 @@ class S5Block(nn.Module):
     (torch.Size([3, 5, 8]), torch.Size([3, 32]))
     """
 
-    def __init__(self, width: int, state: int, *, dropout: float = 0.0, **layer: Any) -> None:
+    def __init__(
+        self, width: int, state: int, *, dropout: float = 0.0, product: Product = F.linear, **layer: Any
+    ) -> None:
         super().__init__()
-        self.s5 = S5(width, state, **layer)
-        self.gate = nn.Linear(width, 2 * width)  # W1 and W2 in one product
+        self.s5 = S5(width, state, product=product, **layer)
+        self.gate = _Linear(width, 2 * width, product)  # W1 and W2 in one product
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
-        _lecun(self.gate)
 
     def initial(self, *lead: int) -> Tensor:
         """The state before any token: (*lead, 2P)."""
@@ -63,10 +66,19 @@ class S5Stack(nn.Module):
     (torch.Size([2, 5, 20]), torch.Size([2, 5, 96]), 96)
     """
 
-    def __init__(self, width: int, state: int, layers: int, *, out: int | None = None, **block: Any) -> None:
+    def __init__(
+        self,
+        width: int,
+        state: int,
+        layers: int,
+        *,
+        out: int | None = None,
+        product: Product = F.linear,
+        **block: Any,
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([S5Block(width, state, **block) for _ in range(layers)])
-        self.out: nn.Module = nn.Identity() if out is None else nn.Sequential(_lecun(nn.Linear(width, out)), nn.SiLU())
+        self.blocks = nn.ModuleList([S5Block(width, state, product=product, **block) for _ in range(layers)])
+        self.out: nn.Module = nn.Identity() if out is None else nn.Sequential(_Linear(width, out, product), nn.SiLU())
         self.width, self.hidden = out or width, 2 * state * layers
 
     def initial(self, *lead: int) -> Tensor:
@@ -91,9 +103,15 @@ class S5Stack(nn.Module):
         return each[:, -last:].flatten(0, 1)
 
 
-def _lecun(layer: nn.Linear) -> nn.Linear:
+class _Linear(nn.Linear):
     """Weights normal, cut at two deviations, of variance 1 / inputs; biases 0."""
-    std = layer.in_features**-0.5 / 0.87962566103423978
-    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
-    nn.init.zeros_(layer.bias)
-    return layer
+
+    def __init__(self, inputs: int, outputs: int, product: Product) -> None:
+        super().__init__(inputs, outputs)
+        self.product = product
+        std = inputs**-0.5 / 0.87962566103423978
+        nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight, self.bias)
