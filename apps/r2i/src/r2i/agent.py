@@ -149,6 +149,7 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         discretise={"bilinear": bilinear, "zoh": zoh}[config.discretise],
         learned=config.initial == "learned",
         negative=config.negative,
+        c_scale=config.c_scale,
         product=product.linear,
     )
     backbones: dict[str, Backbone] = {"first": stack, "never": NoResets(stack)}

@@ -42,6 +42,8 @@ class Config(RunConfig):
     """The state with which a sequence begins."""
     resets: Literal["first", "never"] = "first"
     """Does an episode's first step reset the state inside a row? "never" does so only in acting (released for bsuite)."""
+    c_scale: float = 1.0
+    """Factor on C as drawn: the released code's C is sqrt(width) times smaller than that of S5's authors."""
     negative: bool = False
     """Hold real parts of the spectrum negative, so that the recurrence cannot explode."""
     posterior: Literal["parallel", "recurrent"] = "parallel"
