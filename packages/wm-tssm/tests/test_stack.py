@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from wm_tssm import Cache, TooLong, TransformerStack, across_episodes, within_episode
 from wm_tssm.stack import Each
 
@@ -240,3 +241,24 @@ def test_more_tokens_than_positions_are_refused():
         stack(positions=8, context=9)
     with pytest.raises(ValueError, match="split among 3"):
         stack(heads=3)
+
+
+def test_linear_layers_of_another_make_compute_and_hold_the_same():
+    class Counted(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            Counted.calls += 1
+            return super().forward(x)
+
+    stacks = []
+    for linear in (nn.Linear, Counted):
+        torch.manual_seed(0)
+        stacks.append(TransformerStack(16, layers=2, heads=4, hidden=32, linear=linear).eval())
+    one, other = stacks
+    assert {name: value.shape for name, value in one.state_dict().items()} == {
+        name: value.shape for name, value in other.state_dict().items()
+    }
+    tokens, first = torch.randn(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool)
+    assert torch.equal(one(one.initial(2), tokens, first)[0], other(other.initial(2), tokens, first)[0])
+    assert Counted.calls == 2 * 6  # query, key, value, out and the two of the MLP in each block

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import wm_var
-from torch import nn
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
@@ -17,6 +16,7 @@ from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, total
 from wm_core.parallel import Parallel
+from wm_core.product import Linear
 from wm_core.replay import Replay
 from wm_core.types import Batch
 from wm_tssm import TransformerStack, across_episodes, within_episode
@@ -167,6 +167,7 @@ def make_dynamics(config: Config, embed: int, action: int) -> Parallel:
         dropout=config.dropout,
         sight=within_episode if config.resets else across_episodes,
         room=config.horizon,
+        linear=Linear,
     )
     return (Parallel if config.resets else Unbroken)(
         stack,
@@ -177,8 +178,8 @@ def make_dynamics(config: Config, embed: int, action: int) -> Parallel:
         hidden=config.width,
         unimix=config.unimix,
         token=mixer(flat, action, config.width),
-        posterior=nn.Linear(embed, flat),
-        prior=nn.Linear(config.width, flat),
+        posterior=Linear(embed, flat),
+        prior=Linear(config.width, flat),
     )
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wm_core.contracts import Distribution
 from wm_core.distributions import Bernoulli, TwoHot, symexp, symlog
 from wm_core.heads import PolicyHead
+from wm_core.product import Linear
 from wm_core.types import Latent
 
 from storm.layers import perceptron
@@ -68,7 +69,7 @@ class StormHead(nn.Module):
         super().__init__()
         self.distribution, self.reads = distribution, reads
         self.layers = perceptron(sum(widths[name] for name in reads), width, 2)
-        self.out = nn.Linear(width, outputs)
+        self.out = Linear(width, outputs)
 
     def forward(self, latent: Latent) -> Distribution:
         return self.from_features(latent.read(*self.reads))
@@ -94,7 +95,7 @@ class StormPolicy(PolicyHead):
             discrete=discrete, continuous=continuous, widths=widths, units=1, layers=1, unimix=0.0, reads=reads
         )
         self.mlp = perceptron(sum(widths[name] for name in reads), width, 2)  # type: ignore[assignment]
-        self.out = nn.Linear(width, self.out.out_features)
+        self.out = Linear(width, self.out.out_features)
 
 
 def reward_and_continue(widths: Mapping[str, int], *, width: int, discount: float) -> dict[str, StormHead]:

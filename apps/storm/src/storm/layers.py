@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from wm_core.product import Linear
 
 FRAMES = 64  # encoded at a time where nothing is learned: their maps then stay in the processor's cache
 
@@ -22,7 +23,7 @@ def perceptron(inputs: int, width: int, layers: int) -> nn.Sequential:
     """
     parts: list[nn.Module] = []
     for _ in range(layers):
-        parts += [nn.Linear(inputs, width, bias=False), nn.LayerNorm(width), nn.ReLU()]
+        parts += [Linear(inputs, width, bias=False), nn.LayerNorm(width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*parts)
 
@@ -30,10 +31,10 @@ def perceptron(inputs: int, width: int, layers: int) -> nn.Sequential:
 def mixer(stoch: int, action: int, width: int) -> nn.Sequential:
     """[z, a] -> a token of the transformer: two layers with LayerNorm, the second without ReLU."""
     return nn.Sequential(
-        nn.Linear(stoch + action, width, bias=False),
+        Linear(stoch + action, width, bias=False),
         nn.LayerNorm(width),
         nn.ReLU(),
-        nn.Linear(width, width, bias=False),
+        Linear(width, width, bias=False),
         nn.LayerNorm(width),
     )
 
@@ -78,7 +79,7 @@ class Decoder(nn.Module):
         super().__init__()
         height, width, channels = shape
         self.low = (8 * depth, height // 16, width // 16)
-        self.inputs = nn.Linear(stoch, self.low[0] * self.low[1] * self.low[2], bias=False)
+        self.inputs = Linear(stoch, self.low[0] * self.low[1] * self.low[2], bias=False)
         parts: list[nn.Module] = [nn.BatchNorm2d(8 * depth), nn.ReLU()]
         for i, o in pairwise([8 * depth, 4 * depth, 2 * depth, depth]):
             parts += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]

@@ -12,6 +12,7 @@ from wm_core.contracts import Distribution
 from wm_core.distributions import ImageMSE
 from wm_core.encoders import Discretes, Vector, VectorInput
 from wm_core.observations import Observations
+from wm_core.product import Linear
 from wm_core.types import Latent, Steps
 
 from storm.layers import Decoder, Encoder, perceptron
@@ -55,7 +56,7 @@ class ObservationDecoder(nn.Module):
             self.convs = Decoder((height, wide, sum(self.channels.values())), stoch=stoch, depth=depth)
         if outputs:
             self.perceptron = perceptron(stoch, width, 2)
-            self.outs = nn.ModuleDict({key: nn.Linear(width, size) for key, size in outputs.items()})
+            self.outs = nn.ModuleDict({key: Linear(width, size) for key, size in outputs.items()})
 
     def forward(self, latent: Latent) -> dict[str, Distribution]:
         found: dict[str, Distribution] = {}

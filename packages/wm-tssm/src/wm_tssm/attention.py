@@ -5,17 +5,20 @@ Sizes: B rows, T tokens, J tokens that are seen, D width, H heads, d = D / H.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPS = 1e-6  # of every norm of the stack, as in STORM
+Linear = Callable[..., nn.Linear]  # torch's linear layer, or one that computes the same by other means
 
 
 class Attention(nn.Module):
     """Multi-head attention without biases, scores scaled by 1 / sqrt(d).
 
-    Keys and values are made apart from their use, so that a cache can lie between. Raises ValueError for a width that
-    the heads do not divide.
+    Keys and values are made apart from their use, so that a cache can lie between. `linear` makes the four layers.
+    Raises ValueError for a width that the heads do not divide.
 
     >>> import torch
     >>> attention = Attention(16, heads=4, dropout=0.0)
@@ -24,12 +27,12 @@ class Attention(nn.Module):
     torch.Size([2, 5, 16])
     """
 
-    def __init__(self, width: int, *, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, *, heads: int, dropout: float, linear: Linear = nn.Linear) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"{width} features cannot be split among {heads} attention heads")
         self.heads, self.dropout = heads, dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.query, self.key, self.value, self.out = (linear(width, width, bias=False) for _ in range(4))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, D) -> keys and values, each (B, H, T, d)."""
@@ -63,11 +66,11 @@ class Block(nn.Module):
     2100736
     """
 
-    def __init__(self, width: int, *, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, *, heads: int, hidden: int, dropout: float, linear: Linear = nn.Linear) -> None:
         super().__init__()
-        self.attention = Attention(width, heads=heads, dropout=dropout)
+        self.attention = Attention(width, heads=heads, dropout=dropout, linear=linear)
         self.norm, self.last = nn.LayerNorm(width, eps=EPS), nn.LayerNorm(width, eps=EPS)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(linear(width, hidden), nn.ReLU(), linear(hidden, width))
         self.dropout = nn.Dropout(dropout)
 
     def forward(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm_tssm.attention import EPS, Block
+from wm_tssm.attention import EPS, Block, Linear
 from wm_tssm.cache import Cache, KeysValues
 from wm_tssm.sight import Sight, across_episodes
 
@@ -38,6 +38,7 @@ class TransformerStack(nn.Module):
     of a dream included: a dream of 15 steps from every step of a row of 64 needs 79. `context` is the number of tokens
     an output is made from when tokens come in pieces. A piece counts positions anew from the oldest of them, so that
     pieces equal the whole as long as no more than `context` tokens have come. `room` is what a cache is made for.
+    `linear` makes the linear layers: torch's, or others that compute the same.
 
     The carry of `initial` is a window of tokens, {"tokens": (B, W, D), "first": (B, W)}; it grows from nothing to
     context - 1, so that a row from `initial` pays nothing for it, and is computed anew with each piece, since positions
@@ -64,6 +65,7 @@ class TransformerStack(nn.Module):
         dropout: float = 0.1,
         sight: Sight = across_episodes,
         room: int = 16,
+        linear: Linear = nn.Linear,
     ) -> None:
         super().__init__()
         context = positions if context is None else context
@@ -72,7 +74,8 @@ class TransformerStack(nn.Module):
         self.width, self.context, self.sight, self.room = width, context, sight, room
         self.positions = nn.Embedding(positions, width)
         self.norm = nn.LayerNorm(width, eps=EPS)
-        self.blocks = nn.ModuleList([Block(width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(layers)])
+        numbers: dict[str, Any] = {"heads": heads, "hidden": hidden, "dropout": dropout, "linear": linear}
+        self.blocks = nn.ModuleList([Block(width, **numbers) for _ in range(layers)])
 
     def initial(self, *lead: int) -> dict[str, Tensor]:
         """The empty window of `lead` rows."""
