@@ -57,7 +57,7 @@ def gaps(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("method", CPU)
-@pytest.mark.parametrize("length", [2, 5, 64, 1000, 4096])
+@pytest.mark.parametrize("length", [1, 2, 5, 64, 1000, 4096])
 def test_scan_equals_the_loop_in_double_precision(method: str, length: int) -> None:
     arguments = problem(length)
     found = gaps(results(linear_scan, arguments, method=method), results(plain_scan, arguments))
@@ -99,6 +99,12 @@ def test_gradcheck(method: str, shared: bool) -> None:
         return linear_scan(decay, input, start, arguments["reset"], carry=carry, method=method)
 
     assert torch.autograd.gradcheck(scan, [arguments[name] for name in ("decay", "input", "start", "carry")])
+
+
+@pytest.mark.parametrize("method", CPU)
+def test_decays_of_each_step_over_a_long_time(method: str) -> None:
+    arguments = problem(1000, shared=False)
+    assert max(gaps(results(linear_scan, arguments, method=method), results(plain_scan, arguments)).values()) < 1e-10
 
 
 @pytest.mark.parametrize("method", CPU)
