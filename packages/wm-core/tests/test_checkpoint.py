@@ -169,6 +169,33 @@ def test_a_checkpoint_of_a_cut_off_future_goes(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"10", "15", "latest"}
 
 
+def test_processes_go_on_from_the_newest_step_that_all_have(tmp_path: Path) -> None:
+    """One was killed before it saved; what the others saved then belongs to nobody."""
+    folders = [tmp_path, tmp_path / "rank-1"]
+    assert checkpoint.agreed(folders) is None
+    for folder, steps in zip(folders, ((10, 20), (10,)), strict=True):
+        for step in steps:
+            save(folder, step, weights=WEIGHTS, state={}, meta={})
+    found = [checkpoint.agreed([one, *folders]) for one in folders]
+    assert found == [folder / "checkpoint" / "10" for folder in folders]
+    for path in found:
+        checkpoint.go_back(path)
+    assert latest(tmp_path) == found[0] and not (tmp_path / "checkpoint" / "20").exists()
+    assert latest(folders[1]) == found[1]
+
+
+def test_a_checkpoint_that_is_not_whole_in_one_process_is_in_none(tmp_path: Path) -> None:
+    folders = [tmp_path, tmp_path / "rank-1"]
+    paths = [save(folder, step, weights=WEIGHTS, state={}, meta={}) for folder in folders for step in (10, 20)]
+    (paths[3] / "state.pt").write_bytes(b"")
+    assert checkpoint.agreed(folders) == paths[0]
+    shutil.rmtree(folders[1])
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint of one step \(.*rank-1 lacks the others'\): put the missing"
+    ):
+        checkpoint.agreed(folders)
+
+
 def test_saving_twice_at_one_step_keeps_the_second(tmp_path: Path) -> None:
     put(tmp_path, 10)
     save(tmp_path, 10, weights={}, state={"second": 1}, meta={})

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,6 +106,33 @@ def latest(logdir: Path | str) -> Path | None:
             return named
     found = [(step, path) for step, path in _steps(root) if _complete(path)]
     return max(found)[1] if found else None
+
+
+def agreed(logdirs: Sequence[Path | str]) -> Path | None:
+    """In the first folder, the newest complete checkpoint whose step is complete in all; None where none has any.
+
+    Processes that learn together save one after the other, and may be killed in between. Raises CheckpointError where
+    some have checkpoints and no step is common.
+    """
+    found = [dict(sorted((s, p) for s, p in _steps(Path(d) / "checkpoint") if _complete(p))) for d in logdirs]
+    common = set.intersection(*map(set, found))
+    if common:
+        return found[0][max(common)]
+    if not any(found):
+        return None
+    lacking = [str(folder) for folder, steps in zip(logdirs, found, strict=True) if not steps]
+    raise CheckpointError(
+        f"the processes of this run have no checkpoint of one step ({', '.join(lacking) or 'each'} lacks the others'): "
+        "put the missing one back, or give another --logdir to begin anew"
+    )
+
+
+def go_back(path: Path) -> None:
+    """`path` is the latest from now on; those of later steps belong to a future that is cut off, and go."""
+    _point(path.parent, path)
+    for step, later in _steps(path.parent):
+        if step > _manifest(path)["step"]:
+            shutil.rmtree(later)
 
 
 def damaged(logdir: Path | str) -> list[Path]:

@@ -97,11 +97,21 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
             length=config.length,
             seed=config.seed,
         )
-        path = checkpoint.latest(logdir)
+        path = _last(logdir)
         saved = checkpoint.load(path, app=app.name) if path else None
         services = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
         with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
             return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
+
+
+def _last(logdir: Path) -> Path | None:
+    """The checkpoint to go on from: of several processes, the newest that all have."""
+    who = ranks()
+    if who.count == 1:
+        return checkpoint.latest(logdir)
+    first = logdir.parent if who.index else logdir
+    others = [first, *(first / f"rank-{i}" for i in range(1, who.count))]
+    return checkpoint.agreed([logdir, *others])
 
 
 def _run(app: App, command: Command, config: RunConfig, session: Session, saved: checkpoint.Checkpoint | None) -> int:

@@ -81,6 +81,8 @@ class Session:
     def save(self, at: Position) -> Path:
         """Everything that the run is, as one checkpoint. Changes nothing of it. Raises NotFinite and saves nothing where
         a weight is not.
+
+        The replay can go back to the checkpoint before it until every process has saved this one.
         """
         check_weights(self.agent.named_parameters())
         self.replay.flush()
@@ -94,9 +96,11 @@ class Session:
             "random": random_state(),
         }
         meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task}
-        kept = {"keep": self.config.keep, "milestone_every": self.config.milestone_every}
+        keep = max(self.config.keep, min(2, ranks().count))  # others may be killed before they have saved
+        kept = {"keep": keep, "milestone_every": self.config.milestone_every}
         weights = self.agent.state_dict()
         path = checkpoint.save(self.run.logdir, at.steps, weights=weights, state=state, meta=meta, **kept)
+        ranks().total(1)  # all have saved
         self.replay.commit(replay)
         return path
 
@@ -115,6 +119,8 @@ class Session:
             notices += self.replay.load_state(saved.state["replay"])
             load_random_state(saved.state["random"])
             self.run.cut(saved.state["run"])
+            if ranks().count > 1:
+                checkpoint.go_back(saved.path)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             written, mine = saved.meta.get("version"), self.app.version
             if written == mine:
