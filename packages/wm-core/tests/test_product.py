@@ -149,7 +149,7 @@ def test_blocks_do_not_see_each_other(rows: int, groups: int, inputs: int, outpu
     x, weight = numbers(rows, groups, inputs), numbers(inputs, groups, outputs).transpose(0, 1)
     bias, to = numbers(groups, 1, outputs), numbers(rows, groups, outputs)
     apart = torch.stack([x[:, g] @ weight[g] for g in range(groups)], 1)
-    with torch.no_grad():
+    with resting():
         ready = product.prepared(weight.float(), rows)
         found = product.blocks(x.float(), ready, bias.float())
         product.add_blocks(into := to.float(), x.float(), ready)
@@ -158,9 +158,14 @@ def test_blocks_do_not_see_each_other(rows: int, groups: int, inputs: int, outpu
     assert seen.count == (2 if rows % product.PIXELS == 0 else 0)  # 50 rows are no whole number of images
 
 
+@onednn
 def test_what_carries_gradient_is_not_packed() -> None:
     weight = torch.randn(8, 256, 256)
     assert product.prepared(weight, ROWS) is weight
+    with resting():
+        assert product.prepared(weight, ROWS) is not weight
+        with torch.enable_grad():
+            assert product.prepared(weight, ROWS) is weight
     layer = BlockLinear(512, 512, blocks=4)
     layer(torch.randn(ROWS, 512)).sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.abs().max() > 0

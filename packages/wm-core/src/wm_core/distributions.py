@@ -93,11 +93,18 @@ def sample_mixed(probs: Tensor, noise: Tensor, unimix: float) -> Tensor:
     [0.0, 1.0]
     """
     share = unimix / probs.shape[-1] / (1 - unimix)
-    won = ((probs.detach() + share) / noise).argmax(-1, keepdim=True)
-    hard = torch.zeros_like(probs).scatter_(-1, won, 1.0)
+    hard = F.embedding(
+        ((probs.detach() + share) / noise).argmax(-1), one_hots(probs.shape[-1], probs.dtype, probs.device)
+    )
     if not (probs.requires_grad and torch.is_grad_enabled()):
         return hard
     return hard + (1 - unimix) * (probs - probs.detach())
+
+
+@cache
+def one_hots(classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The one-hot of every class, a row each (K, K): to look one up takes a call less than to write it."""
+    return torch.eye(classes, dtype=dtype, device=device)
 
 
 class OneHots:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wm_core.resting import kept
+
 ROWS, SIDE, WORK = 16, 4, 2**20  # with fewer rows, inputs or outputs, or multiplications, MKL is as fast or faster
 PIXELS = 16  # rows that pass for the pixels of one image: of the sizes tried, the one at which oneDNN is quickest
 # The operators that torch's own compiler calls; there is no public name that leads to them.
@@ -132,11 +134,11 @@ class Linear(nn.Linear):
 
 
 def prepared(weight: Tensor, rows: int) -> Tensor:
-    """A weight (G, I, O) as `blocks` and `add_blocks` read it fastest for so many rows, where no gradient is wanted.
+    """A weight (G, I, O) as `blocks` and `add_blocks` read it fastest for so many rows, while weights rest.
 
-    It is the weight itself, or a copy in oneDNN's order of bytes: worth making once for several products.
+    It is the weight itself, or a copy in oneDNN's order of bytes, which pays if it is made `once` for several products.
     """
-    if torch.is_grad_enabled() or rows % PIXELS or not worth(rows, weight):
+    if not kept() or torch.is_grad_enabled() or rows % PIXELS or not worth(rows, weight):
         return weight
     groups, inputs, outputs = weight.shape
     taps = weight.mT.reshape(groups * outputs, inputs, 1, 1)

@@ -31,6 +31,11 @@ def resting() -> Iterator[None]:
         _made.reset(token)
 
 
+def kept() -> bool:
+    """Whether what `once` makes now serves again."""
+    return _made.get() is not None
+
+
 def once(make: Callable[[], Tensor], *weights: Tensor) -> Tensor:
     """`make()`, which depends on these weights alone (one function for one set of weights); inside `resting` at the
     first call only."""
