@@ -230,6 +230,7 @@ class Runner:
 def measure(request: str) -> None:
     """Of a finished run: scores on fresh episodes, and its row."""
     import torch
+    from wm_core.run.folder import describe_environment
     from wm_core.run.loading import build, environments
 
     asked = json.loads(request)
@@ -245,7 +246,7 @@ def measure(request: str) -> None:
         "random": RandomActions(envs.action_spec),
     }
     scores = {name: scores_of(agent, envs, FRESH + cell.seed) for name, agent in agents.items()}
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, check=True, text=True)
+    commit = describe_environment()["commit"] or ""  # of the source that ran; with + after it where that was changed
     logged = [json.loads(line) for line in (logdir / "scores.jsonl").read_text().splitlines()]
     row = {
         "task": cell.task,
@@ -254,7 +255,7 @@ def measure(request: str) -> None:
         "settings": cell.settings,
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12],
         "parameters": loaded.agent.parameters_by_module()["total"],
-        "commit": head.stdout.strip(),
+        "commit": commit[:8] + "+" * commit.endswith("+"),
         "step": loaded.step,
         "ended": asked["done"],
         "wall_s": round(asked["wall_s"]),
