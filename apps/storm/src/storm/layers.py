@@ -6,12 +6,14 @@ Sizes: N images, H W C their shape, Z flat stochastic state.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from wm_core.product import Linear
 
-FRAMES = 64  # encoded at a time where nothing is learned: their maps then stay in the processor's cache
+FRAMES = 128  # encoded at a time where nothing is learned: their maps then stay in the processor's cache
 
 
 def perceptron(inputs: int, width: int, layers: int) -> nn.Sequential:
@@ -58,13 +60,30 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         frames = image.flatten(0, -4)
-        alone = not (self.training or torch.is_grad_enabled() or image.is_cuda)  # in training BatchNorm sees all
-        found = [self._encode(some) for some in (frames.split(FRAMES) if alone else [frames])]
-        return (found[0] if len(found) == 1 else torch.cat(found)).reshape(*image.shape[:-3], -1)
+        if self.training or torch.is_grad_enabled() or frames.is_cuda or len(frames) <= FRAMES:
+            found = self.convs(self._pixels(frames)).flatten(1)
+        else:
+            layers = self._resting()
+            found = torch.cat([self._piece(piece, layers) for piece in frames.split(FRAMES)])
+        return found.reshape(*image.shape[:-3], -1)
 
-    def _encode(self, frames: Tensor) -> Tensor:
-        x = frames.permute(0, 3, 1, 2).to(self.convs[0].weight.dtype) / 255  # type: ignore[arg-type]
-        return self.convs(x).flatten(1)
+    def _pixels(self, frames: Tensor) -> Tensor:
+        return frames.permute(0, 3, 1, 2).to(self.convs[0].weight.dtype) / 255  # type: ignore[arg-type]
+
+    def _piece(self, frames: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+        x = self._pixels(frames)
+        for weight, bias in layers:
+            x = F.conv2d(x, weight, bias, 2, 1).relu_()
+        return x.flatten(1)
+
+    def _resting(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of every convolution with its norm inside, whose statistics do not change now."""
+        layers = []
+        for i in range(0, len(self.convs), 3):
+            conv, norm = cast(Any, self.convs[i]), cast(Any, self.convs[i + 1])
+            rise = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            layers.append((conv.weight * rise[:, None, None, None], norm.bias - norm.running_mean * rise))
+        return layers
 
 
 class Decoder(nn.Module):
