@@ -49,6 +49,8 @@ class Encoder(nn.Module):
     torch.Size([2, 5, 256])
     """
 
+    top: Tensor
+
     def __init__(self, shape: tuple[int, int, int], *, depth: int) -> None:
         super().__init__()
         height, width, channels = shape
@@ -56,6 +58,7 @@ class Encoder(nn.Module):
         for i, o in pairwise([channels, depth, 2 * depth, 4 * depth, 8 * depth]):
             parts += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
         self.convs = nn.Sequential(*parts)
+        self.register_buffer("top", torch.tensor(255.0), persistent=False)  # a tensor: it says in which dtype to divide
         self.width = (height // 16) * (width // 16) * 8 * depth
 
     def forward(self, image: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ class Encoder(nn.Module):
         return found.reshape(*image.shape[:-3], -1)
 
     def _pixels(self, frames: Tensor) -> Tensor:
-        return frames.permute(0, 3, 1, 2).to(self.convs[0].weight.dtype) / 255  # type: ignore[arg-type]
+        return frames.permute(0, 3, 1, 2) / self.top
 
     def _piece(self, frames: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
         x = self._pixels(frames)
