@@ -1,8 +1,9 @@
-"""What STORM's parts cost: imagination from a cache against recomputation, and an update with and without Var.
+"""What STORM's parts cost: imagination from a cache against recomputation, an update with and without Var, the encoder.
 
     OMP_NUM_THREADS=1 python tools/storm_bench.py                       # 1024 rollouts of 16 after 8, STORM's sizes
     OMP_NUM_THREADS=1 python tools/storm_bench.py --rollouts 128 --rounds 5 --json
     OMP_NUM_THREADS=1 python tools/storm_bench.py --what var --preset cpu --rounds 10
+    OMP_NUM_THREADS=1 python tools/storm_bench.py --what encoder       # frames of contexts, in pieces and at once
 
 Both ways run in turn, round by round; the ratio of each round is taken, so that a machine that others use moves both.
 CPU seconds of this process are given beside wall seconds.
@@ -125,12 +126,25 @@ def measure_var(preset: str, rounds: int, device: str) -> dict[str, float]:
     return compared(rounds, **ways) | peak
 
 
+@torch.no_grad()
+def measure_encoder(frames: int, rounds: int) -> dict[str, float]:
+    """STORM's encoder on frames of 64 x 64 where nothing is learned: as it works, and all of them at once."""
+    from storm.layers import Encoder
+
+    torch.manual_seed(0)
+    encoder = Encoder((64, 64, 3), depth=32).eval()
+    images = torch.randint(256, (frames, 64, 64, 3), dtype=torch.uint8)
+    at_once = images.permute(0, 3, 1, 2)
+    return compared(rounds, pieces=lambda: encoder(images), at_once=lambda: encoder.convs(at_once / 255))
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--what", choices=("imagination", "var"), default="imagination")
+    parser.add_argument("--what", choices=("imagination", "var", "encoder"), default="imagination")
     parser.add_argument("--preset", default="cpu", help="of apps/storm, for --what var")
     parser.add_argument("--rollouts", type=int, default=1024)
+    parser.add_argument("--frames", type=int, default=1024, help="of --what encoder")
     parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument("--context", type=int, default=8)
     parser.add_argument("--width", type=int, default=512)
@@ -140,6 +154,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "var":
         found = measure_var(args.preset, args.rounds, args.device)
+    elif args.what == "encoder":
+        found = measure_encoder(args.frames, args.rounds)
     else:
         found = measure(args.rollouts, args.horizon, args.context, args.width, args.rounds, args.device)
     if args.json:
