@@ -7,6 +7,7 @@ bench.py act --app dreamer --preset atari100k --size 12m     one acting step, of
 bench.py parts --app dreamer --preset atari100k --size 12m   where `learn` spends it, against the floors of this CPU
 bench.py scaling --app dreamer ... --length 16 64 256        how it grows with the option that has several values
 bench.py loop --app dreamer --preset atari100k --envs 1 4 16 acting in real environments, and the emulator alone
+bench.py overlap --app dreamer ... --envs 4 --workers 1      learning while the environments step, over one by one
 bench.py calls [--write]                                     tests/calls.json, the counts that CI holds
 bench.py serve --app dreamer ...  |  bench.py floor ...      ours as a COMMAND, and its products alone as one
 
@@ -225,7 +226,7 @@ def against(args: argparse.Namespace, options: list[str]) -> str:
 
 
 REPEAT = {"act": 20}
-COMMANDS = ("update", "act", "parts", "scaling", "loop", "calls", "serve", "floor")
+COMMANDS = ("update", "act", "parts", "scaling", "loop", "overlap", "calls", "serve", "floor")
 
 
 def main() -> None:
@@ -251,7 +252,7 @@ def main() -> None:
         ap.error("--repeat and --rounds must be at least 1 and --warmup at least 0")
     if importlib.util.find_spec(args.app) is None:
         ap.error(f"there is no app {args.app!r}: name its module, for example dreamer or po_dreamer")
-    if args.command != "loop":  # there it is the app's, like every option that is not the tool's
+    if args.command not in ("loop", "overlap"):  # there it is the app's, like every option that is not the tool's
         options += [word for name in ("envs", "steps") if (given := getattr(args, name)) for word in flag(name, given)]
     try:
         if args.command in ("serve", "floor"):
@@ -261,9 +262,9 @@ def main() -> None:
         elif args.command == "scaling":
             side = flag("image", args.image) if args.image else []
             print(bench_scaling.run(args.app, [*options, *side], rounds=args.rounds, out=args.out))
-        elif args.command == "loop":
+        elif args.command in ("loop", "overlap"):
             print(
-                bench_loop.run(
+                {"loop": bench_loop.run, "overlap": bench_loop.overlap}[args.command](
                     args.app,
                     options,
                     counts=args.envs or ENVS,
