@@ -8,6 +8,7 @@ from wm_core import draws
 from wm_core.encoders import MultiEncoder
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations
+from wm_core.product import Linear
 from wm_core.types import Latent
 from wm_memory import (
     BottleneckEncoder,
@@ -186,7 +187,7 @@ def test_memory_losses_have_no_gradient_to_their_target() -> None:
 
 def test_memory_decoder_ends_plainly() -> None:
     decoder = MemoryDecoder(8, widths={"deter": 6, "stoch": 12}, units=16, distribution=Squared)
-    assert [type(layer) for layer in decoder.mlp] == [nn.Linear, BatchNorm, nn.ReLU] * 2 + [nn.Linear]
+    assert [type(layer) for layer in decoder.mlp] == [Linear, BatchNorm, nn.ReLU] * 2 + [Linear]
     prediction = decoder(Latent(torch.randn(2, 5, 6), torch.zeros(2, 5, 4, 3))).mode()
     assert prediction.shape == (2, 5, 8) and prediction.min() < 0
 

@@ -62,9 +62,9 @@ def posterior_scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`plain_scan` with its gradient written out, where every cell is a BlockGRU over (deter, stoch); else that itself.
 
-    The gradient is first order only. A single step without gradient, an act, is not worth laying weights side by side.
+    The gradient is first order only. An act, a single step without gradient, does not lay a branch's weights side by side.
     """
-    act = len(keep) == 1 and not torch.is_grad_enabled()
+    act = len(keep) == len(branches) == 1 and not torch.is_grad_enabled()
     if act or not all(type(branch.cell) is BlockGRU and len(branch.cell.inputs) == 2 for branch in branches):
         return plain_scan(branches, state, driven, seen, keep, noise, unimix)
     kind = state.device.type
