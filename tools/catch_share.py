@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BALL, PADDLE = (250, 215, 50), (70, 110, 240)
-MAPS = ("plain", "weighted", "plain_at_mean", "weighted_at_mean")
+MAPS = ("plain", "weighted", "plain_of_stoch", "weighted_of_stoch")
 
 
 def shares(kept: Mapping[str, Any]) -> dict[str, float]:

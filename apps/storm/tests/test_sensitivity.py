@@ -56,7 +56,9 @@ def test_the_command_draws_measures_and_keeps(run: Any, catch: Path, capsys: pyt
     said = capsys.readouterr().out
     told = json.loads((catch / "dream/sensitivity-200.json").read_text())
     shares = told["share_on_moving_pixels"]
-    assert set(shares) == {"plain", "weighted", "plain_at_mean", "weighted_at_mean", "pixels"}
+    kinds = {"plain", "weighted", "plain_at_mean", "weighted_at_mean", "plain_of_stoch", "weighted_of_stoch"}
+    assert set(shares) == {*kinds, "pixels"}
+    assert shares["weighted"] == pytest.approx(shares["weighted_of_stoch"], rel=1e-4)  # STORM's decoder reads no more
     assert all(0 <= one <= 1 for one in shares.values())
     assert 0 < shares["pixels"] < 0.1  # ball and paddle are some 100 of 4,096 pixels
     assert "sensitivity-200.png" in said and "weighted at mean" in said

@@ -1,7 +1,7 @@
 """Which pixels a decoder moves when the latent moves: in any direction, or in the one that changes the value most.
 
-J = dD/dz is the decoder's Jacobian at a fixed deterministic state. Value alignment's Figure 3 shows such maps and gives
-no formula; these are ours. Sizes: N frames, H W C image, S x K stochastic, P probes.
+J = dD/dz is the decoder's Jacobian by z, the state or a part of it. Value alignment's Figure 3 shows such maps and gives no
+formula; these are ours. Sizes: N frames, H W C image, S x K stochastic, P probes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from wm_core import draws
 
-Decode = Callable[[Tensor], Tensor]  # z (N, S, K) -> images (N, H, W, C)
-Value = Callable[[Tensor], Tensor]  # z (N, S, K) -> values (N,)
+Decode = Callable[[Tensor], Tensor]  # z (N, S, K), or any (N, ...) -> images (N, H, W, C)
+Value = Callable[[Tensor], Tensor]  # the same -> values (N,)
 STEP = 1e-6
 
 
 @torch.no_grad()
 def along(decode: Decode, z: Tensor, direction: Tensor) -> Tensor:
-    """J u, (N, H, W, C), by a difference over both sides: z and u (N, S, K) in float64, or rounding is what is seen.
+    """J u, (N, H, W, C), by a difference over both sides: z and u (N, ...) in float64, or rounding is what is seen.
 
     Not by forward-mode differentiation: an operator without such a rule hands on zeros there, without a word.
 
@@ -58,7 +58,7 @@ def weighted(decode: Decode, value: Value, z: Tensor) -> Tensor:
     with torch.enable_grad():
         place = z.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(value(place).sum(), place)
-    length = gradient.flatten(1).norm(dim=1)[:, None, None]
+    length = gradient.flatten(1).norm(dim=1).reshape(-1, *(1 for _ in z.shape[1:]))
     return along(decode, z, torch.where(length > 0, gradient / length, 0.0)).abs().sum(-1)
 
 

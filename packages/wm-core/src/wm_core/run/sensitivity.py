@@ -1,6 +1,8 @@
 """`dream --sensitivity`: imagined frames -> what the decoder is sensitive to there, as a picture and as numbers.
 
-Maps are taken at draws of the prior of each imagined step, and at its probabilities; the picture shows the former.
+Maps are by all of the state that the decoder reads, at draws of the prior of each imagined step (these are drawn as a
+picture) and at its probabilities; and by the stochastic state alone. What a decoder knows from its deterministic state is
+not in the last: a Dreamer has there whatever it can predict.
 Sizes: B rows, T steps, H W C image, N frames, S x K stochastic.
 """
 
@@ -9,7 +11,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ class Maps:
     weighted: Tensor
     plain_at_mean: Tensor  # the same two where the stochastic state is the prior's probabilities
     weighted_at_mean: Tensor
+    plain_of_stoch: Tensor  # by the stochastic state alone, the deterministic one held, at draws of the prior
+    weighted_of_stoch: Tensor
 
     def shares(self, where: Tensor, valid: Tensor) -> dict[str, float]:
         """Of each kind of map the share of its mass at pixels (B, T, H, W), over valid frames (B, T); and the share of
@@ -77,33 +82,44 @@ def _frames(latent: Latent, take: Any) -> Latent:
 
 
 def _some(decoder: Any, critic: Any, key: str, latent: Latent, dynamics: Any) -> list[Tensor]:
-    """The four maps (N, H, W) of N imagined states."""
+    """The maps (N, H, W) of N imagined states."""
     with torch.no_grad():
         logp = dynamics.logits(dynamics.prior(latent.deter)).double()  # (N, S, K)
     tall = _frames(latent, lambda x: x.double())
+    reads = getattr(decoder, "reads", ("deter", "stoch"))
 
-    def state(z: Tensor) -> Latent:
+    def with_stoch(z: Tensor) -> Latent:
         return Latent(tall.deter, z, tall.hidden)
 
-    def decode(z: Tensor) -> Tensor:
-        image: Tensor = decoder(state(z))[key].mode()
-        return image
+    def from_read(x: Tensor) -> Latent:
+        """The state from its part that the decoder reads, (N, F)."""
+        parts = x.split([tall.read(name).shape[-1] for name in reads], -1)
+        given = {name: part.reshape(getattr(tall, name).shape) for name, part in zip(reads, parts, strict=True)}
+        return replace(tall, **given)
 
-    def value(z: Tensor) -> Tensor:
-        number: Tensor = critic(state(z)).mode()
-        return number
+    def maps(state: Callable[[Tensor], Latent], at: Tensor, probes: int) -> tuple[Tensor, Tensor]:
+        def decode(x: Tensor) -> Tensor:
+            image: Tensor = decoder(state(x))[key].mode()
+            return image
 
-    square, along = torch.zeros(()), torch.zeros(())
+        def value(x: Tensor) -> Tensor:
+            number: Tensor = critic(state(x)).mode()
+            return number
+
+        return sensitivity.plain(decode, at, probes), sensitivity.weighted(decode, value, at)
+
+    drawn = []
     for _ in range(SAMPLES):
         z = straight_through(logp, draws.gumbel(logp.shape, logp.device).double())
-        square = square + sensitivity.plain(decode, z, PROBES // SAMPLES).square() / SAMPLES
-        along = along + sensitivity.weighted(decode, value, z) / SAMPLES
-    mean = logp.exp()
+        whole = maps(from_read, with_stoch(z).read(*reads), PROBES // SAMPLES)
+        drawn.append([*whole, *maps(with_stoch, z, PROBES // SAMPLES)])
+    plain, weighted, plain_of_stoch, weighted_of_stoch = (torch.stack(one) for one in zip(*drawn, strict=True))
     return [
-        square.sqrt(),
-        along,
-        sensitivity.plain(decode, mean, PROBES),
-        sensitivity.weighted(decode, value, mean),
+        plain.square().mean(0).sqrt(),
+        weighted.mean(0),
+        *maps(from_read, with_stoch(logp.exp()).read(*reads), PROBES),
+        plain_of_stoch.square().mean(0).sqrt(),
+        weighted_of_stoch.mean(0),
     ]
 
 
