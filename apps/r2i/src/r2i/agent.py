@@ -23,6 +23,7 @@ from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, averages, total
 from wm_core.parallel import Parallel
 from wm_core.replay import Replay
+from wm_core.rssm import Prior
 from wm_core.types import Batch, Carry
 from wm_core.world import WorldModel
 from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
@@ -162,6 +163,7 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         hidden=config.width,
         unimix=config.unimix,
         token=MLP(config.stoch * config.classes + action, config.width, 1),
+        prior=Prior(config.deter, config.stoch * config.classes, hidden=config.width, layers=config.prior_layers),
     )
 
 

@@ -46,6 +46,8 @@ class Config(RunConfig):
     """Factor on C as drawn: the released code's C is sqrt(width) times smaller than that of S5's authors."""
     negative: bool = False
     """Hold real parts of the spectrum negative, so that the recurrence cannot explode."""
+    prior_layers: int = 1
+    """Hidden layers of the prior."""
     posterior: Literal["parallel", "recurrent"] = "parallel"
     """Does z see h? "recurrent" does, as in Dreamer, and runs step by step (an ablation)."""
     stoch: int = 32
