@@ -14,6 +14,7 @@ from r2i.agent import R2I, build, optimiser
 from r2i.cli import APP
 from r2i.config import Config
 from r2i.dynamics import NoResets, Recurrent
+from wm_core.parallel import Parallel
 from wm_core.run.cli import resolve
 from wm_core.testing import check_dynamics
 from wm_core.types import Batch
@@ -102,6 +103,18 @@ def test_time_outs_teach_the_continue_head_where_the_config_says_so() -> None:
         metrics, _ = agent(time_outs=time_outs).update(batch())
         losses[time_outs] = metrics["loss/cont"].item()
     assert losses["truncate"] != losses["terminate"]
+
+
+def test_an_episode_begins_with_a_token_that_norms_can_bear() -> None:
+    """With zeros for the z before it, every norm of the stack multiplies the gradient by a thousand: 1e6 and more."""
+    made = agent(initial="zero")
+    norm = made.update(batch())[0]["opt/grad_norm/world"].item()
+    start = made.world.dynamics.beginning(torch.zeros(1, 1, 16), torch.ones(1, 1, 2), torch.ones(1, 1, 1) > 0)  # type: ignore[operator]
+    zeroed = agent(initial="zero")
+    zeroed.world.dynamics.beginning = Parallel.beginning.__get__(zeroed.world.dynamics)  # type: ignore[assignment]
+    assert norm < 1e4
+    assert zeroed.update(batch())[0]["opt/grad_norm/world"].item() > 1e6
+    assert start[..., :16].unflatten(-1, (4, 4)).sum(-1).eq(1).all() and start[..., 16:].eq(0).all()
 
 
 def test_never_resetting_joins_episodes_inside_a_row_alone() -> None:

@@ -29,7 +29,7 @@ from wm_core.world import WorldModel
 from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
 
 from r2i.config import Config
-from r2i.dynamics import NoResets, Recurrent
+from r2i.dynamics import FromPrior, NoResets, Recurrent
 
 READS = {"output": ("deter", "stoch"), "hidden": ("stoch", "hidden"), "full": ("deter", "stoch", "hidden")}
 
@@ -154,7 +154,7 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         product=product.linear,
     )
     backbones: dict[str, Backbone] = {"first": stack, "never": NoResets(stack)}
-    return {"parallel": Parallel, "recurrent": Recurrent}[config.posterior](
+    return {"parallel": FromPrior, "recurrent": Recurrent}[config.posterior](
         backbones[config.resets],
         deter=config.deter,
         stoch=(config.stoch, config.classes),

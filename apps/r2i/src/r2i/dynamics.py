@@ -1,4 +1,4 @@
-"""What the ablations of R2I replace in `Parallel(S5Stack)`: a posterior that sees h, a backbone that never resets.
+"""What R2I replaces in `Parallel`: where an episode begins; and its ablations: a posterior that sees h, no resets.
 
 Sizes: B batch, T time, E embed, D deter, S x K stochastic, X hidden.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import MLP, linear
 from wm_core.contracts import Backbone
@@ -20,8 +21,29 @@ from wm_core.rssm import bound_action
 from wm_core.types import Carry, Latent, Trace
 
 
-class Recurrent(Parallel):
-    """`Parallel` with q(z | e, h): step after step, for h_t needs z_{t-1}. The paper's ablation of its parallel half.
+class FromPrior(Parallel):
+    """`Parallel` whose z before an episode's first step is the mode of p(z | h = 0), as in the released code.
+
+    There h is learned, but no gradient reaches it, since a mode has none; it stays the zero it begins with. Zeros for z
+    would give a token of zeros, and at zero every norm of the stack multiplies the gradient by its eps**-0.5: the first
+    updates then had gradients of 1e8, whose squares Adam remembers for thousands more.
+
+    >>> from wm_core.parallel import GRUBackbone
+    >>> model = FromPrior(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
+    >>> first = torch.tensor([[[True], [False]]])
+    >>> model.beginning(torch.zeros(1, 2, 12), torch.ones(1, 2, 2), first).sum(-1)
+    tensor([[4., 2.]])
+    """
+
+    def beginning(self, before: Tensor, action: Tensor, first: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = self.prior(before.new_zeros(1, self.widths["deter"])).unflatten(-1, self.shape)
+            start = F.one_hot(logits.argmax(-1), self.shape[1]).to(before.dtype).flatten(-2)
+        return torch.cat([torch.where(first, start, before), action * (~first).float()], -1)
+
+
+class Recurrent(FromPrior):
+    """`FromPrior` with q(z | e, h): step after step, for h_t needs z_{t-1}. The paper's ablation of its parallel half.
 
     >>> from wm_core.parallel import GRUBackbone
     >>> model = Recurrent(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
@@ -48,8 +70,8 @@ class Recurrent(Parallel):
 
     def step(self, carry: Carry, embed: Tensor, action: Tensor, first: Tensor) -> Trace:
         """One step, T = 1."""
-        before = torch.cat([carry["stoch"].flatten(-2), bound_action(action[:, 0])], -1)[:, None]
-        token = self.token(before * (~first)[..., None].float())
+        before = carry["stoch"].flatten(-2)[:, None]
+        token = self.token(self.beginning(before, bound_action(action), first[..., None]))
         deter, hidden, after, each = self.backbone(carry["backbone"], token, first)
         post = self.logits(self.posterior(torch.cat([embed, deter], -1)))
         stoch = straight_through(post, draws.gumbel(post.shape, post.device))

@@ -69,11 +69,14 @@ class Parallel(nn.Module):
         post = self.logits(self.posterior(embed["obs"]))
         stoch = straight_through(post, draws.gumbel(post.shape, post.device))
         before = torch.cat([carry["stoch"][:, None], stoch[:, :-1]], 1).flatten(-2)
-        keep = (~first)[..., None].float()
-        tokens = self.token(torch.cat([before, bound_action(action)], -1) * keep)
+        tokens = self.token(self.beginning(before, bound_action(action), first[..., None]))
         deter, hidden, after, each = self.backbone(carry["backbone"], tokens, first)
         latent = Latent(deter, stoch, hidden)
         return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1], "backbone": after}, each)
+
+    def beginning(self, before: Tensor, action: Tensor, first: Tensor) -> Tensor:
+        """What tokens are made of: [z_{t-1}, a_t] (B, T, S*K + A), zeros where `first` (B, T, 1) says so."""
+        return torch.cat([before, action], -1) * (~first).float()
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {}
