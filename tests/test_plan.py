@@ -134,7 +134,9 @@ def test_a_run_becomes_a_row_and_a_failure_none(tmp_path: pathlib.Path, made: to
     plan = tool.read(written(tmp_path, text))
     assert tool.run(plan, argparse.Namespace(arms=["short"], tasks=None, jobs=2)) == 1
     (found,) = tool.rows(plan)
-    assert found["task"] == "toy:catch" and found["step"] == 80 and len(found["commit"]) >= 8 and found["ended"] == "whole"
+    assert (
+        found["task"] == "toy:catch" and found["step"] == 80 and len(found["commit"]) >= 8 and found["ended"] == "whole"
+    )
     assert all(len(found[name]) == 50 for name in ("trained", "untrained", "random"))
     assert 0 < found["curve"][-1][0] <= 80 and set(found["random"]) == {-1.0, 1.0}
     assert "no task" in (tool.RUNS / "two-arms" / "toy_nowhere-short-0.log").read_text()
