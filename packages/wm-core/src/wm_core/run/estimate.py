@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wm_core.run.loop import Environments
 
 SLOW, QUICK = 3.0, 0.3  # seconds of a short update: too slow to be repeated; cheap enough to be tried at full length
+LONG = 128  # steps; from there on an update is as good as proportional to them
 ROWS = 3  # of the second try
 BUSY = 1.5  # a clock so much ahead of the thread's own time is told
 BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
@@ -127,9 +128,9 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
 def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Spent) -> Spent:
     """An update of the whole batch on a CPU; `short` was one of a single row of at most 16 steps.
 
-    A quick update is tried at the run's own length, for much of it is calls, one step after the other.
+    A quick update is tried at the run's own length, up to LONG, for much of it is calls, one step after the other.
     """
-    length = config.length if short.quiet < QUICK else min(16, config.length)
+    length = min(LONG if short.quiet < QUICK else 16, config.length)
 
     def of(rows: int) -> Spent:
         agent = build(app, dataclasses.replace(config, batch=rows, length=length), envs)
