@@ -276,6 +276,19 @@ def test_work_of_its_own_is_no_excuse(fakes, monkeypatch):
     assert 0.045 < numbers["seconds_per_update"] < 0.09
 
 
+def test_long_rows_are_tried_in_part_and_told_in_whole(fakes, monkeypatch):
+    """Were an update to take 0.1 s at 8 steps, it would take 0.4 s at 32."""
+
+    def spend(run, **_):
+        run()
+        return Spent(0.1, 0.1)
+
+    monkeypatch.setattr("wm_core.run.estimate.LONG", 8)
+    monkeypatch.setattr("wm_core.run.estimate.spend", spend)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=1, length=32), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(0.4)
+
+
 def test_an_estimate_that_fails_stops_nothing(fakes, quiet, capsys, monkeypatch):
     def fails(*args):
         raise RuntimeError("not enough memory:\nyou tried to allocate 99 GB")

@@ -215,8 +215,9 @@ def train(
 
     The environments step while the agent learns, where they have processes of their own. What is learned takes effect
     at the next act, and what arrives is kept after it, so this changes no number: the run is a function of its seed,
-    whatever takes how long. No action is out while `go_on` is asked. Everything is triggered by steps, so that a run stopped and resumed goes the way of an unbroken one. Raises NotFinite
-    after an update with a loss or gradient that is not, before `go_on` is asked again.
+    whatever takes how long. No action is out while `go_on` is asked. Everything is triggered by steps, so that a run
+    stopped and resumed goes the way of an unbroken one. Raises NotFinite after an update with a loss or gradient that is
+    not, before `go_on` is asked again.
     """
     timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
     sentinel = Sentinel()
