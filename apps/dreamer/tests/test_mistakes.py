@@ -56,6 +56,7 @@ def refused(run: Any, capsys: pytest.CaptureFixture[str], line: str) -> str:
     "line, words",
     [
         ("train --preset tinny", "there is no preset 'tinny'; did you mean 'tiny'"),
+        (f"{TINY} --dream_last 1", "dream_last must be 0, for every step of a row, or at least 2, not 1"),
         (f"{TINY} --ablation co-only", "there is no ablation 'co-only'"),
         (f"{TINY} --size 13m", "there is no size '13m'"),
         (f"{TINY} --bacth 3", "no option '--bacth'; did you mean '--batch'"),

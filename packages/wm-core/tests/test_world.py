@@ -105,6 +105,35 @@ def test_behaviour_losses_leave_the_world_alone_and_replay_value_does_not(world,
     assert all(p.grad is None and not p.requires_grad for p in behaviour.slow.parameters())
 
 
+@pytest.mark.parametrize("last", [0, 2, 4, 99])
+def test_a_dream_from_the_last_steps_is_that_part_of_one_from_all(world, behaviour, steps, last):
+    """`dream_last`: states, values and the critic's targets, against a loop over the last steps in float64."""
+    _, trace = world.losses(world.prefill(None, ROWS), steps)
+    _, every = world.starts(trace)
+    _, some = world.starts(trace, last)
+    kept = last if 0 < last < LENGTH else LENGTH
+    whole = every.deter.unflatten(0, (ROWS, LENGTH))
+    assert torch.equal(some.deter.unflatten(0, (ROWS, kept)), whole[:, -kept:])
+    dream = world.dream(world.starts(trace, last), behaviour.policy, HORIZON)
+    evaluation = behaviour.evaluate(dream)
+    found = behaviour.replay_value(trace, steps, evaluation)["replay_value"]
+    boot = evaluation.returns[:, 0].double().unflatten(0, (ROWS, kept))
+    target = torch.zeros(ROWS, kept, dtype=torch.float64)
+    target[:, -1] = boot[:, -1]
+    begun = LENGTH - kept
+    for t in reversed(range(kept - 1)):
+        on = behaviour.lam * (~steps["last"][:, begun + t + 1]).double()
+        mixed = (1 - on) * boot[:, t + 1] + on * target[:, t + 1]
+        cont = behaviour.discount * (~steps["terminal"][:, begun + t + 1]).double()
+        target[:, t] = steps["reward"][:, begun + t + 1] + cont * mixed
+    slow = evaluation.slow[:, 0].unflatten(0, (ROWS, kept))[:, :-1]
+    value = behaviour.critic(trace.latent)
+    both = [TwoHot(value.logits[:, begun:-1]).loss(t.float()) for t in (target[:, :-1], slow)]
+    expected = (both[0] + behaviour.slow_weight * both[1]) * ~steps["last"][:, begun:-1]
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert world.metrics(trace, steps, dream)["health/reward_mae"] >= 0
+
+
 def test_world_losses_leave_the_behaviour_alone(world, behaviour, steps):
     losses, _ = world.losses(world.prefill(None, ROWS), steps)
     loss = total(losses, dict.fromkeys(losses, 1.0))

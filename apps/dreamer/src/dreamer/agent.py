@@ -33,11 +33,20 @@ class Dreamer(Agent):
     behaviour: ActorCritic
 
     def __init__(
-        self, *, batch: int, length: int, horizon: int, scales: dict[str, float], own: draws.Generator, **parts: Any
+        self,
+        *,
+        batch: int,
+        length: int,
+        horizon: int,
+        dream_last: int,
+        scales: dict[str, float],
+        own: draws.Generator,
+        **parts: Any,
     ) -> None:
         """`own` is the source of what value alignment draws, and of nothing else."""
         super().__init__(**parts)
-        self.batch, self.length, self.horizon, self.scales, self.own = batch, length, horizon, scales, own
+        self.batch, self.length, self.scales, self.own = batch, length, scales, own
+        self.horizon, self.dream_last = horizon, dream_last
 
     def learn(self, replay: Replay) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=1))
@@ -53,7 +62,7 @@ class Dreamer(Agent):
             with self.computing():
                 carry = world.prefill(batch.past, len(batch.steps["first"]))
                 losses, trace = world.losses(carry, batch.steps, self.clock)
-                dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
+                dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
                 losses |= behaviour.losses(dream, evaluation)
                 losses |= behaviour.replay_value(trace, batch.steps, evaluation)
@@ -143,6 +152,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         batch=config.batch,
         length=config.length,
         horizon=config.horizon,
+        dream_last=config.dream_last,
         scales=scales,
         own=own,
     )

@@ -88,6 +88,7 @@ class PODreamer(Agent):
         batch: int,
         length: int,
         horizon: int,
+        dream_last: int,
         scales: dict[str, float],
         diagnose_every: int,
         refresh: Refresh | None = None,
@@ -95,7 +96,8 @@ class PODreamer(Agent):
     ) -> None:
         super().__init__(**parts)
         self.refresh = refresh
-        self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
+        self.batch, self.length, self.scales = batch, length, scales
+        self.horizon, self.dream_last = horizon, dream_last
         self.window = max(self.world.dynamics.stores.values())
         self.diagnose_every, self.updates = diagnose_every, 0
 
@@ -120,7 +122,7 @@ class PODreamer(Agent):
         with draws.drawing(self.source):
             with self.computing():
                 losses, trace = world.losses(world.prefill(batch.past, len(batch.steps["first"])), batch.steps)
-                dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
+                dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
                 losses |= behaviour.losses(dream, evaluation)
                 if "replay_value" in self.scales:
@@ -210,6 +212,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer
         batch=config.batch,
         length=config.length,
         horizon=config.horizon,
+        dream_last=config.dream_last,
         scales=scales,
         diagnose_every=config.diagnose_every,
         refresh=Refresh(encoder, seen, config.memory_window)

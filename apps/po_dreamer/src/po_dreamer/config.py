@@ -134,6 +134,8 @@ class Config(RunConfig):
     # behaviour
     horizon: int = 15
     """Steps of imagination."""
+    dream_last: int = 0
+    """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
     discount_horizon: float = 333.0
     """1 / (1 - discount)."""
     lam: float = 0.95

@@ -40,10 +40,19 @@ class R2I(Agent):
     behaviour: ActorCritic
 
     def __init__(
-        self, *, batch: int, length: int, horizon: int, scales: dict[str, float], ends: str, **parts: Any
+        self,
+        *,
+        batch: int,
+        length: int,
+        horizon: int,
+        dream_last: int,
+        scales: dict[str, float],
+        ends: str,
+        **parts: Any,
     ) -> None:
         super().__init__(**parts)
-        self.batch, self.length, self.horizon, self.scales, self.ends = batch, length, horizon, scales, ends
+        self.batch, self.length, self.scales, self.ends = batch, length, scales, ends
+        self.horizon, self.dream_last = horizon, dream_last
 
     @torch.no_grad()
     def initial(self, n: int) -> Carry:
@@ -62,7 +71,7 @@ class R2I(Agent):
         with draws.drawing(self.source):
             with self.computing():
                 losses, trace = world.losses(world.prefill(batch.past, len(steps["first"])), steps)
-                dream = world.dream(world.starts(trace), behaviour.policy, self.horizon)
+                dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
                 losses |= behaviour.losses(dream, evaluation)
             means = averages(losses)
@@ -134,6 +143,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
         batch=config.batch,
         length=config.length,
         horizon=config.horizon,
+        dream_last=config.dream_last,
         scales=scales,
         ends={"truncate": "terminal", "terminate": "last"}[config.time_outs],
     )

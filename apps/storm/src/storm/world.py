@@ -40,10 +40,9 @@ class PriorWorld(StormWorld):
     def latest(self, trace: Trace) -> Latent:
         return Latent(trace.latent.deter[:, -1], _drawn(trace.prior[:, -1]))
 
-    def starts(self, trace: Trace, last: int | None = None) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int = 0) -> tuple[Carry, Latent]:
         carry, latent = super().starts(trace, last)
-        count = trace.prior.shape[1] if last is None else last
-        latent = replace(latent, stoch=_drawn(trace.prior[:, -count:]).flatten(0, 1))
+        latent = replace(latent, stoch=_drawn(trace.prior[:, -last:]).flatten(0, 1))
         return carry | {"stoch": latent.stoch.view_as(carry["stoch"])}, latent
 
 

@@ -88,20 +88,19 @@ class ActorCritic(nn.Module):
         return {"policy": e.weight * policy, "value": e.weight * critic}
 
     def replay_value(self, trace: Trace, steps: Steps, evaluation: Evaluation) -> dict[str, Tensor]:
-        """{"replay_value": (B, T-1)}: the critic on replayed latents, its gradient reaching the world model too.
+        """{"replay_value": (B, K-1)}: the critic on replayed latents, its gradient reaching the world model too.
 
-        The evaluation must come from a dream that started at every step of the trace.
+        The evaluation must come from a dream that started at the last K > 1 steps of every row of the trace.
         """
-        rows, length = steps["reward"].shape
-        boot = evaluation.returns[:, 0].reshape(rows, length)
-        slow = evaluation.slow[:, 0].reshape(rows, length)
-        target = replay_return(
-            steps["reward"], steps["last"], steps["terminal"], boot, discount=self.discount, lam=self.lam
-        )
-        value: TwoHot = self.critic.from_features(trace.latent.read(*self.critic.reads)[:, :-1])  # type: ignore[assignment]
+        returns = evaluation.returns[:, 0].unflatten(0, (len(steps["reward"]), -1))
+        slow = evaluation.slow[:, 0].view_as(returns)
+        reward, last, terminal = (steps[name][:, -returns.shape[1] :] for name in ("reward", "last", "terminal"))
+        target = replay_return(reward, last, terminal, returns, discount=self.discount, lam=self.lam)
+        features = trace.latent.read(*self.critic.reads)[:, -returns.shape[1] : -1]
+        value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
         loss = value.loss_to(torch.stack([target, slow[:, :-1]], -1), (1.0, self.slow_weight))
-        weight = steps["weight"] / steps["weight"].mean()
-        return {"replay_value": ~steps["last"][:, :-1] * weight[:, :-1] * loss}
+        weight = (steps["weight"] / steps["weight"].mean())[:, -returns.shape[1] : -1]
+        return {"replay_value": ~last[:, :-1] * weight * loss}
 
     @torch.no_grad()
     def follow(self) -> None:

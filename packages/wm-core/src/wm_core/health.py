@@ -87,10 +87,11 @@ def calibration(reward: Tensor, cont: Tensor, steps: Steps, discount: float) -> 
 def dreamed(dream: Dream, steps: Steps, discount: float) -> Metrics:
     """`calibration` of a dream's first step: it was predicted at the posterior of the replayed step it started from.
 
-    The dream must come from every step of the batch, row b*T + t; its own reward[:, 0] and cont[:, 0] are reused.
+    The dream must come from the last K steps of each row, row b*K + k; its own reward[:, 0] and cont[:, 0] are reused.
     """
-    shape = steps["reward"].shape
-    return calibration(dream.reward[:, 0].reshape(shape), dream.cont[:, 0].reshape(shape), steps, discount)
+    reward = dream.reward[:, 0].unflatten(0, (len(steps["reward"]), -1))
+    begun = {name: value[:, -reward.shape[1] :] for name, value in steps.items()}
+    return calibration(reward, dream.cont[:, 0].view_as(reward), begun, discount)
 
 
 @torch.no_grad()

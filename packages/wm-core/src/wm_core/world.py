@@ -68,9 +68,10 @@ class WorldModel(nn.Module):
         embed = self.encoder(steps)
         return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
 
-    def starts(self, trace: Trace, last: int | None = None) -> tuple[Carry, Latent]:
-        """The last `last` steps of a trace as starts of a dream, all by default: row b*last + t."""
-        return self.dynamics.starts(trace, trace.latent.deter.shape[1] if last is None else last)
+    def starts(self, trace: Trace, last: int = 0) -> tuple[Carry, Latent]:
+        """The last `last` steps of a trace, or all where it is 0 or has no more, as starts of a dream: row b*last + t."""
+        length = trace.latent.deter.shape[1]
+        return self.dynamics.starts(trace, min(last or length, length))
 
     def latest(self, trace: Trace) -> Latent:
         """The latent of a trace's last step: (B, ...)."""
@@ -106,7 +107,7 @@ class WorldModel(nn.Module):
         return Dream(stacked, torch.stack(actions, 1), reward, cont)
 
     def metrics(self, trace: Trace, steps: Steps, dream: Dream) -> Metrics:
-        """Health of the latents, and of the heads where the dream, which came from every step of the trace, began."""
+        """Health of the latents, and of the heads where the dream, which came from the last steps of every row, began."""
         return health.latents(trace.post, trace.prior) | health.dreamed(dream, steps, self.discount)
 
 

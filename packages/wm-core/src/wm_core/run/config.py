@@ -117,7 +117,7 @@ def check(config: RunConfig) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         mine = name in RunConfig.__dataclass_fields__
-        whole = isinstance(value, int) and (name in POSITIVE or not mine and not name.endswith("warmup"))
+        whole = isinstance(value, int) and (name in POSITIVE or not mine and not name.endswith(("warmup", "_last")))
         least = -1 if name == "workers" else 1 if whole or name == "discount_horizon" else 0
         if not value >= least:
             raise UserError(f"{name} must be at least {least}, not {value}")
@@ -127,3 +127,5 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{name} is a share and must lie below 1, not {value}")
     if config.length < 2:
         raise UserError(f"length must be at least 2, not {config.length}: a row needs a step and one that follows it")
+    if getattr(config, "dream_last", 0) == 1:
+        raise UserError("dream_last must be 0, for every step of a row, or at least 2, not 1")
