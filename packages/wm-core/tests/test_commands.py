@@ -16,7 +16,7 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop
 from wm_core.run import checkpoint, commands, filmstrip
 from wm_core.run.cli import main
-from wm_core.run.estimate import Spent, estimate, extrapolate, sentence
+from wm_core.run.estimate import Spent, Tried, estimate, extrapolate, sentence
 from wm_core.run.loading import load
 
 
@@ -249,10 +249,32 @@ def test_the_estimate_of_disk_is_the_records_of_the_run(fakes):
 
 
 def test_the_fixed_part_of_an_update_is_not_multiplied():
-    """2 seconds of calls and 0.5 a row: 16 rows take 10, not 16 * 2.5."""
-    one, three = Spent(2.5, 2.5), Spent(3.5, 3.5)
-    assert extrapolate(one, three, 3, 16) == Spent(10.0, 10.0)
-    assert extrapolate(one, Spent(2.0, 2.0), 3, 16) == one  # noise: more rows in less time
+    """2 seconds of calls and 0.5 a row: 16 rows take 10, not 16 * 2.5; alike for FLOPs and memory."""
+    one, three = Tried(Spent(2.5, 2.5), 25, 7), Tried(Spent(3.5, 3.5), 35, 21)
+    assert extrapolate(one, three, 3, 16) == Tried(Spent(10.0, 10.0), 100, 112)
+    assert extrapolate(one, Tried(Spent(2.0, 2.0), 25, 7), 3, 16) == one  # noise: more rows in less time
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 10.0])
+def test_dreams_that_start_elsewhere_are_counted_once(fakes, monkeypatch, seconds):
+    """As STORM's: `seconds` an update whatever its rows, and a tenth of it for every 16 steps of them."""
+    learn = fakes.agent.learn
+    steps = 0
+
+    def counting(self, replay):
+        nonlocal steps
+        steps = self.batch * self.length
+        return learn(self, replay)
+
+    def spend(run, **_):
+        run()
+        return Spent(*2 * (seconds * (1 + 0.1 * steps / 16),))
+
+    monkeypatch.setattr(fakes.agent, "learn", counting)
+    monkeypatch.setattr("wm_core.run.estimate.spend", spend)
+    monkeypatch.setattr("wm_core.run.estimate.LONG", 64)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=16, length=64), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(seconds * (1 + 0.1 * 64))
 
 
 def test_time_that_others_take_is_told_as_a_span(fakes, monkeypatch):

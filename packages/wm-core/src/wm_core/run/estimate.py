@@ -62,18 +62,30 @@ def spend(run: Callable[[], object], *, gpu: bool = False, times: int = 1) -> Sp
     return Spent(min(one.quiet for one in tries), min(one.busy for one in tries))
 
 
-def extrapolate(one: Spent, more: Spent, rows: int, batch: int) -> Spent:
-    """An update of `batch` rows from one of 1 row and one of `rows`: a fixed part and one that grows with the rows.
+@dataclass(frozen=True)
+class Tried:
+    """An update that was made, with what it took."""
 
-    >>> extrapolate(Spent(3.0, 3.0), Spent(5.0, 9.0), rows=3, batch=16)
-    Spent(quiet=18.0, busy=48.0)
+    spent: Spent
+    flops: int
+    kept: int
+    """Bytes that its forward pass keeps for the backward pass."""
+
+
+def extrapolate(one: Tried, more: Tried, times: float, size: float) -> Tried:
+    """An update `size` times as large as `one`, from it and from one `times` as large: a fixed part, such as dreams that
+    start elsewhere, and one that grows.
+
+    >>> extrapolate(Tried(Spent(3.0, 3.0), 8, 4), Tried(Spent(5.0, 9.0), 10, 12), times=3, size=16)
+    Tried(spent=Spent(quiet=18.0, busy=48.0), flops=23, kept=64)
     """
 
     def line(low: float, high: float) -> float:
-        slope = min(max((high - low) / (rows - 1), 0.0), low)  # the fixed part is not below nothing
-        return low + slope * (batch - 1)
+        slope = min(max((high - low) / (times - 1), 0.0), low)  # the fixed part is not below nothing
+        return low + slope * (size - 1)
 
-    return Spent(line(one.quiet, more.quiet), line(one.busy, more.busy))
+    spent = Spent(line(one.spent.quiet, more.spent.quiet), line(one.spent.busy, more.spent.busy))
+    return Tried(spent, round(line(one.flops, more.flops)), round(line(one.kept, more.kept)))
 
 
 def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
@@ -91,31 +103,21 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     acting = spend(lambda: agent.act(carry, step), times=3)
     record = {**step, **notes}
     record_bytes = sum(_bytes(value) for value in record.values())
-    replay = _filled(record, agent, small.length)
-    flops, activations = 0, 0
-
-    def first() -> None:
-        nonlocal flops, activations
-        flops, activations = _first_update(agent, replay)
-
-    update = spend(first, gpu=gpu)
-    if gpu or update.quiet < SLOW:  # else counting costs little beside computing, and nobody wants to wait again
-        update = spend(lambda: agent.learn(replay), gpu=gpu)
     held = sum(p.numel() * p.element_size() for p in agent.parameters())
-    scale = config.batch * config.length / (small.batch * small.length)
+    update = _tried(agent, _filled(record, agent, small.length), gpu=gpu)
     if not gpu:
         update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
     updates = actions * config.train_ratio / (config.batch * config.length)
-    total = update * updates + acting * (actions / config.envs)
-    model = 4 * held + round(activations * scale)  # weights, gradients, two moments
+    total = update.spent * updates + acting * (actions / config.envs)
+    model = 4 * held + update.kept  # weights, gradients, two moments
     replay_bytes = min(config.replay_bytes, round(actions * record_bytes))
     numbers = {
         "device": config.device,
         "updates": round(updates),
-        "seconds_per_update": update.quiet,
+        "seconds_per_update": update.spent.quiet,
         "seconds_per_action": acting.quiet,
-        "flops_per_update": round(flops * scale),
+        "flops_per_update": update.flops,
         "hours": total.quiet / 3600,
         "hours_busy": total.busy / 3600,
         "ram_bytes": BASE_BYTES + (0 if gpu else model),
@@ -125,23 +127,39 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     return numbers | dict(app.part("estimate")(config, numbers) if app.estimate else {})
 
 
-def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Spent) -> Spent:
+def _tried(agent: Agent, replay: Replay, *, gpu: bool = False, times: int = 1) -> Tried:
+    """The first update counts and allocates. Its time stands only where it is slow: counting costs little beside so much
+    computing, and nobody wants to wait again."""
+    flops, kept = 0, 0
+
+    def first() -> None:
+        nonlocal flops, kept
+        flops, kept = _first_update(agent, replay)
+
+    spent = spend(first, gpu=gpu)
+    if gpu or spent.quiet < SLOW:
+        spent = spend(lambda: agent.learn(replay), gpu=gpu, times=times)
+    return Tried(spent, flops, kept)
+
+
+def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Tried) -> Tried:
     """An update of the whole batch on a CPU; `short` was one of a single row of at most 16 steps.
 
-    A quick update is tried at the run's own length, up to LONG, for much of it is calls, one step after the other.
+    A quick update is tried at the run's own length, up to LONG, for much of it is calls, one step after the other. In a
+    slower one calls do not count, and steps are alike, whether they make rows longer or more.
     """
-    length = min(LONG if short.quiet < QUICK else 16, config.length)
+    quick = short.spent.quiet < QUICK
+    length = min(LONG if quick else 16, config.length)
 
-    def of(rows: int) -> Spent:
+    def of(rows: int) -> Tried:
         agent = build(app, dataclasses.replace(config, batch=rows, length=length), envs)
-        replay = _filled(record, agent, length)
-        agent.learn(replay)  # the first one allocates
-        return spend(lambda: agent.learn(replay), times=2 if short.quiet < QUICK else 1)
+        return _tried(agent, _filled(record, agent, length), times=2 if quick else 1)
 
-    if short.quiet >= SLOW:  # calls do not count there
-        return short * (config.batch * config.length / min(16, config.length))
-    one = of(1) if length != min(16, config.length) or short.quiet < QUICK else short
-    return extrapolate(one, of(ROWS), ROWS, config.batch) * (config.length / length)
+    if quick:
+        whole = extrapolate(of(1), of(ROWS), ROWS, config.batch)
+        longer = config.length / length
+        return Tried(whole.spent * longer, round(whole.flops * longer), round(whole.kept * longer))
+    return extrapolate(short, of(ROWS), ROWS, config.batch * config.length / length)
 
 
 def sentence(numbers: Mapping[str, Any]) -> str:
