@@ -305,7 +305,8 @@ class RandomActions:
 
 
 def table(plan: Plan) -> str:
-    """Markdown: a line for each task, a column for each arm: the mean over its seeds, then each seed's own."""
+    """Markdown: two lines for each task, a column for each arm: the mean over its seeds, then each seed's own, of fresh
+    episodes and of the end of training."""
     found = rows(plan)
     arms = list(dict.fromkeys(cell.arm for cell in plan.cells))
     lines = [
@@ -335,10 +336,26 @@ def table(plan: Plan) -> str:
                 (f"{each[0]} (one seed)" if len(mine) == 1 else f"{mean:.2f} ({', '.join(each)})") + "†" * differ
             )
         lines.append("| " + " | ".join(cells) + " |")
+        cells = ["in training, last fifth", "", ""]
+        for arm in arms:
+            each = [training(row) for row in here if row["arm"] == arm and row["curve"]]
+            told = [f"{score:.2f}" for score in each]
+            mean = told[0] if len(told) == 1 else f"{np.mean(each):.2f} ({', '.join(told)})" if told else ""
+            cells += ["", mean]
+        lines.append("| " + " | ".join(cells) + " |")
     about = f"Mean of {EPISODES} fresh episodes, sampled actions; in brackets each seed's."
     about += " * ended there by its limit of wall time." if late else ""
     about += " † seeds of different configurations." if mixed else ""
     return "\n".join([*lines, "", about])
+
+
+def training(row: Mapping[str, Any]) -> float:
+    """Of the last fifth of a run's steps, which hold more episodes than its evaluation.
+
+    >>> training({"curve": [[100, -1.0], [200, -0.5], [980, 0.5], [1000, 1.0]], "step": 1000})
+    0.75
+    """
+    return float(np.mean([score for step, score in row["curve"] if step > 0.8 * row["step"]]))
 
 
 def reached(row: Mapping[str, Any]) -> str:
