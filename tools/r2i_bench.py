@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python tools/r2i_bench.py --out docs/results/r2i-scaling.jsonl             # vectors, 64 to 4096
     OMP_NUM_THREADS=1 python tools/r2i_bench.py --image --lengths 64 256 1024 --out docs/results/r2i-scaling.jsonl
+    OMP_NUM_THREADS=1 python tools/r2i_bench.py --what update --dream-last 64                    # and dreams cut short
     OMP_NUM_THREADS=1 python tools/r2i_bench.py --parts --lengths 1024                           # where an update goes
 
 Both agents are apps/r2i's of size 12m with encoder, decoder, heads, policy, critic, losses and optimiser alike; one has
@@ -46,15 +47,15 @@ KINDS = ("r2i", "rssm")
 WHAT = ("sequence", "world", "update")
 
 
-def agent(kind: str, length: int, image: bool, device: str, horizon: int) -> Any:
+def agent(kind: str, length: int, args: argparse.Namespace) -> Any:
     """apps/r2i's, or the same with an RSSM."""
     config: Any = resolve(APP, "dmc_proprio", "12m")
-    precision = "bf16" if device == "cuda" else "fp32"
-    numbers = {"device": device, "precision": precision, "length": length, "batch": ROWS, "horizon": horizon}
-    config = dataclasses.replace(config, **NETS, **numbers)
-    shown = spaces.Box(0, 255, (64, 64, 3), np.uint8) if image else spaces.Box(-1, 1, (24,), np.float32)
-    space = spaces.Dict({"image" if image else "vector": shown})
-    spec = ActionSpec((ACTIONS,), 0) if image else ActionSpec((), ACTIONS)
+    precision = "bf16" if args.device == "cuda" else "fp32"
+    numbers = {"device": args.device, "precision": precision, "length": length, "batch": ROWS}
+    config = dataclasses.replace(config, **NETS, **numbers, horizon=args.horizon, dream_last=args.dream_last)
+    shown = spaces.Box(0, 255, (64, 64, 3), np.uint8) if args.image else spaces.Box(-1, 1, (24,), np.float32)
+    space = spaces.Dict({"image" if args.image else "vector": shown})
+    spec = ActionSpec((ACTIONS,), 0) if args.image else ActionSpec((), ACTIONS)
     if kind == "r2i":
         return r2i.agent.build(config, space, spec)
 
@@ -131,12 +132,13 @@ def measure(length: int, args: argparse.Namespace) -> dict[str, Any]:
     """A row: both agents at one length."""
     torch.manual_seed(0)
     given = batch(length, args.image, args.device)
-    agents = {kind: agent(kind, length, args.image, args.device, args.horizon) for kind in KINDS}
+    agents = {kind: agent(kind, length, args) for kind in KINDS}
     found: dict[str, Any] = {
         "observed": "image" if args.image else "vector",
         "rows": ROWS,
         "length": length,
         "horizon": args.horizon,
+        "dream_last": args.dream_last,
         "rounds": args.rounds,
         "parameters": {kind: one.parameters_by_module() for kind, one in agents.items()},
     }
@@ -161,7 +163,7 @@ def parts(length: int, args: argparse.Namespace) -> str:
     given = batch(length, args.image, args.device)
     columns: list[dict[str, float]] = []
     for kind in KINDS:
-        one = agent(kind, length, args.image, args.device, args.horizon)
+        one = agent(kind, length, args)
         columns.append(pieces(one, given, args))
     total = [sum(column.values()) for column in columns]
     for name in columns[0]:
@@ -210,7 +212,7 @@ def once(one: Any, given: Batch, device: str) -> dict[str, float]:
             return [distribution.loss(targets[name]) for name, distribution in found.items()]
 
         losses = take("decoder and heads, forward", read)
-        dream = take("dream", lambda: world.dream(world.starts(trace), behaviour.policy, one.horizon))
+        dream = take("dream", lambda: world.dream(world.starts(trace, one.dream_last), behaviour.policy, one.horizon))
         acting = take("policy and critic, forward", lambda: behaviour.losses(dream, behaviour.evaluate(dream)))
     own = [p for p in behaviour.parameters() if p.requires_grad]
     reads = [*world.decoder.parameters(), *world.heads.parameters()]
@@ -298,6 +300,7 @@ def main() -> None:
     parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
     parser.add_argument("--image", action="store_true", help="64 x 64 frames instead of 24 numbers")
     parser.add_argument("--horizon", type=int, default=15)
+    parser.add_argument("--dream-last", type=int, default=0, help="dreams from these last steps of a row; 0: from all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
