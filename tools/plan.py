@@ -338,10 +338,9 @@ def table(plan: Plan) -> str:
         lines.append("| " + " | ".join(cells) + " |")
         cells = ["in training, last fifth", "", ""]
         for arm in arms:
-            each = [training(row) for row in here if row["arm"] == arm and row["curve"]]
-            told = [f"{score:.2f}" for score in each]
-            mean = told[0] if len(told) == 1 else f"{np.mean(each):.2f} ({', '.join(told)})" if told else ""
-            cells += ["", mean]
+            ends = [training(row) for row in here if row["arm"] == arm and row["curve"]]
+            told = [f"{end:.2f}" for end in ends]
+            cells += ["", told[0] if len(told) == 1 else f"{np.mean(ends):.2f} ({', '.join(told)})" if told else ""]
         lines.append("| " + " | ".join(cells) + " |")
     about = f"Mean of {EPISODES} fresh episodes, sampled actions; in brackets each seed's."
     about += " * ended there by its limit of wall time." if late else ""
