@@ -98,7 +98,8 @@ def test_a_killed_worker_is_replaced_and_the_run_says_so(
     said = training.stderr.read()
     assert training.wait(120) == 128 + signal.SIGTERM
     assert "worker 0 (environments 0 to 1) died (exit code -9) and was replaced" in said
-    assert "the episode of environment 1 was cut short as a truncation" in said
+    # either's episode may just have ended as the worker died, and then is not cut
+    assert re.search("the episode of environment [01] was cut short as a truncation", said)
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     at = next(row["step"] for row in rows if "env/faults" in row)
     stopped = re.search(r"stopped at step ([\d,]+)", said)
