@@ -158,6 +158,17 @@ def test_two_hot_of_zero_logits_predicts_exactly_zero():
     assert TwoHot(torch.zeros(4, 255)).mode().abs().max() == 0
 
 
+def test_a_two_hot_mean_is_told_in_float32_whatever_autocast_says() -> None:
+    """In bfloat16 300 would be 298."""
+    value = torch.tensor([20.0, 200.0, 300.0, 333.0])
+    below, weight = TwoHot(torch.zeros(4, 255)).split(value)
+    probs = torch.zeros(4, 255).scatter(-1, torch.stack([below, below + 1], -1), torch.stack([1 - weight, weight], -1))
+    with torch.autocast("cpu", torch.bfloat16):
+        mean = TwoHot(probs.clamp(min=1e-30).log()).mode()
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, value, rtol=1e-5, atol=0)
+
+
 def test_samples_follow_the_probabilities_and_carry_their_gradient():
     logits = torch.randn(5, requires_grad=True)
     dist = OneHot(unimix_logits(logits, 0.01))

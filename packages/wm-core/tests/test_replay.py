@@ -495,7 +495,14 @@ def test_an_older_checkpoint_than_the_last_one_is_served_as_far_as_possible(tmp_
     assert resumed.steps == STREAMS * 8
     for stream, entries in everything(resumed).items():
         np.testing.assert_array_equal(entries["image"], before[stream]["image"][24:])
-    assert resumed.load_state(resumed.state()) == []
+    disturb(resumed, rng, 32, 3)
+    again = build(tmp_path)  # killed before its next commit
+    assert again.load_state(old) == said.split(" and ")
+    assert again.steps == STREAMS * 8
+    disturb(again, rng, 32, 3)
+    state = again.state()
+    again.commit(state)
+    assert build(tmp_path).load_state(state) == []
 
 
 def test_a_run_whose_every_checkpointed_step_was_evicted_starts_collecting_again(tmp_path: Path) -> None:
@@ -612,6 +619,13 @@ def test_a_lower_limit_on_resume_is_obeyed_at_the_next_chunk(tmp_path: Path) -> 
     assert resumed.steps == STREAMS * 9 and resumed.crowded
     resumed.commit(resumed.state())
     assert len(list(tmp_path.glob("*.chunk"))) == 2 and not resumed.crowded
+
+
+def test_a_limit_on_resume_that_holds_no_row_is_refused(tmp_path: Path) -> None:
+    state = filled(tmp_path, 32).state()
+    with pytest.raises(ReplayError, match="raise the limit or shorten the chunks"):
+        reread(tmp_path, state, chunks=1)
+    assert reread(tmp_path, state).steps == STREAMS * 32
 
 
 # ---- errors, each one sentence

@@ -380,6 +380,15 @@ class Replay:
             if value.shape[:1] != (self.streams,):
                 raise ReplayError(f"{key!r} has shape {value.shape}, but its first axis must be {self.streams} streams")
         schema = tuple(Entry(k, str(v.dtype), v.shape[1:]) for k, v in sorted(arrays.items()))
+        self._check_limit(schema)
+        self._wipe()
+        self._schema = schema
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "schema.json", self._describe())
+
+    def _check_limit(self, schema: tuple[Entry, ...]) -> None:
+        """Raises ReplayError where the budget does not hold a row wherever it begins."""
         size = self._layout(schema)[1]
         need = max(2, -(-self.length // self.chunk) + 1)
         if need * size > self._room():
@@ -388,11 +397,6 @@ class Replay:
                 f"{self.streams} streams take {_size(need * size)} and an eighth is kept free; raise the limit or shorten "
                 "the chunks"
             )
-        self._wipe()
-        self._schema = schema
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "schema.json", self._describe())
 
     def _check_step(self, arrays: Mapping[str, Array]) -> None:
         if arrays.keys() != {entry.key for entry in self._schema}:
@@ -506,7 +510,8 @@ class Replay:
         fresh = {key for _, key, _, _, _ in moves} - self._rewritten
         if fresh:
             self._rewritten |= fresh
-            self._tell(self._committed, self._told()["oldest"])
+            told = self._told()
+            self._tell(max(self._committed, told["position"]), told["oldest"])
         for number, key, s, here, _ in moves:
             stop = min(here.stop, self._committed - number * self.chunk)
             if stop <= here.start:
@@ -565,6 +570,7 @@ class Replay:
             )
         self._chunks.clear()
         self._schema = tuple(Entry(e["key"], e["dtype"], tuple(e["shape"])) for e in json.loads(schema)["entries"])
+        self._check_limit(self._schema)
         if self.stores.keys() - set(self._keys):
             raise ReplayError(
                 f"the replay in {self.folder} does not hold {sorted(self.stores)}: it is of another model"
@@ -598,7 +604,8 @@ class Replay:
                     raise ReplayError(_damaged(self._file(number), what))
                 self._sums[number, key] = expected
         self._retired.clear()
-        self._tell(position, min(oldest, position))
+        # the next commit alone makes an earlier checkpoint the last one: killed before it, all of this is done again
+        self._tell(max(position, told["position"]), min(oldest, position))
         for path in (*self.folder.glob("*.chunk"), *self.folder.glob("*.undo")):  # the journal last: it is done with
             if path.suffix == ".undo" or int(path.stem) not in self._chunks:
                 path.unlink()
