@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from wm_core.run import checkpoint, commands, filmstrip
 from wm_core.run.cli import main
 from wm_core.run.estimate import Spent, Tried, estimate, extrapolate, sentence
 from wm_core.run.loading import load
+from wm_core.run.lock import locked
 
 
 def perfect(agent, batch, context, *, seed=0):
@@ -389,3 +391,15 @@ def test_nested_observations_are_named_as_the_adapters_name_them(fakes, run):
     loaded = dataclasses.replace(loaded, observation_space=SimpleNamespace(spaces={"a/b": box, "a/0": box}))
     entries = loaded._entries({"a": {"b": 1.0, "0": 2.0}})  # noqa: SLF001
     assert {key: float(value) for key, value in entries.items()} == {"a/b": 1.0, "a/0": 2.0}
+
+
+def test_one_process_a_folder(fakes, dreaming, quiet, capsys):
+    """A second one would cut the first one's logs and replay."""
+    with locked(Path("D")), pytest.raises(SystemExit):
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+    told = capsys.readouterr().err
+    assert "is training in D" in told and str(os.getpid()) in told and "Traceback" not in told
+    assert [path.name for path in Path("D").iterdir()] == [".lock"]
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    assert checkpoint.load(checkpoint.latest("D")).step >= 60

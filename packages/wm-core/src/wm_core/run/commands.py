@@ -33,6 +33,7 @@ from wm_core.run.config import RunConfig
 from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
+from wm_core.run.lock import locked
 from wm_core.run.loop import Environments, Position, evaluate, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
@@ -88,20 +89,21 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
         if config.seed != command.config.seed:
             agent.source = draws.Generator(config.seed, agent.device)
         agent.capture(config.capture, say)
-        replay = Replay(
-            logdir / "replay",
-            envs.num_envs,
-            stores=agent.stores,
-            limit_bytes=config.replay_bytes,
-            chunk=config.chunk,
-            length=config.length,
-            seed=config.seed,
-        )
-        path = _last(logdir)
-        saved = checkpoint.load(path, app=app.name) if path else None
-        services = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
-        with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
-            return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
+        with locked(logdir):
+            replay = Replay(
+                logdir / "replay",
+                envs.num_envs,
+                stores=agent.stores,
+                limit_bytes=config.replay_bytes,
+                chunk=config.chunk,
+                length=config.length,
+                seed=config.seed,
+            )
+            path = _last(logdir)
+            saved = checkpoint.load(path, app=app.name) if path else None
+            services = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
+            with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
+                return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
 
 
 def _last(logdir: Path) -> Path | None:
