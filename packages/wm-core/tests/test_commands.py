@@ -403,3 +403,14 @@ def test_one_process_a_folder(fakes, dreaming, quiet, capsys):
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
     assert checkpoint.load(checkpoint.latest("D")).step >= 60
+
+
+def test_a_run_goes_on_on_another_kind_of_device(fakes, run, capsys):
+    """A generator of CUDA saves 16 bytes, one of a CPU five thousand."""
+    saved = checkpoint.load(checkpoint.latest(run))
+    saved.state["agent"]["source"] = {"state": torch.arange(16, dtype=torch.uint8)}
+    checkpoint.save(run, saved.step, weights=dict(saved.weights), state=saved.state, meta=saved.meta)
+    capsys.readouterr()
+    main(fakes.app, ["train", "--steps", "120", "--logdir", str(run)])
+    assert "another kind of device: random numbers go on from a new seed" in capsys.readouterr().err
+    assert checkpoint.load(checkpoint.latest(run)).step >= 120

@@ -7,6 +7,7 @@ replayed with fixed draws, and captured as one CUDA graph with its generator reg
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -57,7 +58,12 @@ class Generator:
         return {"state": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.generator.set_state(state["state"].cpu())
+        """Go on where `state` was taken; of another kind of device, whose numbers are others, from a seed made of it."""
+        saved = state["state"].cpu()
+        if saved.shape == self.generator.get_state().shape:
+            self.generator.set_state(saved)
+        else:
+            self.generator.manual_seed(zlib.crc32(saved.numpy().tobytes()))
 
 
 class Fixed:

@@ -113,6 +113,8 @@ class Session:
         newer = [path for path in checkpoint.damaged(self.run.logdir) if int(path.name) > saved.step]
         notices = [f"{path} lacks a part and is passed over" for path in newer]
         try:
+            if _numbers(saved.state["agent"]) != _numbers(self.agent.state()):
+                notices.append("it was saved on another kind of device: random numbers go on from a new seed")
             self.agent.load_state(saved.state["agent"])
             self.envs.load_state(saved.state["envs"])
             at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
@@ -143,6 +145,11 @@ class Session:
             f"{error} at step {at.steps:,}, about update {updates:,}: the run stops and saves nothing of it, {good}, what "
             f"the update was made of is in {folder}{seen}; {'look at the environment, or ' if odd else ''}{way}"
         )
+
+
+def _numbers(state: Mapping[str, Any]) -> torch.Size | None:
+    """Of what shape the generator's state is: another one on each kind of device."""
+    return state["source"]["state"].shape if "source" in state else None
 
 
 def seed_all(seed: int) -> None:
