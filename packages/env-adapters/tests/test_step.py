@@ -101,6 +101,19 @@ def test_nested_observations_are_joined_by_a_slash() -> None:
     assert set(observation_space(spaces.Tuple([IMAGE, spaces.Discrete(2)])).spaces) == {"0", "1"}
 
 
+def test_discrete_observations_begin_at_zero() -> None:
+    """As discrete actions do: what reads them makes one-hots of them."""
+    multi = spaces.MultiDiscrete([3, 2], start=[5, -1], dtype=np.int16)
+    space = spaces.Dict(one=spaces.Discrete(3, start=4), many=multi, plain=spaces.Discrete(2))
+    flat = observation_space(space)
+    assert flat == spaces.Dict(
+        one=spaces.Discrete(3), many=spaces.MultiDiscrete([3, 2], np.int16), plain=spaces.Discrete(2)
+    )
+    seen = observation(space, {"one": np.int64(6), "many": np.array([5, 0], np.int16), "plain": 1})
+    assert flat.contains(seen) and (int(seen["one"]), seen["many"].tolist(), int(seen["plain"])) == (2, [0, 1], 1)
+    assert seen["many"].dtype == np.int16
+
+
 def test_unreadable_observations_are_refused() -> None:
     with pytest.raises(TaskError, match="'vector' is Text"):
         observation_space(spaces.Text(3))

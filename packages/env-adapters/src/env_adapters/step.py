@@ -220,7 +220,7 @@ def observation_space(space: Space) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
     A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/";
-    float64 becomes float32. TaskError for a space without arrays (Text, Graph, Sequence), with a reserved key, with
+    float64 becomes float32, and Discrete and MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with a reserved key, with
     two entries of one name, or with none.
 
     >>> observation_space(spaces.Discrete(4))
@@ -246,8 +246,8 @@ def observation_space(space: Space) -> spaces.Dict:
 
 def observation(space: Space, value: Any) -> dict[str, Any]:
     """An observation of `space` as an entry of `observation_space(space)`."""
-    names = [key for key, _ in _named(space, "")]
-    return {name: _cast(one) for name, one in zip(names, split(space, value), strict=True)}
+    named = _named(space, "")
+    return {name: _cast(leaf, one) for (name, leaf), one in zip(named, split(space, value), strict=True)}
 
 
 def _named(space: Space, path: str) -> list[tuple[str, Space]]:
@@ -263,10 +263,16 @@ def _named(space: Space, path: str) -> list[tuple[str, Space]]:
 def _single(space: Space) -> Space:
     if isinstance(space, spaces.Box) and space.dtype == np.float64:
         return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(space.n, dtype=space.dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec, dtype=space.dtype)
     return space
 
 
-def _cast(value: Any) -> Any:
+def _cast(space: Space, value: Any) -> Any:
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return np.subtract(value, space.start, dtype=space.dtype)
     return value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
 
 
