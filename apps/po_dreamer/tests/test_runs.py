@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from po_dreamer import load
 from po_dreamer.agent import build
 from po_dreamer.cli import APP
 from po_dreamer.config import SIZES, Config
+from po_dreamer.diagnosis import diagnose
 from wm_core import draws
+from wm_core.replay import Replay
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import resolve
 from wm_core.testing import assert_same
@@ -246,3 +249,21 @@ def test_continuous_actions_lie_in_the_native_space(run: Any, tmp_path: Path, mo
         observation, *_ = env.step(action)
     assert max(map(abs, taken)) > (0.0 if mode else 1.0)
     assert np.std(taken) > 0
+
+
+def test_staleness_is_seen_in_short_rows_too(doors: Path, tmp_path: Path) -> None:
+    """Stored keys that have nothing to do with fresh ones: a selection of all that is seen would not differ."""
+    agent, state = load(doors).agent, checkpoint.load(checkpoint.latest(doors)).state["replay"]
+    shape = {name: state[name] for name in ("streams", "chunk", "length")}
+    replay = Replay(
+        shutil.copytree(doors / "replay", tmp_path / "replay"), stores=agent.stores, limit_bytes=2**40, **shape
+    )
+    replay.load_state(state)
+    batch = replay.sample(4, 32, past=agent.window)
+    stale = dict(batch.steps)
+    stale["key"] = torch.randn(stale["key"].shape, generator=torch.Generator().manual_seed(0)).half()
+    assert diagnose(agent, dataclasses.replace(batch, steps=stale))["stale/overlap"] < 0.5
+    with draws.drawing(draws.Generator(0)):
+        fresh = agent.eval().world.encoder(batch.steps)["key"]
+    stale["key"] = fresh.half()
+    assert diagnose(agent, dataclasses.replace(batch, steps=stale))["stale/overlap"] > 0.9

@@ -42,6 +42,7 @@ def test_a_run_leaves_scores_metrics_checkpoint_and_video(catch: Path) -> None:
     saved = checkpoint.load(checkpoint.latest(catch), app="storm")
     assert saved.step == 200 and all(value.isfinite().all() for value in saved.weights.values())
     assert (catch / "video/openloop-200.mp4").stat().st_size > 0
+    assert not len(saved.state["replay"]["queue"])  # replay is uniform
 
 
 def test_the_world_model_learns(catch: Path) -> None:

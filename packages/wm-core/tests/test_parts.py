@@ -18,7 +18,7 @@ from wm_core.norm import RMSNorm
 from wm_core.observations import Observations, describe
 from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
 from wm_core.returns import Percentiles, lambda_return, replay_return
-from wm_core.rssm import RSSM
+from wm_core.rssm import RSSM, stoch_index, stoch_onehot
 from wm_core.sizes import SIZES
 from wm_core.types import Latent
 
@@ -373,3 +373,11 @@ def test_joint_actions_have_one_vector():
     action = dist.sample()
     assert action.shape == (5, 7) and (action[:, :3].sum(-1) == 1).all() and (action[:, 3:5].sum(-1) == 1).all()
     assert dist.log_prob(action).shape == dist.entropy().shape == (5,)
+
+
+@pytest.mark.parametrize("classes", [2, 256, 300])
+def test_replay_keeps_any_number_of_classes(classes: int) -> None:
+    stoch = torch.eye(classes)[torch.tensor([[0, classes - 1], [1, classes // 2]])]
+    kept = stoch_index(stoch)
+    assert kept.dtype == (torch.uint8 if classes <= 256 else torch.int16)
+    assert torch.equal(stoch_onehot(kept, classes), stoch)

@@ -31,6 +31,7 @@ from wm_memory import (
     across_episodes,
     bank,
     branch_kl,
+    staleness,
     this_episode,
     without_recall,
 )
@@ -386,3 +387,15 @@ def test_one_hot_table_and_plain_encoder_make_one_model() -> None:
 
 def test_attention_defaults_to_the_pair() -> None:
     assert isinstance(fused().attention, PairAttention)
+
+
+def test_staleness_by_hand() -> None:
+    """Two of six keys are selected; of the stale ones another two are nearest, one of them the same."""
+    fresh = torch.eye(4)[[0, 0, 1, 2, 3, 1]][None]
+    stale = torch.eye(4)[[0, 1, 0, 2, 3, 1]][None]
+    query, mask = torch.eye(4)[[0]][None], torch.ones(1, 1, 6, dtype=torch.bool)
+    found = staleness(query, stale, fresh, mask, count=2)
+    assert found["stale/cosine"].item() == pytest.approx(4 / 6)
+    assert found["stale/overlap"].item() == pytest.approx(1 / 3)
+    mask[..., 1:3] = False
+    assert staleness(query, stale, fresh, mask, count=1)["stale/overlap"] == 1

@@ -38,6 +38,7 @@ class R2I(Agent):
     """DreamerV3 on a dynamics that stores nothing: every row of a batch begins with the initial state."""
 
     behaviour: ActorCritic
+    online = False  # 2023's replay is uniform
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class Storm(Agent):
     world: StormWorld
     behaviour: StormActorCritic
     optimiser: Together
+    online = False  # its replay is uniform
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Agent(nn.Module):
     """
 
     update: Callable[..., Any]  # one gradient step on batches of fixed shapes
+    online = True  # each newest row is learned from once, soon after it came, besides the uniform ones
 
     def __init__(
         self,

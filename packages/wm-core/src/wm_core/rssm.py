@@ -77,8 +77,8 @@ def draw_latent(flat: Tensor, shape: tuple[int, int], unimix: float) -> Tensor:
 
 
 def stoch_index(stoch: Tensor) -> Tensor:
-    """One-hot (..., S, K) -> class indices (..., S) as uint8, what replay keeps."""
-    return stoch.detach().argmax(-1).to(torch.uint8)
+    """One-hot (..., S, K) -> class indices (..., S), what replay keeps: uint8, or int16 where there are more than 256."""
+    return stoch.detach().argmax(-1).to(torch.uint8 if stoch.shape[-1] <= 256 else torch.int16)
 
 
 def stoch_onehot(index: Tensor, classes: int) -> Tensor:

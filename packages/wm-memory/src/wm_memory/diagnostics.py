@@ -41,7 +41,8 @@ def without_recall(trace: Trace) -> Latent:
 @torch.no_grad()
 def staleness(query: Tensor, stale: Tensor, fresh: Tensor, mask: Tensor, *, count: int = 40) -> dict[str, Tensor]:
     """How far stored keys (B, C, E) lie from freshly encoded ones, for queries (B, T, E) that may see mask (B, T, C):
-    stale/cosine between both, stale/overlap of what they select (Jaccard; 1 where nothing changes).
+    stale/cosine between both, stale/overlap of what they select (Jaccard; 1 where nothing changes, and wherever a query
+    sees no more than `count`: let it see several times as many).
 
     >>> keys = torch.randn(1, 6, 4)
     >>> found = staleness(keys[:, 5:], keys, keys, torch.ones(1, 1, 6, dtype=torch.bool), count=2)

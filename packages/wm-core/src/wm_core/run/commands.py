@@ -98,6 +98,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
                 chunk=config.chunk,
                 length=config.length,
                 seed=config.seed,
+                online=agent.online,
             )
             path = _last(logdir)
             saved = checkpoint.load(path, app=app.name) if path else None
