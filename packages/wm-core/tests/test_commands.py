@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import shutil
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -414,3 +416,62 @@ def test_a_run_goes_on_on_another_kind_of_device(fakes, run, capsys):
     main(fakes.app, ["train", "--steps", "120", "--logdir", str(run)])
     assert "another kind of device: random numbers go on from a new seed" in capsys.readouterr().err
     assert checkpoint.load(checkpoint.latest(run)).step >= 120
+
+
+def test_a_stop_during_an_evaluation_saves_and_does_not_wait_for_it(fakes, dreaming, quiet, monkeypatch, capsys):
+    """The episodes of this evaluation would take for ever."""
+
+    def endless(agent, envs, *, go_on, **rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while go_on():
+            pass
+        return []
+
+    monkeypatch.setattr(commands, "evaluate", endless)
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "200", "--eval-every", "40", "--logdir", "D"])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert 40 <= checkpoint.load(checkpoint.latest("D")).step < 80
+    assert "eval/score" not in (Path("D") / "metrics.jsonl").read_text()
+
+
+def test_an_episode_without_end_ends_no_run(fakes, dreaming, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "evaluate", lambda *given, **named: [])
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--eval-every", "40", "--logdir", "D"])
+    assert "no evaluation at step 40: an episode has not ended" in capsys.readouterr().err
+
+
+def test_logs_without_a_checkpoint_are_kept(fakes, run, capsys):
+    """A checkpoint that was deleted, or somebody else's logs: a run that begins anew would drop the lines."""
+    before = (run / "scores.jsonl").read_bytes()
+    shutil.rmtree(run / "checkpoint")
+    for k in (1, 2):
+        capsys.readouterr()
+        main(fakes.app, ["train", "--steps", "60", "--logdir", str(run)])
+        told = capsys.readouterr().err
+        assert f"begins anew; its logs are kept as metrics.jsonl.before-{k} and scores.jsonl.before-{k}" in told
+        shutil.rmtree(run / "checkpoint")
+    assert (run / "scores.jsonl.before-1").read_bytes() == before == (run / "scores.jsonl").read_bytes()
+
+
+def test_a_checkpoint_without_its_config_is_refused(fakes, run, capsys):
+    (run / "config.toml").unlink()
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "90", "--lr", "3", "--logdir", str(run)])
+    assert stop.value.code == 2 and "holds a checkpoint but no config.toml" in capsys.readouterr().err
+    assert not (run / "config.toml").exists() and (run / "scores.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("starts", "told"), [(4, False), (1000, True)])
+def test_a_run_that_ends_before_it_learns_says_so(fakes, dreaming, quiet, capsys, starts, told):
+    options = ["--steps", "60", "--learning-starts", str(starts), "--logdir", "D"]
+    main(fakes.app, ["train", "--preset", "tiny", *options])
+    assert ("this run ends before it learns: the first update needs about 4,000" in capsys.readouterr().err) == told
+
+
+def test_processes_share_the_updates(fakes):
+    one, two = (
+        estimate(fakes.app, fakes.config(task="fake", device="cpu", precision="fp32", devices=n), fakes.envs(1))
+        for n in (1, 2)
+    )
+    assert two["updates"] == one["updates"] / 2 > 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 from wm_core.clock import Clock
 from wm_core.replay import Replay
-from wm_core.run import checkpoint
+from wm_core.run import checkpoint, loop
 from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import main
 from wm_core.run.loop import Meter, Position, Ratio, evaluate, rollout, train
@@ -216,6 +216,26 @@ def test_evaluation_depends_on_its_seed_alone(fakes):
     for _ in range(7):
         agent.act(agent.initial(2), fakes.envs(2).reset(0))
     assert evaluate(agent, fakes.envs(2), episodes=5, seed=3) == one != other
+
+
+def test_an_evaluation_can_be_stopped_and_does_not_wait_for_ever(fakes, monkeypatch):
+    agent, asked = fakes.agent(fakes.config(device="cpu")), []
+    results = evaluate(
+        agent, fakes.envs(2), episodes=500, seed=3, go_on=lambda: len(asked) < 50 and not asked.append(1)
+    )
+    assert len(asked) == 50 and 10 < len(results) < 50
+    endless = fakes.envs(2)
+    monkeypatch.setattr(loop, "LONGEST", 40)
+    monkeypatch.setattr(endless, "reset", lambda seed: type(endless).reset(endless, seed) | {"last": np.zeros(2, bool)})
+    step = type(endless).step
+    monkeypatch.setattr(endless, "step", lambda action: endless_step(endless, step, action))
+    assert evaluate(agent, endless, episodes=2, seed=3) == []
+
+
+def endless_step(envs, step, action):
+    """One step of episodes that never end."""
+    envs.left[:] = 9
+    return step(envs, action)
 
 
 def test_every_environment_plays_its_share_of_the_episodes(fakes):

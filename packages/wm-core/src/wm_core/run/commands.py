@@ -34,7 +34,7 @@ from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.lock import locked
-from wm_core.run.loop import Environments, Position, evaluate, rollout
+from wm_core.run.loop import LONGEST, Environments, Position, evaluate, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
 from wm_core.run.session import Session, seed_all
@@ -121,15 +121,24 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     """Start or resume, train to the end or to a signal, save, show."""
     agent, run = session.agent, session.run
     if saved is None:
-        at = session.begin()
+        at, notices = session.begin()
+        for notice in notices:
+            say(notice)
         if config.init_from:
             say(f"weights of {initialise(agent, config.init_from)}")
+    elif command.saved is None:
+        raise UserError(
+            f"{run.logdir} holds a checkpoint but no config.toml, which says what it was made with: put it back, or take "
+            f"the weights into a new run with --init-from {run.logdir}"
+        )
     else:
         at, notices = session.load(saved)
         changes = "".join(f"; {change}" for change in command.changes())
         say(f"resuming {run.logdir} at step {at.steps:,}{changes}")
         for notice in notices:
             say(notice)
+    if late := session.too_late(at):
+        say(late)
     session.check_room(at)  # before the folder holds a run that keeps what it was started with
     run.config(write_run(app, command.config, command.origin))
     run.protocol({"task": config.task, "repeat": session.envs.repeat, **session.envs.protocol})
@@ -183,8 +192,8 @@ class Watch:
 
     def __call__(self, at: Position) -> bool:
         for name in self._due(at.steps):  # the checkpoint last: it holds what the others have logged
-            if ranks().index and name != "save":
-                continue  # the first shows for all
+            if name != "save" and (ranks().index or self.stopped()):
+                continue  # the first shows for all, and who was told to stop shows nothing any more
             getattr(self, f"_{name}")(at)
         crowded, stopped = ranks().total(self.session.replay.crowded, self.stopped())
         if crowded:
@@ -212,7 +221,12 @@ class Watch:
     def _eval(self, at: Position) -> None:
         config, agent = self.session.config, self.session.agent
         with closing(_fresh(self.session.app, config, min(config.envs, config.eval_episodes))) as envs:
-            results = evaluate(agent, envs, episodes=config.eval_episodes, seed=config.seed + FRESH)
+            seed, count = config.seed + FRESH, config.eval_episodes
+            results = evaluate(agent, envs, episodes=count, seed=seed, go_on=lambda: not self.stopped())
+        if len(results) < count:
+            if not self.stopped():
+                say(f"no evaluation at step {at.steps:,}: an episode has not ended after {LONGEST:,} steps")
+            return
         scores = [score for score, _ in results]
         numbers = {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)}
         if key_shown(self.session.envs) is not None:

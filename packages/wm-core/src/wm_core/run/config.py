@@ -78,7 +78,7 @@ class RunConfig:
     train_ratio: float = 128.0
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
     learning_starts: int = 1024
-    """Records in the replay before the first update. The policy acts from the first step on."""
+    """Records in the replay of each process before the first update. The policy acts from the first step on."""
     replay_bytes: int = 20_000_000_000
     """Budget of the replay on disk, an eighth of it for what a resumed run needs back; beyond it the oldest chunk goes."""
     chunk: int = 1024

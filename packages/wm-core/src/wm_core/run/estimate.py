@@ -108,8 +108,8 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     if not gpu:
         update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
-    updates = actions * config.train_ratio / (config.batch * config.length)
-    total = update.spent * updates + acting * (actions / config.envs)
+    updates = actions * config.train_ratio / (config.batch * config.length * config.devices)
+    total = update.spent * updates + acting * (actions / (config.envs * config.devices))
     model = 4 * held + update.kept  # weights, gradients, two moments
     replay_bytes = min(config.replay_bytes, round(actions * record_bytes))
     numbers = {

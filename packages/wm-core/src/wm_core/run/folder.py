@@ -10,11 +10,13 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import math
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -143,6 +145,16 @@ class Run:
         if self._events is not None:
             self._events.close()
             self._events = None
+
+    def set_aside(self) -> list[Path]:
+        """Keep the lines there are in <log>.before-<k>, for `cut({})` would drop them; gives what was made."""
+        kept = []
+        for name in LOGS:
+            path = self.logdir / name
+            if path.stat().st_size:
+                k = next(k for k in itertools.count(1) if not path.with_name(f"{name}.before-{k}").exists())
+                kept.append(Path(shutil.copy(path, path.with_name(f"{name}.before-{k}"))))
+        return kept
 
     def close(self) -> None:
         """Flush and close, once; the folder may be opened again."""

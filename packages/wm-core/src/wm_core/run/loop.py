@@ -28,6 +28,7 @@ from wm_core.run.alarm import Sentinel
 from wm_core.types import Carry
 
 Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
+LONGEST = 200_000  # steps of an episode in an evaluation; Atari's are cut at 27,000, and some environments never end
 PRIVATE = ("fps/", "usage/")  # metrics that are no function of the run's seed
 
 
@@ -267,12 +268,20 @@ def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: 
 
 
 def evaluate(
-    agent: Agent, envs: Environments, *, episodes: int, seed: int, mode: bool = False, carry: Carry = None
+    agent: Agent,
+    envs: Environments,
+    *,
+    episodes: int,
+    seed: int,
+    mode: bool = False,
+    carry: Carry = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> list[tuple[float, int]]:
     """Score and length of `episodes` episodes in these environments, learning nothing and disturbing nothing.
 
     Each environment plays its share, whatever the episodes' lengths, for whoever takes the first to end prefers short
-    ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone.
+    ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone. Fewer episodes
+    come back where `go_on`, asked at every step, says no, or where one has not ended after `LONGEST` steps.
     """
     n = envs.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
@@ -285,6 +294,8 @@ def evaluate(
             if len(results[i]) < share[i]:
                 results[i].append((float(score[i]), int(length[i])))
         if all(len(done) == wanted for done, wanted in zip(results, share, strict=True)):
+            break
+        if length.max() >= LONGEST or not go_on():
             break
     return [result for each in results for result in each]
 

@@ -46,15 +46,34 @@ class Session:
             "replayed": self.config.batch * self.config.length * ranks().count,
         }
 
-    def begin(self) -> Position:
-        """At the first step. Raises UserError where a checkpoint is there and none can be gone on from."""
+    def begin(self) -> tuple[Position, list[str]]:
+        """At the first step, and sentences about what lies in the folder already. Raises UserError where a checkpoint is
+        there and none can be gone on from."""
         if lost := checkpoint.damaged(self.run.logdir):
             raise UserError(
                 f"no checkpoint in {self.run.logdir} is whole ({lost[0]} lacks a part): put it back, or give another "
                 "--logdir to begin anew"
             )
+        kept = " and ".join(path.name for path in self.run.set_aside())
         self.run.cut({})
-        return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio)
+        notices = (
+            [f"{self.run.logdir} has no checkpoint, so the run begins anew; its logs are kept as {kept}"]
+            if kept
+            else []
+        )
+        return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio), notices
+
+    def too_late(self, at: Position) -> str:
+        """A sentence where the run ends before its first update, else nothing."""
+        config, count = self.config, ranks().count
+        needed = max(config.learning_starts, config.length * self.envs.num_envs) * count
+        actions = config.steps // self.envs.repeat
+        if config.train_ratio <= 0 or config.steps <= at.steps or actions > needed:
+            return ""
+        return (
+            f"this run ends before it learns: the first update needs about {needed * self.envs.repeat:,} steps "
+            f"(learning_starts, or length in every environment), and it has {config.steps:,}"
+        )
 
     def check_room(self, at: Position) -> None:
         """Raises UserError where disk or memory cannot hold the rest of the run. One act is made and undone."""
