@@ -88,11 +88,99 @@ def test_a_plan_is_its_runs(made: tool.Plan) -> None:
         ("seeds = [0]", "seeds = 0", "seeds of run 2"),
         ('app = "dreamer"\n', "", "run 2 of two-arms.toml lacks app"),
         ('app = "dreamer"', 'app = "dreamer"\narm = "short"', "twice"),
+        ("seeds = [0]", "seeds = [true]", "seeds of run 2 of two-arms.toml has True"),
+        ("seeds = [0]", 'seeds = ["0"]', "a list of whole numbers"),
+        ('tasks = ["toy:catch"]', "tasks = [3]", "tasks of run 2 of two-arms.toml has 3"),
+        ("steps = 200", "steps = 200\nseed = 3", "'seed', which the plan says elsewhere"),
+        ("{ steps = 80 }", "{ steps = { of = 80 } }", "option steps of run 1"),
     ],
 )
 def test_what_a_plan_must_not_say_is_said(tmp_path: pathlib.Path, old: str, new: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         tool.read(written(tmp_path, PLAN.replace(old, new)))
+
+
+def test_a_run_that_is_no_table_is_said(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"run 1 of two-arms.toml is 'a'"):
+        tool.read(written(tmp_path, 'run = ["a"]'))
+
+
+def test_a_list_is_several_words() -> None:
+    cell = tool.Cell("toy:catch", "r2i", 0, "r2i", "", {"log": ["wandb", "trackio"], "steps": 80})
+    assert cell.words[4:] == ["--log", "wandb", "trackio", "--steps", "80"]
+
+
+def test_an_arm_or_task_that_the_plan_has_not_is_said(made: tool.Plan) -> None:
+    with pytest.raises(ValueError, match="no arm 'nope'; it has short, dreamer"):
+        tool.chosen(made, argparse.Namespace(arms=["short", "nope"], tasks=None))
+    with pytest.raises(ValueError, match="no task 'toy:nope'"):
+        tool.chosen(made, argparse.Namespace(arms=None, tasks=["toy:nope"]))
+
+
+class Spy(tool.Runner):
+    """Starts no process; `train` leaves a config.toml. Keeps the command of each, and the request of a measurement."""
+
+    def __init__(self, plan: tool.Plan) -> None:
+        super().__init__(plan)
+        self.trained: list[list[str]] = []
+        self.measured: list[dict[str, Any]] = []
+
+    def process(self, command: Any, log: Any, limit: float) -> tuple[int, float, bool]:
+        if "train" in command:
+            self.trained.append(list(command))
+            folder = pathlib.Path(command[-1])
+            folder.mkdir(exist_ok=True)
+            steps = command[command.index("--steps") + 1]
+            origin = '[run]\napp = "r2i"\npreset = "tiny"\n'
+            (folder / "config.toml").write_text(f'steps = {steps}\nlog = ["wandb"]\nlr = 0.1\n{origin}')
+        else:
+            self.measured.append(json.loads(command[-1]))
+        return 0, 2.0, False
+
+
+def with_options(**options: Any) -> tool.Cell:
+    return tool.Cell("toy:catch", "short", 0, "r2i", "tiny", options)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["settings in the diary", "none, from before they were kept"])
+def test_a_run_is_not_taken_for_one_with_other_settings(made: tool.Plan, old: bool) -> None:
+    spy, begun = Spy(made), with_options(steps=80, lr=0.1, log="wandb")
+    folder = begun.folder(made.name)
+    spy(begun)
+    if old:
+        folder.with_name(f"{folder.name}.json").write_text('{"wall_s": 2.0, "done": "whole"}')
+    for other, told in [
+        (with_options(steps=80, lr=0.2, log="wandb"), "lr: 0.1, the plan says 0.2"),
+        (with_options(steps=160, lr=0.2, log="wandb"), "lr: 0.1"),
+        (with_options(steps=40, lr=0.1, log="wandb"), "steps: 80"),
+    ]:
+        assert told in (said := spy(other)) and f"move {folder} away" in said
+    assert len(spy.trained) == len(spy.measured) == 1
+    assert "measured" in spy(begun) and len(spy.trained) == 1  # the same: its row was taken out, it is measured again
+    folder.rename(folder.with_name("away"))
+    assert "measured" in spy(with_options(steps=80, lr=0.2, log="wandb")) and len(spy.trained) == 2
+    assert spy.measured[-1]["wall_s"] == 2.0 and spy.measured[-1]["options"]["lr"] == 0.2
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["settings in the diary", "none, from before they were kept"])
+def test_a_run_of_which_more_steps_are_asked_goes_on(made: tool.Plan, old: bool) -> None:
+    spy, begun = Spy(made), with_options(steps=80, lr=0.1)
+    folder = begun.folder(made.name)
+    spy(begun)
+    if old:
+        folder.with_name(f"{folder.name}.json").write_text('{"wall_s": 2.0, "done": "whole"}')
+    spy(with_options(steps=160, lr=0.1))
+    assert len(spy.trained) == 2 and "160" in spy.trained[1] and spy.trained[1][-1] == str(folder)
+    assert spy.measured[-1]["wall_s"] == 4.0 and spy.measured[-1]["options"]["steps"] == 160
+
+
+def test_runs_whose_names_have_a_dot_keep_their_own_diaries(made: tool.Plan) -> None:
+    spy = Spy(made)
+    for seed in (0, 1):
+        spy(tool.Cell("toy:catch", "lr0.1", seed, "r2i", "tiny", {"steps": 80}))
+    assert len(spy.trained) == 2
+    assert len(list((tool.RUNS / made.name).glob("toy_catch-lr0.1-[01].json"))) == 2
+    assert len(list((tool.RUNS / made.name).glob("toy_catch-lr0.1-[01].log"))) == 2
 
 
 def test_what_has_a_row_is_not_run_again_and_the_arms_take_turns(made: tool.Plan) -> None:

@@ -22,7 +22,8 @@ A row of docs/results/NAME.jsonl holds one run: its settings, a digest of its wh
 (training score in 20 equal spans of steps) and the scores of 50 fresh episodes with sampled actions, of the trained
 agent, of its untrained twin and of uniformly random actions on the same episodes. Table (NAME.md) and plot (NAME.png)
 come from rows alone, so that seeds can be added later and elsewhere. Runs lie in runs/plans/NAME and go on where they
-were stopped; a stopped run has no row.
+were stopped; a stopped run has no row. For more steps, raise `steps` and take the row out: the run goes on. Anything
+else of a run that has begun stays as it was, or its folder is moved away.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ import numpy as np
 from curves import EPISODES, FRESH, RESULTS, ROOT, scores_of, spans
 
 PLAN = {"title": str, "minutes": (int, float), "options": dict, "run": list}
+OURS = ("task", "seed", "preset", "logdir")  # of `train`, and the plan's to say
 RUN = {"arm": str, "app": str, "preset": str, "tasks": list, "seeds": list, "options": dict}
 RUNS = ROOT / "runs" / "plans"
 
@@ -77,7 +79,7 @@ class Cell:
     @property
     def words(self) -> list[str]:
         """Of `python -m APP train`, but for the folder."""
-        named = [word for name, value in self.options.items() for word in (f"--{name}", str(value))]
+        named = [word for name, value in self.options.items() for word in (f"--{name}", *map(str, several(value)))]
         preset = ["--preset", self.preset] if self.preset else []
         return [*preset, "--task", self.task, "--seed", str(self.seed), *named]
 
@@ -103,9 +105,16 @@ def read(file: pathlib.Path, seeds: Sequence[int] | None = None) -> Plan:
     """The plan in a file; `seeds` in place of every run's. Raises ValueError that says what is wrong with it."""
     found = tomllib.loads(file.read_text())
     fit(found, PLAN, f"{file.name}")
+    plain(found.get("options", {}), file.name)
     cells = []
     for i, run in enumerate(found.get("run", []), 1):
+        if not isinstance(run, dict):
+            raise ValueError(f"run {i} of {file.name} is {run!r}: write each as a table under [[run]]")  # noqa: TRY004
         fit(run, RUN, f"run {i} of {file.name}")
+        plain(run.get("options", {}), f"run {i} of {file.name}")
+        for name, kind, words in (("tasks", str, "names in quotes"), ("seeds", int, "whole numbers")):
+            if odd := [one for one in run.get(name, []) if type(one) is not kind]:
+                raise ValueError(f"{name} of run {i} of {file.name} has {odd[0]!r}: a list of {words}")
         if missing := {"app", "tasks", "seeds"} - run.keys():
             raise ValueError(f"run {i} of {file.name} lacks {', '.join(sorted(missing))}")
         options = found.get("options", {}) | run.get("options", {})
@@ -129,6 +138,24 @@ def fit(found: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where} has {name!r}; it may have {', '.join(kinds)}")
         if not isinstance(value, kinds[name]):
             raise ValueError(f"{name} of {where} is {value!r}")  # noqa: TRY004 - what a user wrote
+
+
+def plain(options: Mapping[str, Any], where: str) -> None:
+    """Raises ValueError for an option that `train` cannot be given, or not here."""
+    for name, value in options.items():
+        if name.replace("-", "_") in OURS:
+            raise ValueError(f"options of {where} have {name!r}, which the plan says elsewhere: take it out")
+        if not all(isinstance(one, (str, int, float)) for one in several(value)):
+            raise ValueError(f"option {name} of {where} is {value!r}: a text, a number, true, false or a list of them")
+
+
+def several(value: Any) -> list[Any]:
+    """The words of an option.
+
+    >>> several(3), several(["wandb", "trackio"])
+    ([3], ['wandb', 'trackio'])
+    """
+    return value if isinstance(value, list) else [value]
 
 
 def rows(plan: Plan) -> list[dict[str, Any]]:
@@ -155,6 +182,57 @@ def missing(plan: Plan) -> list[Cell]:
 
 
 # ---- one run
+
+
+def differing(cell: Cell, made: Mapping[str, Any]) -> list[str]:
+    """What the plan says of a run and other settings do not, as "name: theirs, the plan says ours".
+
+    >>> cell = Cell("toy:catch", "r2i", 0, "r2i", "tiny", {"steps": 80})
+    >>> differing(cell, {"app": "r2i", "preset": "cpu", "options": {"steps": 40}})
+    ["preset: 'cpu', the plan says 'tiny'", 'steps: 40, the plan says 80']
+    """
+    both = [{name: one[name] for name in ("app", "preset")} | dict(one["options"]) for one in (made, cell.settings)]
+    theirs, ours = ({name.replace("-", "_"): value for name, value in one.items()} for one in both)
+    names = [name for name in dict.fromkeys([*theirs, *ours]) if theirs.get(name) != ours.get(name)]
+    return [f"{name}: {theirs.get(name)!r}, the plan says {ours.get(name)!r}" for name in names]
+
+
+def longer(cell: Cell, made: Mapping[str, Any]) -> bool:
+    """Whether the plan asks for more steps of a run with these settings and for nothing else.
+
+    >>> cell = Cell("toy:catch", "r2i", 0, "r2i", "", {"steps": 80})
+    >>> [longer(cell, {"app": "r2i", "preset": "", "options": {"steps": steps}}) for steps in (40, 80, 160)]
+    [True, False, False]
+    """
+    before, now = made["options"].get("steps"), cell.options.get("steps")
+    if not isinstance(before, int) or not isinstance(now, int) or now <= before:
+        return False
+    return not differing(cell, {**made, "options": {**made["options"], "steps": now}})
+
+
+def begun_with(cell: Cell, diary: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that has begun: its diary's. A diary from before they stood there leaves the config.toml,
+    which says only of the plan's options what they were, and of a preset not who chose it."""
+    origin = config.get("run", {})
+    flat = {**config, **origin}
+    if "settings" in diary:
+        made = dict(diary["settings"])
+    else:
+        options = {name: told(flat.get(name.replace("-", "_")), value) for name, value in cell.options.items()}
+        preset = origin.get("preset", "") if cell.preset else ""
+        made = {"app": origin.get("app", ""), "preset": preset, "options": options}
+    if "steps" in cell.options and "steps" not in made["options"]:
+        made["options"] = {**made["options"], "steps": flat.get("steps")}  # which a preset gave
+    return made
+
+
+def told(found: Any, asked: Any) -> Any:
+    """A field of a config, as the plan writes it where both are the same on the command line.
+
+    >>> told(True, "True"), told(0.5, "0.5"), told(["wandb"], "wandb"), told(3, "4")
+    ('True', '0.5', 'wandb', 3)
+    """
+    return asked if list(map(str, several(found))) == list(map(str, several(asked))) else found
 
 
 class Stopped(Exception):
@@ -185,9 +263,20 @@ class Runner:
     def row(self, cell: Cell) -> str:
         logdir = cell.folder(self.plan.name)
         logdir.parent.mkdir(parents=True, exist_ok=True)
-        diary = logdir.with_suffix(".json")  # what the run has cost so far, over its processes
-        spent: dict[str, Any] = json.loads(diary.read_text()) if diary.exists() else {"wall_s": 0.0, "done": ""}
-        with logdir.with_suffix(".log").open("a") as log:
+        diary = logdir.with_name(
+            f"{logdir.name}.json"
+        )  # settings, and what the run has cost so far, over its processes
+        spent: dict[str, Any] = {"wall_s": 0.0, "done": ""}
+        if (kept := logdir / "config.toml").exists():  # else nothing has begun, whatever the diary says
+            spent |= json.loads(diary.read_text()) if diary.exists() else {}
+            made = begun_with(cell, spent, tomllib.loads(kept.read_text()))
+            if longer(cell, made):
+                spent["done"] = ""
+            elif odd := differing(cell, made):
+                return f"was begun with {'; '.join(odd)}: say so in the plan, or move {logdir} away to begin anew"
+        spent["settings"] = cell.settings
+        diary.write_text(json.dumps(spent))  # already here: a run whose process is killed has its settings too
+        with logdir.with_name(f"{logdir.name}.log").open("a") as log:
             if not spent["done"]:
                 command = [sys.executable, "-m", cell.app, "train", *cell.words, "--logdir", str(logdir)]
                 limit = 60 * self.plan.minutes - spent["wall_s"]
@@ -426,7 +515,12 @@ def write(plan: Plan) -> None:
 
 
 def chosen(plan: Plan, args: argparse.Namespace) -> list[Cell]:
-    """What is missing of the arms and tasks asked for: all seeds 0 first, then all seeds 1, ..."""
+    """What is missing of the arms and tasks asked for: all seeds 0 first, then all seeds 1, ... Raises ValueError for
+    an arm or a task that the plan has not."""
+    for kind, asked in (("arm", args.arms), ("task", args.tasks)):
+        known = list(dict.fromkeys(getattr(cell, kind) for cell in plan.cells))
+        if odd := [name for name in asked or [] if name not in known]:
+            raise ValueError(f"{plan.name} has no {kind} {odd[0]!r}; it has {', '.join(known)}")
     left = [
         cell
         for cell in missing(plan)
@@ -437,6 +531,7 @@ def chosen(plan: Plan, args: argparse.Namespace) -> list[Cell]:
 
 def run(plan: Plan, args: argparse.Namespace) -> int:
     """Train and measure what is missing, then write. Ctrl-C and SIGTERM save what is under way."""
+    left = chosen(plan, args)
     runner = Runner(plan)
 
     def interrupted(*_: Any) -> None:
@@ -445,7 +540,7 @@ def run(plan: Plan, args: argparse.Namespace) -> int:
     before = {name: signal.signal(name, interrupted) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ThreadPoolExecutor(args.jobs) as pool:
-            for told in pool.map(runner, chosen(plan, args)):
+            for told in pool.map(runner, left):
                 print(told, flush=True)
     finally:
         for name, handler in before.items():
