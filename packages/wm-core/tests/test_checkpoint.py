@@ -309,6 +309,13 @@ def refused(path: Path, says: str, **options: Any) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("pointer", [b"\xff\xfe\x00", b"", b"../toy", b"x" * 5000, b"1\x000"])
+def test_a_pointer_that_names_nothing_is_passed_over(tmp_path: Path, pointer: bytes) -> None:
+    path = put(tmp_path, 10)
+    (tmp_path / "checkpoint/latest").write_bytes(pointer)
+    assert latest(tmp_path) == path
+
+
 def test_damage_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for name in ("model.safetensors", "state.pt"):
         path = put(tmp_path, 10)

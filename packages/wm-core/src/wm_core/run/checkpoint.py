@@ -100,11 +100,12 @@ def latest(logdir: Path | str) -> Path | None:
     """
     root = Path(logdir) / "checkpoint"
     pointer = root / "latest"
+    steps = _steps(root)
     if pointer.is_file():
-        named = root / pointer.read_text().strip()
-        if named.parent == root and _complete(named):
-            return named
-    found = [(step, path) for step, path in _steps(root) if _complete(path)]
+        name = pointer.read_text(errors="replace").strip()  # of a damaged one nothing has the name
+        if named := [path for _, path in steps if path.name == name and _complete(path)]:
+            return named[0]
+    found = [(step, path) for step, path in steps if _complete(path)]
     return max(found)[1] if found else None
 
 
@@ -231,9 +232,9 @@ def _complete(path: Path) -> bool:
     """Whether all files are there at full length. `load` checks their content."""
     try:
         files = _manifest(path)["files"]
-    except CheckpointError:
+        return all((path / n).is_file() and (path / n).stat().st_size == files[n]["bytes"] for n in FILES)
+    except (CheckpointError, FileNotFoundError):  # a run that trains may take it away meanwhile
         return False
-    return all((path / n).is_file() and (path / n).stat().st_size == files[n]["bytes"] for n in FILES)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -90,16 +90,40 @@ def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
 
 def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
     """The same with another device, seed or task in the config."""
-    path = checkpoint.latest(logdir)
-    if path is None:
-        raise UserError(f"there is no checkpoint in {logdir} yet: train it first")
+    _latest(logdir)  # asked before time is spent
     config = runtime(config)
     with closing(environments(app, config, 1)) as envs:
         agent = build(app, config, envs)
-        saved = checkpoint.load(path, app=app.name)
+        saved = _newest(app, logdir)
         fit(agent, saved)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces)
+
+
+def _latest(logdir: Path) -> Path:
+    """The last checkpoint. Raises UserError where there is none, and says which there was."""
+    path = checkpoint.latest(logdir)
+    if path is not None:
+        return path
+    if broken := checkpoint.damaged(logdir):
+        raise UserError(
+            f"{broken[0]} is damaged, and there is no other checkpoint: copy it again from where it is whole, or train "
+            "anew with another --logdir"
+        )
+    raise UserError(f"there is no checkpoint in {logdir} yet: train it first")
+
+
+def _newest(app: App, logdir: Path) -> checkpoint.Checkpoint:
+    """The last checkpoint, read. A run that trains may replace it meanwhile: then it is the one after it."""
+    tried: list[Path] = []
+    while True:
+        path = _latest(logdir)
+        try:
+            return checkpoint.load(path, app=app.name)
+        except (checkpoint.CheckpointError, FileNotFoundError):
+            if path in tried or len(tried) == 2:
+                raise
+            tried.append(path)
 
 
 def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
@@ -124,7 +148,8 @@ def initialise(agent: Agent, source: Path | str) -> Path:
     if not (path / "manifest.json").is_file():
         found = checkpoint.latest(path)
         if found is None:
-            raise UserError(f"there is no checkpoint in {path}: name a run folder or one of its checkpoint/<step>")
+            odd = "only a damaged" if checkpoint.damaged(path) else "no"
+            raise UserError(f"there is {odd} checkpoint in {path}: name a run folder or one of its checkpoint/<step>")
         path = found
     fit(agent, checkpoint.load(path))
     return path
