@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,29 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(fakes, capsys, line, words):
 def test_a_gpu_that_is_absent(fakes, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees no GPU" in refused(fakes, capsys, "train --preset tiny --device cuda")
+
+
+@pytest.mark.parametrize(
+    "command, way_out",
+    [("train", "choose another --logdir"), ("dream", "make the folder writable"), ("plot", "another --out")],
+)
+def test_a_place_where_nothing_can_be_written(fakes, capsys, monkeypatch, command, way_out):
+    def place(number: int):
+        raise OSError(number, os.strerror(number), "D/x")
+
+    numbers = iter([errno.EROFS, errno.EACCES, errno.ENOTDIR])
+    monkeypatch.setattr(cli, "_main", lambda app, argv: place(next(numbers)))
+    for reason in ("Read-only file system", "Permission denied", "Not a directory"):
+        said = refused(fakes, capsys, command)
+        assert f"cannot write D/x ({reason})" in said and way_out in said
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_and_a_missing_file_ours(fakes, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_main", lambda app, argv: Path("/proc/nowhere/D").mkdir(parents=True))
+    assert "cannot write /proc/nowhere" in refused(fakes, capsys, "train")
+    monkeypatch.setattr(cli, "_main", lambda app, argv: Path("/proc/nowhere/D").read_text())
+    with pytest.raises(FileNotFoundError):
+        main(fakes.app, ["train"])
 
 
 def test_a_preset_that_is_not_toml(fakes, capsys):

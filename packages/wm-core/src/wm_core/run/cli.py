@@ -15,6 +15,7 @@ import io
 import os
 import sys
 import tomllib
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,7 +113,7 @@ class Info(Train):
 
 @dataclass(frozen=True)
 class Eval:
-    """Play fresh episodes with a trained agent; the result goes to LOGDIR/eval/<step>.json."""
+    """Play fresh episodes with a trained agent; the result goes to LOGDIR/eval."""
 
     logdir: str
     """The folder of a run."""
@@ -184,6 +185,11 @@ OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot]] = {
     "plot": Plot,
     "info": Info,
 }
+ELSEWHERE = {  # where a command writes if not there
+    "train": "choose another --logdir",
+    "plot": "choose another --out or --export",
+    "": "make the folder writable, or name a copy of the run that is",
+}
 MODULES = {"play": "wm_core.run.play", "plot": "wm_core.run.plot"}  # of a command's function; the others' is commands
 
 
@@ -218,7 +224,7 @@ def main(app: App, argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
-        sentence = _sentence(app, error)
+        sentence = _sentence(app, error, (argv or [""])[0])
         if sentence is None:
             raise
         print(f"{app.name}: {' '.join(sentence.split())}", file=sys.stderr)
@@ -247,20 +253,28 @@ def overview(app: App) -> str:
     return "\n".join([*lines, f"sizes:     {_list(app.sizes)}"])
 
 
-def _sentence(app: App, error: Exception) -> str | None:
+def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
     """What to tell the user, or None for a fault of ours, which keeps its traceback."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if getattr(error, "user_error", False) or names & set(app.mistakes):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({error.filename or 'while writing'}): free some space, then give the same --logdir to go on"
-    if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) and error.filename:
-        return f"cannot write {error.filename} ({error.strerror}): choose another --logdir"
+        again = "give the same --logdir to go on" if command == "train" else "try again"
+        return f"the disk is full ({error.filename or 'while writing'}): free some space, then {again}"
+    if isinstance(error, OSError) and error.filename and _unwritable(error):
+        return f"cannot write {error.filename} ({error.strerror}): {ELSEWHERE.get(command, ELSEWHERE[''])}"
     if "OutOfMemoryError" in names and "torch" in type(error).__module__:
         return "the GPU has too little memory for this run: choose a smaller --size, --batch or --length"
     if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich", "tensorboard", "imageio", "av", "PIL"):
         return f"the package {error.name} is missing: install wm-core[run]"
     return None
+
+
+def _unwritable(error: OSError) -> bool:
+    """Whether the place itself is to blame. A file that is not found is, only where a folder was to be made."""
+    if isinstance(error, FileNotFoundError):
+        return traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
+    return isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS
 
 
 # ---- argv -> Command
