@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -17,9 +18,10 @@ import pytest
 import torch
 from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop
-from wm_core.run import checkpoint, commands, filmstrip
+from wm_core.run import checkpoint, commands, filmstrip, report
 from wm_core.run.cli import main
 from wm_core.run.estimate import Spent, Tried, estimate, extrapolate, sentence
+from wm_core.run.gather import read
 from wm_core.run.loading import load
 from wm_core.run.lock import locked
 
@@ -147,7 +149,8 @@ def test_eval_writes_and_prints_what_a_score_means(fakes, run, capsys):
     main(fakes.app, ["eval", "D", "--episodes", "5", "--mode"])
     result = json.loads(capsys.readouterr().out)
     step = checkpoint.load(checkpoint.latest(run)).step
-    assert json.loads((run / f"eval/{step}.json").read_text()) == result
+    (path,) = (run / "eval").iterdir()
+    assert json.loads(path.read_text()) == result and path.name.startswith(f"{step}-")
     assert (result["step"], result["episodes"], result["acting"], len(result["scores"])) == (step, 5, "mode", 5)
     assert result["score"] == pytest.approx(np.mean(result["scores"]))
     assert result["protocol"] == {"name": "fake", "sizes": [1, 2]}
@@ -173,6 +176,69 @@ def test_eval_plays_other_episodes_than_training(fakes, run, capsys, monkeypatch
     main(fakes.app, ["eval", "D"])
     main(fakes.app, ["eval", "D", "--seed", "7"])
     assert len(set(seeds) - {0, 7}) == 2
+
+
+def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "evaluate", lambda *args, episodes, **_: [(1.0, 1)] * episodes)
+    main(fakes.app, ["eval", "D", "--episodes", "4"])
+    (own,) = (run / "eval").iterdir()
+    text = own.read_bytes()
+    assert own.name == f"{checkpoint.load(checkpoint.latest(run)).step}.json"
+    assert json.loads(text)["changed"] == {}
+    for option in ("--mode", "--seed=7", "--seed=8", "--lr=7", "--task=blind", "--task=blind --mode"):
+        main(fakes.app, ["eval", "D", *option.split()])
+    assert own.read_bytes() == text and len(list((run / "eval").iterdir())) == 7
+    told = [json.loads(path.read_text()) for path in (run / "eval").iterdir()]
+    assert {"seed": 7} in [one["changed"] for one in told]
+    assert [one["task"] for one in told if "task" in one["changed"]] == ["blind", "blind"]
+    assert report.newest_eval(read(run)) == json.loads(text)
+    main(fakes.app, ["eval", "D", "--threads", "1"])  # where it runs is no difference
+    assert len(list((run / "eval").iterdir())) == 7 and json.loads(own.read_text())["episodes"] == 10
+
+
+def test_a_number_that_no_evaluation_reads_is_refused(fakes, run, capsys):
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--steps", "7"])
+    assert "--steps is for training, and `eval` does not read it: leave it out" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_kept_is_printed_all_the_same(fakes, run, capsys, monkeypatch):
+    def closed(path: Path, value: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(commands, "_write_json", closed)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["eval", "D", "--episodes", "3"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and len(json.loads(out)["scores"]) == 3
+    assert "Read-only file system" in err and "name a copy of the run that is" in err and "Traceback" not in err
+
+
+def test_eval_plays_what_a_run_that_trains_has_saved_meanwhile(fakes, run, capsys, monkeypatch):
+    first, real = checkpoint.latest(run), checkpoint.load
+    again = []
+
+    def replaced(path: Path, **options: object) -> checkpoint.Checkpoint:
+        if path == first:
+            saved = real(path, app="fakeapp")
+            checkpoint.save(run, 1000, weights=saved.weights, state={}, meta=saved.meta, keep=1)
+            again.append(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(checkpoint, "load", replaced)
+    capsys.readouterr()
+    main(fakes.app, ["eval", "D", "--episodes", "3"])
+    assert json.loads(capsys.readouterr().out)["step"] == 1000 and again == [first] and not first.exists()
+
+
+def test_eval_says_that_the_only_checkpoint_is_damaged(fakes, run, capsys):
+    path = checkpoint.latest(run)
+    for other in run.glob("checkpoint/[0-9]*"):
+        (other / "state.pt").unlink()
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D"])
+    assert f"{path} is damaged, and there is no other checkpoint" in capsys.readouterr().err
 
 
 # ---- dream

@@ -259,6 +259,54 @@ def test_any_curve_can_be_drawn(values):
     assert "nan" not in svg([Line("x", 0, curve)], title="t").replace("data-chart", "")
 
 
+# ---- results beside the run
+
+
+def test_only_evaluations_of_the_runs_own_task_and_protocol_are_shown(tmp_path):
+    logdir = made(tmp_path / "a", 0, [(100, 1.0)], protocol={"sticky": 0.25})
+    own = {"task": "t:x", "protocol": {"sticky": 0.25}, "changed": {}, "acting": "sample"}
+    (logdir / "eval").mkdir()
+    for name, score, other in [
+        ("50", 0.0, {}),
+        ("100-aa", 2.0, {"changed": {"seed": 3}}),
+        ("100", 1.0, {"changed": {"device": "cpu"}}),
+        ("100-bb", 3.0, {"acting": "mode"}),
+        ("100-cc", 4.0, {"changed": {"horizon": 3}}),
+        ("200", 5.0, {"task": "t:y"}),  # from before other tasks had names of their own
+        ("200-dd", 6.0, {"protocol": {"sticky": 0.0}}),
+    ]:
+        (logdir / f"eval/{name}.json").write_text(json.dumps({**own, "score": score, **other}))
+    (one,) = groups(logdir)
+    shown = []
+    for name in ("100", "100-aa", "100-bb", "50"):
+        row = report.finals(one)
+        shown.append((row["eval"], row["eval_acting"]))
+        (logdir / f"eval/{name}.json").unlink()
+    assert shown == [(1.0, "sample"), (2.0, "sample"), (3.0, "mode"), (0.0, "sample")]
+    assert report.finals(one)["eval_seeds"] == 0
+
+
+def test_damaged_results_are_left_out_with_a_sentence(fakes, runs, capsys):
+    (runs / "a0/eval/200.json").write_bytes(b"\xff\x00")
+    (runs / "a1/eval/200.json").write_text("[]")
+    (runs / "a0/dream/200.json").write_text('{"error": {"model": 3}}')
+    (runs / "a1/dream/200.json").write_text('{"error": ')
+    main(fakes.app, ["plot", str(runs), "--out", "all"])
+    err = capsys.readouterr().err
+    assert err.count("is damaged and left out: remove it, or run") == 4 and "a0/dream/200.json" in err
+    page = Path("all.html").read_text()
+    assert "5.5 &plusmn; 0.5 (mode, n=2)" in page and "steps ahead" in page and "a1/eval/200.json is damaged" in page
+
+
+def test_runs_are_found_at_every_depth_and_not_in_each_other(tmp_path):
+    logdirs = [made(tmp_path / name, 0, [(1, 1.0)]) for name in ("one", "mix/two", "plans/memory/three")]
+    made(tmp_path / "one/rank-1", 1, [(1, 1.0)])
+    made(tmp_path / "plans/memory/three/rank-1", 1, [(1, 1.0)])
+    assert sorted(find([tmp_path])) == sorted(logdirs)
+    assert find([tmp_path / "one"]) == [tmp_path / "one"]
+    assert find([tmp_path / "one/rank-1"]) == [tmp_path / "one/rank-1"]
+
+
 # ---- the command
 
 

@@ -25,7 +25,7 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, filmstrip, launch, sensitivity
+from wm_core.run import checkpoint, evaluation, filmstrip, launch, sensitivity
 from wm_core.run.alarm import NotFinite
 from wm_core.run.allocator import give_back
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
@@ -276,12 +276,13 @@ def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
 
 
 def eval(app: App, command: Command) -> int:
-    """Fresh episodes, scores to stdout and LOGDIR/eval/<step>.json."""
+    """Fresh episodes, scores to stdout and LOGDIR/eval/<step>.json, or beside it where something differs from the run."""
     options: Eval = command.options
     if options.mode and options.sample:
         raise UserError("--mode and --sample exclude each other: give one")
     if options.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {options.episodes}")
+    changed = evaluation.changed(command.saved, command.config)
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     config = loaded.config
@@ -301,9 +302,12 @@ def eval(app: App, command: Command) -> int:
         "scores": scores.tolist(),
         "lengths": [length for _, length in results],
         "protocol": _json(loaded.protocol),
+        "changed": _json(changed),
     }
-    _write_json(logdir / "eval" / f"{loaded.step}.json", result)
-    print(json.dumps(result))
+    try:
+        print(json.dumps(result), flush=True)  # first, for the folder may be closed to us
+    finally:
+        _write_json(logdir / "eval" / evaluation.file_name(loaded.step, str(result["acting"]), changed), result)
     return 0
 
 

@@ -145,12 +145,14 @@ def binned(steps: Floats, values: Floats, end: float, points: int) -> Floats:
 
 
 def find(folders: Iterable[str | Path]) -> list[Path]:
-    """Run folders among these or inside them, at most three levels down. Raises UserError where there is none."""
+    """Run folders among these or inside them, at most three levels down; what lies in a run, as the folders of its
+    other processes do, is part of it. Raises UserError where there is none."""
     found: list[Path] = []
     for folder in map(Path, folders):
-        inside = [folder] if (folder / "config.toml").is_file() else []
-        for depth in ("*", "*/*", "*/*/*"):
-            inside = inside or sorted(path.parent for path in folder.glob(f"{depth}/config.toml"))
+        inside: list[Path] = []
+        for depth in ("", "*/", "*/*/", "*/*/*/"):
+            here = sorted(path.parent for path in folder.glob(f"{depth}config.toml") if path.is_file())
+            inside += [path for path in here if not set(path.parents) & set(inside)]
         if not inside:
             raise UserError(f"there is no run in {folder} (no config.toml): name folders that `train` printed")
         found += inside

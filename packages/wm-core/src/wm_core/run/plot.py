@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wm_core.errors import UserError
 from wm_core.run.gather import SCORE, Group, Logged, find, group, read
-from wm_core.run.report import finals, page
+from wm_core.run.report import damaged, finals, page
 
 if TYPE_CHECKING:
     from wm_core.run.cli import App, Command, Plot
@@ -28,6 +28,7 @@ def plot(app: App, command: Command) -> int:
     if not runs:
         raise UserError("none of these runs has logged anything yet: plot them later")
     groups, notes = group(runs, mixed=options.mixed)
+    notes += damaged(groups)
     for note in notes:
         _say(note)
     out = Path(options.out) if options.out else runs[0].logdir / "report" if len(runs) == 1 else Path("report")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_core.run import evaluation
 from wm_core.run.chart import COLOURS, Line, short, svg
 from wm_core.run.gather import SCORE, TAIL, Curve, Group, Logged, differing, over_seeds
 
@@ -60,7 +61,7 @@ def finals(group: Group) -> dict[str, Any]:
     episodes behind it, and the same of the newest evaluation of each run, where there are any."""
     ends = [run.final() for run in group.runs]
     mean, error, count = over_seeds(np.array([[score] for score, _ in ends]))
-    played = [(run, one) for run in group.runs if (one := newest_eval(run.logdir))]
+    played = [(run, one) for run in group.runs if (one := newest_eval(run))]
     tested, spread, evaluated = over_seeds(np.array([[one["score"]] for _, one in played]).reshape(-1, 1))
     return {
         "task": group.task,
@@ -78,11 +79,61 @@ def finals(group: Group) -> dict[str, Any]:
     }
 
 
-def newest_eval(logdir: Path) -> dict[str, Any] | None:
-    """The result of the last `eval` of a run, by step, if it has a score."""
-    found = sorted((logdir / "eval").glob("*.json"), key=lambda path: (len(path.stem), path.stem))
-    value = json.loads(found[-1].read_text()) if found else None
-    return value if isinstance(value, dict) and isinstance(value.get("score"), (int, float)) else None
+def newest_eval(run: Logged) -> dict[str, Any] | None:
+    """The result of the last `eval` of a run, by step, on its own task and protocol; of one step that which acted as in
+    training comes first, then that of the run's own seed."""
+    found = [
+        ((_step(path), value.get("acting") == "sample", path.stem.isdecimal()), value)
+        for path, value in _results(run, "eval")
+        if value is not None and evaluation.same(value, run.task, run.protocol)
+    ]
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def damaged(groups: Sequence[Group]) -> list[str]:
+    """A sentence about every result that cannot be read, and is in no report."""
+    return [
+        f"{path} is damaged and left out: remove it, or run `{kind}` again"
+        for one in groups
+        for run in one.runs
+        for kind in ("eval", "dream")
+        for path, value in _results(run, kind)
+        if value is None
+    ]
+
+
+def _results(run: Logged, kind: str) -> list[tuple[Path, dict[str, Any] | None]]:
+    """The files of LOGDIR/eval or LOGDIR/dream with what they hold, None where that is no result."""
+    found: list[tuple[Path, dict[str, Any] | None]] = []
+    for path in sorted((run.logdir / kind).glob("*.json")):
+        try:
+            value = json.loads(path.read_text())
+        except (ValueError, OSError):
+            value = None
+        whole = isinstance(value, dict) and (_scored(value) if kind == "eval" else _dreamt(value))
+        found.append((path, value if whole else None))
+    return found
+
+
+def _scored(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("score"), (int, float))
+
+
+def _dreamt(value: Mapping[str, Any]) -> bool:
+    errors = value.get("error")
+    return isinstance(errors, dict) and all(
+        isinstance(row, list) and all(e is None or isinstance(e, (int, float)) for e in row) for row in errors.values()
+    )
+
+
+def _step(path: Path) -> int:
+    """The step that a file's name begins with.
+
+    >>> _step(Path("400-16f77685.json")), _step(Path("mine.json"))
+    (400, -1)
+    """
+    found = re.match(r"[0-9]+", path.name)
+    return int(found[0]) if found else -1
 
 
 def _finals(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
@@ -175,9 +226,9 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
 
 
 def _newest_dream(run: Logged) -> dict[str, Any] | None:
-    found = sorted((run.logdir / "dream").glob("*.json"), key=lambda path: (len(path.stem), path.stem))
-    value = json.loads(found[-1].read_text()) if found else None
-    return value if isinstance(value, dict) else None
+    found = [(_step(path), value) for path, value in _results(run, "dream") if value is not None]
+    mine = [(step, value) for step, value in found if value.get("task", run.task) == run.task]
+    return max(mine, key=lambda one: one[0])[1] if mine else None
 
 
 def _films(group: Group) -> str:

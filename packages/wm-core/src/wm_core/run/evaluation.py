@@ -1,0 +1,86 @@
+"""What an evaluation was of, and which file of LOGDIR/eval it is: <step>.json is the run's own, others say what they are.
+
+A run's own acts as in training, on the task and with every number of the run; how many episodes does not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from wm_core.errors import UserError
+from wm_core.run.config import RunConfig
+
+MACHINE = ("device", "capture", "threads", "workers")  # where it ran
+CHANCE = ("seed", "envs")  # which episodes were drawn
+TRAINING = (  # numbers that no evaluation reads
+    "steps",
+    "devices",
+    "train_ratio",
+    "learning_starts",
+    "replay_bytes",
+    "chunk",
+    "log_every",
+    "save_every",
+    "keep",
+    "milestone_every",
+    "init_from",
+    "eval_every",
+    "eval_episodes",
+    "video_every",
+    "tensorboard",
+    "log",
+)
+
+
+def changed(saved: RunConfig | None, asked: RunConfig) -> dict[str, Any]:
+    """The fields in which an evaluation differs from its run. Raises UserError for one that it never reads.
+
+    >>> changed(RunConfig(task="toy:catch"), RunConfig(task="toy:catch", seed=7))
+    {'seed': 7}
+    >>> changed(RunConfig(), RunConfig(eval_episodes=7))
+    Traceback (most recent call last):
+    wm_core.errors.UserError: --eval_episodes is for training, and `eval` does not read it: give --episodes
+    """
+    old, new = {} if saved is None else asdict(saved), asdict(asked)
+    found = {name: new[name] for name in old if old[name] != new[name]}
+    for name in TRAINING:
+        if name in found:
+            instead = "give --episodes" if name == "eval_episodes" else "leave it out"
+            raise UserError(f"--{name} is for training, and `eval` does not read it: {instead}")
+    return found
+
+
+def file_name(step: int, acting: str, differs: Mapping[str, Any]) -> str:
+    """<step>.json for the run's own, else with a digest of what it differs in, so that it replaces only its like.
+
+    >>> file_name(40, "sample", {"device": "cpu"}), file_name(40, "mode", {})
+    ('40.json', '40-16f77685.json')
+    """
+    what = {name: value for name, value in differs.items() if name not in MACHINE}
+    what |= {"acting": acting} if acting != "sample" else {}
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{step}-{digest}.json" if what else f"{step}.json"
+
+
+def same(result: Mapping[str, Any], task: str, protocol: Mapping[str, Any]) -> bool:
+    """Whether a result, of any seed and acting, is of this task under this protocol, and of the agent as trained.
+
+    Results from before `changed` stood in them are told by task and protocol alone; what one side lacks counts as same.
+
+    >>> same({"task": "a", "protocol": {"sticky": 0.25}, "changed": {"seed": 3}}, "a", {"sticky": 0.25, "repeat": 4})
+    True
+    >>> same({"task": "b"}, "a", {}), same({"task": "a", "changed": {"horizon": 3}}, "a", {})
+    (False, False)
+    """
+    theirs, differs = result.get("protocol", {}), result.get("changed", {})
+    if not isinstance(theirs, Mapping) or not isinstance(differs, Mapping):
+        return False
+    return (
+        result.get("task", task) == task
+        and all(theirs[name] == protocol[name] for name in theirs.keys() & protocol.keys())
+        and differs.keys() <= {*MACHINE, *CHANCE}
+    )
