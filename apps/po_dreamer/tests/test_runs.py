@@ -23,6 +23,7 @@ from wm_core import draws
 from wm_core.replay import Replay
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import resolve
+from wm_core.run.loop import remembered
 from wm_core.testing import assert_same
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
@@ -130,7 +131,27 @@ def test_eval_plays_and_tells_the_protocol(run: Any, doors: Path, capsys: pytest
     assert json.loads((doors / "eval/200.json").read_text()) == result
     assert (result["acting"], result["episodes"], result["lengths"]) == ("sample", 6, [1] * 6)
     assert set(result["scores"]) <= {0.0, 1.0} and result["protocol"]["name"] == "doors"
-    assert result["memory"] == "empty at the start"
+    assert result["memory"] == "training's at the start"
+    run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory", "empty")
+    assert json.loads(capsys.readouterr().out)["memory"] == "empty at the start"
+
+
+def test_an_evaluation_remembers_the_end_of_training(run: Any, doors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stream after stream for as many environments as there are, and a copy: two evaluations begin alike."""
+    loaded, given = load(doors), []
+    monkeypatch.setattr(commands, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
+    run("eval", doors, "--episodes", 2, "--device", "cpu")
+    kept = checkpoint.load(checkpoint.latest(doors)).state["loop"]["carry"]
+    assert kept["valid"].all() and kept["key"].abs().sum() > 0
+    assert_same(given[0], kept)
+    assert_same(remembered(loaded.carry, 3)["key"][2], kept["key"][0])
+
+
+def test_a_memory_that_does_not_fit_is_refused(run: Any, doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10)
+    assert "give --memory empty" in capsys.readouterr().err
+    run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10, "--memory", "empty")
 
 
 def test_dream_measures_and_shows(run: Any, catch: Path, capsys: pytest.CaptureFixture[str]) -> None:

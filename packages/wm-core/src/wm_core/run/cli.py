@@ -52,6 +52,7 @@ class App:
     estimate: Part | None = None
     paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
     mistakes: tuple[str, ...] = ("TaskError",)
+    remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
 
     def __post_init__(self) -> None:
         taken = {f.name for kind in OPTIONS.values() for f in dataclasses.fields(kind)}
@@ -123,6 +124,9 @@ class Eval:
     """Act by the policy's mode."""
     sample: bool = False
     """Act by a sample of the policy, as in training (the default)."""
+    memory: Literal["auto", "training", "empty"] = "auto"
+    """What the agent remembers at the start: training's last steps, or nothing; auto is training's for an agent whose
+    memory outlives episodes."""
 
 
 @dataclass(frozen=True)

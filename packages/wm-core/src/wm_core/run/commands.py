@@ -34,7 +34,7 @@ from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.lock import locked
-from wm_core.run.loop import LONGEST, Environments, Position, evaluate, rollout
+from wm_core.run.loop import LONGEST, Environments, Position, check_carry, evaluate, remembered, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
 from wm_core.run.session import Session, seed_all
@@ -222,7 +222,8 @@ class Watch:
         config, agent = self.session.config, self.session.agent
         with closing(_fresh(self.session.app, config, min(config.envs, config.eval_episodes))) as envs:
             seed, count = config.seed + FRESH, config.eval_episodes
-            results = evaluate(agent, envs, episodes=count, seed=seed, go_on=lambda: not self.stopped())
+            carry = remembered(at.carry, envs.num_envs) if self.session.app.remembers else None
+            results = evaluate(agent, envs, episodes=count, seed=seed, carry=carry, go_on=lambda: not self.stopped())
         if len(results) < count:
             if not self.stopped():
                 say(f"no evaluation at step {at.steps:,}: an episode has not ended after {LONGEST:,} steps")
@@ -287,7 +288,14 @@ def eval(app: App, command: Command) -> int:
     loaded = restore(app, logdir, command.config)
     config = loaded.config
     with closing(_fresh(app, config, min(config.envs, options.episodes))) as envs:
-        results = evaluate(loaded.agent, envs, episodes=options.episodes, seed=config.seed + FRESH, mode=options.mode)
+        carry = None
+        if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
+            carry = remembered(loaded.carry, envs.num_envs)
+            check_carry(loaded.agent, carry)
+        seed = config.seed + FRESH
+        results = evaluate(loaded.agent, envs, episodes=options.episodes, seed=seed, mode=options.mode, carry=carry)
+    if len(results) < options.episodes:
+        raise UserError(f"an episode has not ended after {LONGEST:,} steps: is there a limit of time in {config.task}?")
     scores = np.array([score for score, _ in results])
     result = {
         "app": app.name,
@@ -296,7 +304,7 @@ def eval(app: App, command: Command) -> int:
         "seed": config.seed + FRESH,
         "episodes": len(results),
         "acting": "mode" if options.mode else "sample",
-        "memory": "empty at the start",
+        "memory": "training's at the start" if remembers else "empty at the start",
         "score": float(scores.mean()),
         "score_standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None,
         "scores": scores.tolist(),

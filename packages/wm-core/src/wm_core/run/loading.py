@@ -19,6 +19,7 @@ from wm_core.run import checkpoint
 from wm_core.run.allocator import keep_pages
 from wm_core.run.cli import read_run
 from wm_core.run.config import RunConfig
+from wm_core.run.loop import to_device
 
 if TYPE_CHECKING:
     from wm_core.run.cli import App
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class Loaded:
     """An agent with the spaces it was trained for.
 
-    app, config, step (environment steps trained), protocol (what its scores mean), agent.
+    app, config, step (environment steps trained), protocol (what its scores mean), agent, carry (what it knew of each of
+    the training environments at that step).
     """
 
     app: App
@@ -40,6 +42,7 @@ class Loaded:
     observation_space: Any
     action_space: Any
     action_size: int
+    carry: Any = None
 
     def policy(self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False) -> tuple[Any, Any]:
         """One unbatched gymnasium observation -> (an action valid for the environment's space, carry for the next).
@@ -97,7 +100,8 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         saved = _newest(app, logdir)
         fit(agent, saved)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
-        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces)
+        carry = to_device(saved.state["loop"]["carry"], agent.device)
+        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry)
 
 
 def _latest(logdir: Path) -> Path:

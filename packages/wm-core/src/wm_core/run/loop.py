@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map  # noqa: PLC2701 - torch's own, and it has no other door
 
 from wm_core import draws
 from wm_core.agent import Agent
+from wm_core.errors import UserError
 from wm_core.health import WEIGHT
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
@@ -298,6 +300,22 @@ def evaluate(
         if length.max() >= LONGEST or not go_on():
             break
     return [result for each in results for result in each]
+
+
+def remembered(carry: Carry, n: int) -> Carry:
+    """A copy of what m environments left in a carry, for n others: each gets that of one of them, in turn.
+
+    >>> remembered({"key": torch.tensor([[1.0], [2.0]])}, 3)["key"].tolist()
+    [[1.0], [2.0], [1.0]]
+    """
+    return tree_map(lambda x: x[torch.arange(n, device=x.device) % len(x)], carry)
+
+
+def check_carry(agent: Agent, carry: Carry) -> None:
+    """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory."""
+    mine = [tuple(leaf.shape[1:]) for leaf in tree_leaves(agent.initial(1))]
+    if mine != [tuple(leaf.shape[1:]) for leaf in tree_leaves(carry)]:
+        raise UserError("what training remembered does not fit this agent's memory: give --memory empty")
 
 
 def rollout(
