@@ -172,7 +172,7 @@ def test_eval_samples_unless_told_otherwise(fakes, run, capsys):
 
 def test_eval_plays_other_episodes_than_training(fakes, run, capsys, monkeypatch):
     seeds = []
-    monkeypatch.setattr(commands, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)])
+    monkeypatch.setattr(commands, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)] * 10)
     main(fakes.app, ["eval", "D"])
     main(fakes.app, ["eval", "D", "--seed", "7"])
     assert len(set(seeds) - {0, 7}) == 2
@@ -541,3 +541,11 @@ def test_processes_share_the_updates(fakes):
         for n in (1, 2)
     )
     assert two["updates"] == one["updates"] / 2 > 0
+
+
+def test_an_evaluation_without_end_is_told(fakes, run, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "evaluate", lambda *given, **named: [(0.0, 1)])
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D"])
+    assert "an episode has not ended after 200,000 steps" in capsys.readouterr().err
+    assert not (run / "eval").exists()

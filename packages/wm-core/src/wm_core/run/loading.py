@@ -100,7 +100,7 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         saved = _newest(app, logdir)
         fit(agent, saved)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
-        carry = to_device(saved.state["loop"]["carry"], agent.device)
+        carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
         return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry)
 
 
