@@ -125,6 +125,8 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{name} must be a finite number, not {value}")
         if name in SHARES and not (value <= 1 if name in ("lam", "slow_rate") else value < 1):
             raise UserError(f"{name} is a share and must lie below 1, not {value}")
+    if config.seed >= 2**62:  # others are made of it by adding, and torch takes 64 bits
+        raise UserError(f"seed must be below 2**62, not {config.seed}")
     if config.length < 2:
         raise UserError(f"length must be at least 2, not {config.length}: a row needs a step and one that follows it")
     if getattr(config, "dream_last", 0) == 1:
