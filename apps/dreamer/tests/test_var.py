@@ -11,7 +11,7 @@ from dreamer.agent import Dreamer, build
 from dreamer.cli import APP
 from env_adapters import make_vec
 from wm_core.replay import Replay
-from wm_core.run.cli import resolve
+from wm_core.run.cli import parse, resolve
 
 WARMUP = 40
 
@@ -32,6 +32,11 @@ def trained(updates: int, **numbers: Any) -> tuple[Dreamer, list[dict[str, torch
         agent.clock.count_steps(1)
         found.append(agent.learn(replay))
     return agent, found
+
+
+def test_a_bare_var_switches_it_on() -> None:
+    words = ["train", "--preset", "catch_distracted"]
+    assert parse(APP, [*words, "--var"]).config.var and not parse(APP, [*words, "--var", "False"]).config.var
 
 
 def test_nothing_changes_before_the_warm_up_ends_and_something_does_afterwards() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import storm.cli
 import torch
 from env_adapters import ActionSpec, make
 from gymnasium import spaces
@@ -20,7 +18,7 @@ from storm.cli import APP
 from storm.config import Config
 from wm_core import draws
 from wm_core.run import checkpoint, commands
-from wm_core.run.cli import resolve
+from wm_core.run.cli import parse, resolve
 from wm_core.testing import assert_same, check_dynamics
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
@@ -117,18 +115,9 @@ def test_a_dream_beyond_the_positions_is_refused_in_a_sentence(
     assert "a dream beyond 64 tokens" in err and "Traceback" not in err
 
 
-def test_var_without_a_value_means_true(monkeypatch: pytest.MonkeyPatch) -> None:
-    for words, expected in (
-        (["train", "--var"], ["train", "--var=True"]),
-        (["train", "--var", "--steps", "3"], ["train", "--var=True", "--steps", "3"]),
-        (["train", "--var", "False"], ["train", "--var", "False"]),
-        ([], []),
-    ):
-        seen: list[list[str]] = []
-        monkeypatch.setattr(storm.cli, "run", lambda app, argv, seen=seen: seen.append(argv))
-        monkeypatch.setattr(sys, "argv", ["storm", *words])
-        storm.cli.main()
-        assert seen == [expected]
+def test_var_without_a_value_means_true() -> None:
+    for words, expected in (("--var", True), ("--var --steps 3", True), ("--var False", False), ("", False)):
+        assert parse(APP, ["train", "--preset", "catch_distracted", *words.split()]).config.var is expected
 
 
 # ---- the networks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -47,6 +48,40 @@ def test_every_kind_of_field_is_read(fakes):
     config = config_of(fakes, line)
     assert (config.train_ratio, config.tensorboard, config.branches) == (3.0, True, (4, 5, 6))
     assert (config.device, config.task) == ("cpu", "blind")
+
+
+@pytest.mark.parametrize(
+    "words, value",
+    [
+        ("--tensorboard", True),
+        ("--tensorboard False", False),
+        ("--tensorboard=False", False),
+        ("--tensorboard False --tensorboard", True),
+        ("--tensorboard False --tensorboard --batch 3", True),
+    ],
+)
+def test_a_field_that_is_true_or_false_may_stand_bare(fakes, words, value):
+    config = config_of(fakes, f"train --preset tiny {words}")
+    assert config.tensorboard is value and config.batch == (3 if "batch" in words else resolve(fakes.app, "tiny").batch)
+
+
+def test_a_bare_field_of_two_words_is_read_either_way(fakes):
+    @dataclasses.dataclass(frozen=True)
+    class Config(fakes.app.config):
+        two_words: bool = False
+
+    app = dataclasses.replace(fakes.app, config=Config)
+    for word in ("--two_words", "--two-words"):
+        assert parse(app, ["train", "--preset", "tiny", word]).config.two_words
+    assert not parse(app, ["train", "--preset", "tiny"]).config.two_words
+
+
+def test_paths_may_begin_at_home(fakes, monkeypatch):
+    monkeypatch.setenv("HOME", "/there")
+    command = parse(fakes.app, ["train", "--preset", "tiny", "--logdir=~/x", "--init-from=~/y"])
+    assert (command.options.logdir, command.config.init_from) == ("/there/x", "/there/y")
+    options = parse(fakes.app, ["plot", "~/x", "a~b", "--out=~/z"]).options
+    assert (options.logdirs, options.out, options.export) == (("/there/x", "a~b"), "/there/z", "")
 
 
 def test_a_preset_may_hold_lists_and_whole_numbers_for_floats(fakes):
@@ -106,6 +141,7 @@ def refused(fakes, capsys, line: str) -> str:
         ("train --preset tiny --batch 0", "batch must be at least 1, not 0"),
         ("train --preset tiny --train_ratio -1", "train_ratio must be at least 0, not -1"),
         ("train --preset tiny --length 1", "length must be at least 2"),
+        ("train --preset tiny --seed 99999999999999999999", "seed must be below 2**62"),
         ("train --preset tiny stray", "'stray' is not an option"),
         ("train --preset odd", "preset 'odd': there is no field 'bacth'; did you mean 'batch'"),
         ("train --preset wrong", "preset 'wrong': batch takes a whole number, not 'many'"),

@@ -1,6 +1,5 @@
 """storm: the command line, and the app as data."""
 
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +23,5 @@ APP = App(
 
 
 def main() -> None:
-    """The console script. A bare `--var` says True."""
-    words = sys.argv[1:]
-    told = [*words[1:], "--"]
-    run(APP, [f"{w}=True" if w == "--var" and n.startswith("--") else w for w, n in zip(words, told, strict=False)])
+    """The console script."""
+    run(APP)

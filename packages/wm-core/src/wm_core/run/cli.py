@@ -289,9 +289,10 @@ def parse(app: App, argv: Sequence[str]) -> Command:
 
     Torch is imported only where no preset was named and a GPU would change which one runs.
     """
-    name, rest = argv[0], list(argv[1:])
+    name = argv[0]
     if name not in OPTIONS:
         raise UserError(unknown("command", name, OPTIONS))
+    rest = _say_true(app, argv[1:])
     asked = [arg for arg in rest if arg not in ("-h", "--help")]
     default = app.config()
     try:
@@ -300,6 +301,7 @@ def parse(app: App, argv: Sequence[str]) -> Command:
         if asked == rest:
             raise
         _tyro(app, name, default, rest)  # prints the help and exits
+    options = _at_home(options)
     if isinstance(options, Plot):
         if not options.logdirs:
             raise UserError("`plot` needs the LOGDIRS of runs, or a folder that holds some")
@@ -313,6 +315,7 @@ def parse(app: App, argv: Sequence[str]) -> Command:
             base = resolve(app, wish.preset, options.size, options.ablation)
             _, config = _tyro(app, name, base, rest)
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
+    config = _at_home(config)
     check(config)
     command = Command(name, options, config, saved, origin)
     if name == "train" and saved is not None:
@@ -440,7 +443,36 @@ def _toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not TOML: {error}") from error
 
 
+PLACES = ("logdir", "logdirs", "out", "export", "init_from")
+
+
+def _at_home(values: Any) -> Any:
+    """Options or a config whose paths begin with no ~: a shell leaves it in --logdir=~/runs/x.
+
+    >>> import os
+    >>> _at_home(Train(logdir="~/runs")).logdir == os.path.expanduser("~/runs")
+    True
+    """
+    found = {name: getattr(values, name) for name in PLACES if hasattr(values, name)}
+    moved = {
+        name: os.path.expanduser(value) if isinstance(value, str) else tuple(map(os.path.expanduser, value))
+        for name, value in found.items()
+    }
+    return dataclasses.replace(values, **moved)
+
+
 # ---- tyro, and one sentence where it refuses
+
+
+def _say_true(app: App, words: Sequence[str]) -> list[str]:
+    """The words with `--var` of a field that is True or False as `--var=True`, where no value follows."""
+    hints = typing.get_type_hints(app.config)
+    flags = {f"--{name}" for name, hint in hints.items() if hint is bool}
+    after = [*words[1:], "--"]
+    return [
+        f"{word}=True" if word.replace("-", "_").replace("__", "--", 1) in flags and following.startswith("-") else word
+        for word, following in zip(words, after, strict=False)
+    ]
 
 
 def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any, RunConfig]:
