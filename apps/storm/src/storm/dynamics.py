@@ -45,6 +45,9 @@ class Unbroken(Parallel):
         after, latent = super().imagine(carry | {"stoch": carry["stoch"][:, 0]}, action)
         return after | {"stoch": latent.stoch[:, None]}, latent
 
+    def left(self, carry: Carry) -> float:
+        return super().left(carry) + (1 - carry["stoch"].shape[1])  # the very first step has no token
+
     def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
         carry, latent = super().starts(trace, last)
         return carry | {"stoch": latent.stoch[:, None]}, latent

@@ -5,6 +5,7 @@ Sizes: B batch, T time, M starts, A action, E embed, D deter, S x K stochastic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -102,6 +103,11 @@ class Parallel(nn.Module):
             hidden=None if hidden is None else rows(hidden),
         )
         return {"stoch": latent.stoch, "backbone": self.backbone.starts(trace.each, last)}, latent
+
+    def left(self, carry: Carry) -> float:
+        """How many more steps, observed or imagined, the backbone can hold: endless unless it says so."""
+        says = getattr(self.backbone, "left", None)  # no promise of Backbone's
+        return math.inf if says is None else float(says(carry["backbone"]))
 
     def logits(self, flat: Tensor) -> Tensor:
         return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)

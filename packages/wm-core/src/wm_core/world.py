@@ -5,6 +5,7 @@ Sizes: B batch, T time, M starts, H horizon.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -109,6 +110,12 @@ class WorldModel(nn.Module):
     def metrics(self, trace: Trace, steps: Steps, dream: Dream) -> Metrics:
         """Health of the latents, and of the heads where the dream, which came from the last steps of every row, began."""
         return health.latents(trace.post, trace.prior) | health.dreamed(dream, steps, self.discount)
+
+
+def left(dynamics: Dynamics, carry: Carry) -> float:
+    """How many more steps a row or a dream from this carry can have: endless unless the dynamics says so."""
+    says = getattr(dynamics, "left", None)  # no promise of Dynamics'
+    return math.inf if says is None else float(says(carry))
 
 
 def stack(latents: list[Latent]) -> Latent:

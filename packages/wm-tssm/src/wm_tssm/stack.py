@@ -140,5 +140,16 @@ class TransformerStack(nn.Module):
             visible = None
         return Cache.of(layers, room=self.room, position=position, visible=visible)  # type: ignore[arg-type]
 
+    def left(self, carry: Any) -> int:
+        """How many tokens can still follow a carry, those of a dream included, before there are no more positions.
+
+        >>> stack = TransformerStack(4, layers=1, heads=1, hidden=4, positions=8)
+        >>> _, _, carry, each = stack(stack.initial(1), torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.bool))
+        >>> stack.left(stack.initial(1)), stack.left(carry), stack.left(stack.starts(each, 1))
+        (8, 5, 5)
+        """
+        used = carry.used if isinstance(carry, Cache) else carry["tokens"].shape[1]
+        return self.positions.num_embeddings - int(used)
+
     def _embed(self, tokens: Tensor, position: Tensor) -> Tensor:
         return self.norm(tokens + self.positions(position))

@@ -30,7 +30,7 @@ from wm_core.run.folder import write_video
 from wm_core.run.loading import environments, restore
 from wm_core.run.loop import Environments
 from wm_core.types import Carry, Latent, Trace
-from wm_core.world import stack
+from wm_core.world import left, stack
 
 if TYPE_CHECKING:
     from wm_core.run.cli import App, Command, Play
@@ -92,7 +92,14 @@ class Seer:
         steps = {name: torch.as_tensor(value)[:, None].to(self.agent.device) for name, value in step.items()}
         with draws.drawing(self.source), self.agent.computing():
             trace = self.agent.world.observe(carry, steps)
-            return trace, self._told(trace.latent)
+            return trace, self._told(self.agent.world.latest(trace))  # what the policy was trained to act on
+
+    @torch.no_grad()
+    def begin(self, trace: Trace) -> tuple[Carry, Told]:
+        """A dream from a trace's last step. A world may draw where it begins, and the policy then acts on that draw."""
+        with draws.drawing(self.source), self.agent.computing():
+            carry, latent = self.agent.world.starts(trace, 1)
+            return carry, self._told(latent)
 
     @torch.no_grad()
     def imagine(self, carry: Carry, action: Vector) -> tuple[Carry, Told]:
@@ -100,7 +107,7 @@ class Seer:
         with draws.drawing(self.source), self.agent.computing():
             given = torch.as_tensor(action)[None].to(self.agent.device)
             carry, latent = self.agent.world.dynamics.imagine(carry, given)
-            return carry, self._told(stack([latent]))
+            return carry, self._told(latent)
 
     def seen(self, step: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
         """The observation to draw: (H, W, C), or flat."""
@@ -108,8 +115,9 @@ class Seer:
         return value if value is None or value.ndim == 3 else value.reshape(-1)
 
     def _told(self, latent: Latent) -> Told:
-        """Of a latent (1, 1, ...)."""
+        """Of a latent (1, ...)."""
         world, behaviour = self.agent.world, self.agent.behaviour
+        latent = stack([latent])
         policy = behaviour.policy(latent)
         action = policy.mode() if self.mode else policy.sample()
         critic = getattr(behaviour, "critic", None)  # no promise of Behaviour's
@@ -153,21 +161,23 @@ def in_environment(seer: Seer, envs: Environments, *, seed: int, choose: Choose 
 def in_dream(
     seer: Seer, envs: Environments, *, seed: int, observed: int, choose: Choose = by_policy
 ) -> Iterator[Moment]:
-    """For ever: `observed` real steps, then a dream until the model expects the end, then the next ones."""
+    """For ever: `observed` real steps, then a dream until the model expects the end or can hold no more, and so on."""
     carry, step = seer.agent.initial(1), envs.reset(seed)
+    dynamics = seer.agent.world.dynamics
     while True:
         for t in range(observed):
             trace, told = seer.observe(carry, step)
             carry = trace.carry
+            if t == observed - 1:
+                dream, told = seer.begin(trace)
             seen = seer.seen(step)
             yield Moment(t, False, seen, told, float(step["reward"][0]), 0.0, told.action, "policy", False)
             step = envs.step(told.action[None])
-        dream, _ = seer.agent.world.dynamics.starts(trace, 1)
         action, t, score, over = told.action, observed, 0.0, False
         while not over:
             dream, told = seer.imagine(dream, action)
             action, who = choose(told.action)
-            score, over = score + told.reward, told.cont < OVER
+            score, over = score + told.reward, told.cont < OVER or left(dynamics, dream) < 1
             yield Moment(t, True, None, told, None, score, action, who, over)
             t += 1
 
