@@ -113,7 +113,7 @@ class FakeAgent(nn.Module):
         self.device = torch.device(config.device)
         self.weight = nn.Parameter(torch.linspace(0, 1, config.width))
         self.stores = {"deter": 1}
-        self.world = SimpleNamespace(dynamics=SimpleNamespace(stores=self.stores))
+        self.world = SimpleNamespace(dynamics=SimpleNamespace(stores=self.stores, initial=self.initial))
         self.source, self.clock, self.online = draws.Generator(config.seed), Clock(), True
         self.batch, self.length = config.batch, config.length
         self.moment = torch.zeros(())

@@ -96,3 +96,8 @@ class Config(RunConfig):
     # environment
     protocol: Literal["dreamerv3", "storm"] = "storm"
     """Atari 100k protocol: STORM's (sticky, life loss ends the return) or DreamerV3's (no sticky actions, random no-ops)."""
+
+    @property
+    def longest(self) -> int:
+        """A dream's context has one step more than it observes: the dream begins at that step."""
+        return max(self.length, self.dream_context + 1)

@@ -40,6 +40,7 @@ from wm_core.run.play import key_shown
 from wm_core.run.session import Session, seed_all
 from wm_core.run.writers import outside
 from wm_core.types import Batch, Index, Past
+from wm_core.world import left
 
 STRIDE = 1_000_003  # between the seeds of the processes of one run
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
@@ -157,7 +158,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                 watch,
                 log_every=config.log_every,
                 learning_starts=config.learning_starts,
-                length=config.length,
+                length=config.longest,
                 go_on=watch,
                 say=say,
             )
@@ -231,8 +232,8 @@ class Watch:
         scores = [score for score, _ in results]
         numbers = {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)}
         if key_shown(self.session.envs) is not None:
-            found, _ = _open_loop(self.session.app, config, agent, Dream(str(self.session.run.logdir)))
-            numbers |= found.horizons()
+            found = _open_loop_of(self.session)
+            numbers |= found.horizons() if found else {}
         self.metrics(at.steps, numbers)
 
     def _video(self, at: Position) -> None:
@@ -389,6 +390,18 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
     return found, batch
 
 
+def _open_loop_of(session: Session, rows: int = 6) -> OpenLoop | None:
+    """The same for a run that trains, which a picture must not stop: as long as the dynamics can hold; None for nothing."""
+    agent, asked = session.agent, Dream(str(session.run.logdir), rows=rows)
+    dynamics = agent.world.dynamics
+    room = left(dynamics, dynamics.initial(1)) - asked.observed
+    if room < 1:
+        say(f"no open loop: the model has no positions for a step beyond the {asked.observed} that it observes")
+        return None
+    asked = dataclasses.replace(asked, imagined=int(min(room, asked.imagined)))
+    return _open_loop(session.app, session.config, agent, asked)[0]
+
+
 def image_key(envs: Environments) -> str | None:
     """The name of the first image among the observations, or None."""
     spaces = envs.observation_space.spaces
@@ -454,7 +467,9 @@ def _videos(session: Session, step: int) -> list[Path]:
                 if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
                     break
         paths.append(run.video("policy", step, np.stack(frames), FPS))
-    found, _ = _open_loop(app, config, agent, Dream(str(run.logdir), rows=4))
+    found = _open_loop_of(session, rows=4)
+    if found is None:
+        return paths
     shown = _show(run.logdir, step, found, 4) if found.image else []
     _measured(run.logdir, app, config, step, found, shown, None)
     return [*paths, *shown]

@@ -104,6 +104,11 @@ class RunConfig:
     log: tuple[Literal["wandb", "trackio"], ...] = ()
     """Services that get the numbers too; one that is missing or fails is told once and never stops the run."""
 
+    @property
+    def longest(self) -> int:
+        """Steps of the longest row that an update samples; before a replay holds one there is none."""
+        return self.length
+
 
 def check(config: RunConfig) -> None:
     """Refuse numbers that no run can have. Raises UserError naming the field.

@@ -104,7 +104,7 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     record = {**step, **notes}
     record_bytes = sum(_bytes(value) for value in record.values())
     held = sum(p.numel() * p.element_size() for p in agent.parameters())
-    update = _tried(agent, _filled(record, agent, small.length), gpu=gpu)
+    update = _tried(agent, _filled(record, agent, small.longest), gpu=gpu)
     if not gpu:
         update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
@@ -152,8 +152,9 @@ def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mappi
     length = min(LONG if quick else 16, config.length)
 
     def of(rows: int) -> Tried:
-        agent = build(app, dataclasses.replace(config, batch=rows, length=length), envs)
-        return _tried(agent, _filled(record, agent, length), times=2 if quick else 1)
+        part = dataclasses.replace(config, batch=rows, length=length)
+        agent = build(app, part, envs)
+        return _tried(agent, _filled(record, agent, part.longest), times=2 if quick else 1)
 
     if quick:
         whole = extrapolate(of(1), of(ROWS), ROWS, config.batch)
