@@ -66,6 +66,28 @@ def test_a_reset_is_hard_across_segments_and_strides_are_free(monkeypatch: pytes
         torch.testing.assert_close(x[when:, 0, 0].real, 0.5 ** torch.arange(1, 10 - when))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_decay_that_overflows_stays_before_its_reset(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between resets the states are finite; the product over a segment, were it formed through them, is not."""
+    monkeypatch.setattr(wm_ssm.kernel, "LEAST", 2)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = (2,) if shared else (16, 1, 2)
+    decay = torch.full(shape, 1e10j, dtype=torch.complex64, device=device)  # four steps to a segment: 1e40
+    if not shared:
+        decay[1] = float("inf")
+    given = torch.ones(16, 1, 2, dtype=torch.complex64, device=device)
+    reset = (torch.arange(16, device=device) % 3 == 2)[:, None]
+    found = []
+    for method in ("triton", "sequential"):
+        leaves = [x.clone().requires_grad_() for x in (decay, given, given[0, 0])]
+        x = linear_scan(*leaves, reset, method=method)
+        found.append([x[2:], *torch.autograd.grad(x[2:].real.sum(), leaves)])
+    assert all(bool(wanted.isfinite().all()) for wanted in (found[1] if shared else found[1][:1]))
+    torch.testing.assert_close(*found, equal_nan=True)
+
+
 def test_it_compiles_for_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """To machine code of an A100, in every variant: the interpreter accepts what the compiler refuses."""
     from triton.backends.compiler import GPUTarget

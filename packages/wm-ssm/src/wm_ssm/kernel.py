@@ -40,8 +40,8 @@ def _segment(  # type: ignore[no-untyped-def]
     start_i = tl.load(start + at + im, inside, 0.0)
     x_r = tl.load(begin + own + re, inside, 0.0)
     x_i = tl.load(begin + own + im, inside, 0.0)
-    grown_r = x_r * 0.0 + 1.0
-    grown_i = x_i * 0.0
+    none = (p * 0).to(x_r.dtype)  # not x_r * 0.0: what a segment begins with may be infinite
+    grown_r, grown_i = none + 1.0, none
     if SHARED:
         a_r = tl.load(decay + re, inside, 0.0)
         a_i = tl.load(decay + im, inside, 0.0)
@@ -59,6 +59,7 @@ def _segment(  # type: ignore[no-untyped-def]
                 fresh = tl.load(reset + t * reset_t + row * reset_b) != 0
                 if fresh:
                     x_r, x_i = start_r, start_i
+                    grown_r, grown_i = none, none  # nothing crosses, however much it had grown
                     cut = True
             b_r = tl.load(given + t * given_t + row * given_b + re, inside, 0.0)
             b_i = tl.load(given + t * given_t + row * given_b + im, inside, 0.0)

@@ -87,10 +87,12 @@ def two_level(
         product = grown.unbind()[::order]
     begin = torch.empty_like(end)
     crossed = masks(None if reset is None else split.any(1), n)[::order]  # a segment with a reset forgets its past
-    zero = torch.zeros_like(state)
     for across, own, first, cut in zip(product, end.unbind()[::order], begin.unbind()[::order], crossed, strict=False):
         first.copy_(state)
-        state = torch.addcmul(own, across, state if cut is None else torch.where(cut, zero, state))
+        state = torch.addcmul(own, across, state)
+        state = (
+            state if cut is None else torch.where(cut, own, state)
+        )  # of a product that is infinite, 0 times it is nan
     sweep(decays, inputs, segments(out), cuts, begin, start)
     if rest:
         decay = decay if shared else decay[tail]
