@@ -116,12 +116,48 @@ def test_the_gradient_does_not_hang_on_the_size_of_its_blocks(method: str, monke
         assert max(gaps(results(linear_scan, arguments, method=method), wanted).values()) < 1e-10
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("length", [1, 70])
+def test_one_sequence_needs_no_axis_of_rows(length: int, shared: bool) -> None:
+    whole = problem(length, shared=shared)
+    one = whole | {"input": whole["input"][:, 0], "reset": whole["reset"][:, 0], "carry": whole["carry"][0]}
+    if not shared:
+        one["decay"] = whole["decay"][:, 0]
+    one = {name: value if name == "reset" else value.detach().requires_grad_() for name, value in one.items()}
+    wanted = results(plain_scan, one)
+    for method in CPU:
+        assert max(gaps(results(linear_scan, one, method=method), wanted).values()) < 1e-10
+
+
 def test_by_hand() -> None:
     """decay 2, input 1, start 5: a reset restarts from 5 in its own step, not one early as in R2I's released code."""
     reset = torch.tensor([[False], [False], [True], [True], [False]])
     for method in CPU:
         x = linear_scan(torch.tensor([2.0]), torch.ones(5, 1, 1), torch.tensor([5.0]), reset, method=method)
         assert x.flatten().tolist() == [11.0, 23.0, 11.0, 11.0, 23.0]
+
+
+@pytest.mark.parametrize("method", CPU)
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_decay_that_overflows_stays_before_its_reset(method: str, shared: bool) -> None:
+    """Between resets the states are finite; the product over a segment, were it formed through them, is not."""
+    length, rows, states = 256, 2, 3
+    decay = torch.full((states,), 0.5 + 0j, dtype=torch.complex64)
+    decay[1] = 600j  # 16 steps to a segment
+    if not shared:
+        decay = decay.repeat(length, rows, 1)
+        decay[40, 0] = float("inf")
+    reset = (torch.arange(length) % 7 == 3)[:, None].repeat(1, rows)
+    found = []
+    for one in ("sequential", method):
+        leaves = [
+            x.clone().requires_grad_() for x in (decay, torch.ones(length, rows, states) + 0j, torch.ones(states) + 0j)
+        ]
+        x = linear_scan(*leaves, reset, method=one)
+        found.append([x, *torch.autograd.grad(x[45:].real.sum(), leaves)])
+    assert bool(found[0][0][45:].isfinite().all()) and bool(found[0][0][:40].isfinite().all())
+    assert not shared or all(bool(each.isfinite().all()) for each in found[0])
+    torch.testing.assert_close(*found, equal_nan=True)
 
 
 @pytest.mark.parametrize("method", CPU)
@@ -204,6 +240,13 @@ def test_what_does_not_fit_is_said() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             linear_scan(*arguments)
+    for name, wrong in itertools.product(
+        ("start", "carry"), (torch.zeros(given.shape[-1] + 1), torch.zeros(given.shape))
+    ):
+        arguments = {"start": start} | {name: wrong}
+        for scan in (linear_scan, plain_scan):
+            with pytest.raises(ValueError, match=f"{name} is "):
+                scan(decay, given, **arguments)
     with pytest.raises(ValueError, match="sequential, two_level, triton"):
         linear_scan(decay, given, start, method="fast")
 

@@ -34,7 +34,7 @@ def linear_scan(
 
     Args:
         decay: (P,), or (T, B, P) for a decay of each step; complex or real, of float32 at least.
-        input: (T, B, P), or (T, ..., P) with more axes of rows; any strides.
+        input: (T, B, P), or (T, ..., P) with more axes of rows, or none; any strides.
         start: what a reset puts in place of the past: (P,), or (B, P) for each row.
         reset: (T, B) bool, True where a step begins a new sequence; None for never.
         carry: the state before step 1: (P,) or (B, P).
@@ -59,10 +59,9 @@ def linear_scan(
         return _step(decay, input, start, reset, carry)
     rows = input.shape[1:-1]
     if len(rows) != 1:
-        flat = decay if decay.ndim == 1 else decay.flatten(1, -2)
         x = _operator(
-            flat,
-            input.flatten(1, -2) if rows else input[:, None],
+            decay if decay.ndim == 1 else _one_axis(decay),
+            _one_axis(input),
             start.reshape(-1, start.shape[-1]),
             None if reset is None else reset.reshape(len(input), -1),
             carry.reshape(-1, start.shape[-1]),
@@ -108,10 +107,25 @@ def _fit(
         raise ValueError(f"decay is {tuple(shape[-1:])} or {tuple(shape)} for this input, not {tuple(decay.shape)}")
     if reset is not None and reset.shape != shape[:-1]:
         raise ValueError(f"reset is {tuple(shape[:-1])} for this input, not {tuple(reset.shape)}")
+    for name, value in (("start", start), ("carry", carry)):
+        if value is not None and not _expands(value.shape, shape[1:]):
+            fits = " or ".join(str(tuple(one)) for one in dict.fromkeys((shape[-1:], shape[1:])))
+            raise ValueError(f"{name} is {fits} for this input, not {tuple(value.shape)}")
     dtype = torch.promote_types(torch.promote_types(decay.dtype, input.dtype), torch.float32)
     start = start.to(dtype).expand(shape[1:])
     carry = start if carry is None else carry.to(dtype).expand(shape[1:])
     return decay.to(dtype), input.to(dtype), start, None if reset is None else reset.bool(), carry
+
+
+def _expands(shape: torch.Size, full: torch.Size) -> bool:
+    """Whether torch expands the one to the other."""
+    sizes = zip(reversed(shape), reversed(full), strict=False)
+    return len(shape) <= len(full) and all(one in (1, other) for one, other in sizes)
+
+
+def _one_axis(x: Tensor) -> Tensor:
+    """(T, ..., P) -> (T, B, P)."""
+    return x.flatten(1, -2) if x.ndim > 2 else x[:, None]
 
 
 def _step(decay: Tensor, input: Tensor, start: Tensor, reset: Tensor | None, carry: Tensor) -> Tensor:
