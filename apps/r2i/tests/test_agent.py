@@ -14,6 +14,7 @@ from r2i.agent import R2I, build, optimiser
 from r2i.cli import APP
 from r2i.config import Config
 from r2i.dynamics import NoResets, Recurrent
+from wm_core import draws
 from wm_core.parallel import Parallel
 from wm_core.run.cli import resolve
 from wm_core.testing import check_dynamics
@@ -132,6 +133,19 @@ def test_never_resetting_joins_episodes_inside_a_row_alone() -> None:
         model.backbone(model.backbone.initial(2) + 1, tokens[:, 5:6], first[:, 5:6])[0] for model in (carried, fresh)
     )
     torch.testing.assert_close(one, other)  # acting
+
+
+def test_never_resetting_joins_episodes_under_a_recurrent_posterior_too() -> None:
+    carried: Any = agent(resets="never", posterior="recurrent").world.dynamics
+    fresh: Any = agent(posterior="recurrent").world.dynamics
+    fresh.load_state_dict({key.replace("backbone.backbone", "backbone"): v for key, v in carried.state_dict().items()})
+    given, joined = batch().steps, {}
+    embed = {"obs": torch.randn(2, 16, fresh.posterior[0][0].in_features - fresh.widths["deter"])}
+    for name, model in (("never", carried), ("first", fresh)):
+        with torch.no_grad(), draws.drawing(draws.Generator(0)):
+            joined[name] = model.observe(model.initial(2), embed, given["action"], given["reset"]).latent.deter
+    gap = (joined["never"] - joined["first"]).abs().amax(-1)
+    assert gap[1].max() < 1e-6 and gap[0, :6].max() < 1e-6 and gap[0, 6:].min() > 1e-6
 
 
 @pytest.mark.parametrize("preset", sorted(APP.files("presets")))

@@ -63,17 +63,19 @@ class Recurrent(FromPrior):
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
         steps = []
+        # asked of the whole row: `NoResets` would take every single step for one that begins a row
+        reset = begins(first) if isinstance(self.backbone, NoResets) else first
         for t in range(first.shape[1]):
             now = slice(t, t + 1)
-            steps.append(self.step(carry, embed["obs"][:, now], action[:, now], first[:, now]))
+            steps.append(self.step(carry, embed["obs"][:, now], action[:, now], first[:, now], reset[:, now]))
             carry = steps[-1].carry
         return _join(steps)
 
-    def step(self, carry: Carry, embed: Tensor, action: Tensor, first: Tensor) -> Trace:
-        """One step, T = 1."""
+    def step(self, carry: Carry, embed: Tensor, action: Tensor, first: Tensor, reset: Tensor) -> Trace:
+        """One step, T = 1: the token follows `first`, the backbone `reset`."""
         before = carry["stoch"].flatten(-2)[:, None]
         token = self.token(self.beginning(before, bound_action(action), first[..., None]))
-        deter, hidden, after, each = self.backbone(carry["backbone"], token, first)
+        deter, hidden, after, each = self.backbone(carry["backbone"], token, reset)
         post = self.logits(self.posterior(torch.cat([embed, deter], -1)))
         stoch = straight_through(post, draws.gumbel(post.shape, post.device))
         latent = Latent(deter, stoch, hidden)
@@ -118,8 +120,12 @@ class NoResets(nn.Module):
         return super().__call__(carry, tokens, first)
 
     def forward(self, carry: Carry, tokens: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, Carry, Any]:
-        first = torch.cat([first[:, :1], torch.zeros_like(first[:, 1:])], 1)
-        return self.backbone(carry, tokens, first)
+        return self.backbone(carry, tokens, begins(first))
 
     def starts(self, each: Any, last: int) -> Carry:
         return self.backbone.starts(each, last)
+
+
+def begins(first: Tensor) -> Tensor:
+    """`first` (B, T) of a row's beginning alone."""
+    return torch.cat([first[:, :1], torch.zeros_like(first[:, 1:])], 1)
