@@ -316,3 +316,18 @@ def test_episode_seeds_do_not_collide_along_any_axis() -> None:
     assert min(seeds) >= 0 and max(seeds) < 2**31
     low = np.array(sorted(seeds)) % 64
     assert np.bincount(low, minlength=64).max() < 200  # 125 expected
+
+
+class Scalar(gymnasium.Env):
+    """Says three numbers and shows one."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.float32(0.5), {}
+
+
+def test_a_shape_that_numpy_would_stretch_is_told() -> None:
+    with pytest.raises(TaskError, match=r"shows 'vector' of shape \(\), its observation space says \(3,\)"):
+        make_vec(Scalar, 2, workers=0).reset(seed=0)

@@ -442,6 +442,8 @@ def test_an_observation_that_does_not_fit_is_told(fakes, run):
         loaded.policy({"camera": np.zeros((16, 16, 3), np.uint8)})
     with pytest.raises(UserError, match="has shape"):
         loaded.policy(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="'image' is float32, not uint8"):  # [0, 1] would turn black
+        loaded.policy(np.ones((16, 16, 3), np.float32))
 
 
 def test_loading_gives_the_last_weights(fakes, run):

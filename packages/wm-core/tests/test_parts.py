@@ -336,6 +336,7 @@ class _Dict:
         (_Dict(image=_Box((64, 64, 3), "float32")), "cannot read"),
         (_Dict(reward=_Box((2,), "float32")), "reserved"),
         (_Dict(), "shows nothing"),
+        (_Dict(a=_Box((0,), "float32"), b=_Box((2,), "float32")), "'a' of shape"),
         (_Dict(a=_Box((64, 64, 3), "uint8"), b=_Box((32, 32, 3), "uint8")), "one size"),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from env_adapters.errors import Diverged
+from env_adapters.errors import Diverged, TaskError
 from env_adapters.step import ActionCodec, Environment, entries
 from env_adapters.wrappers import fact
 
@@ -85,8 +85,7 @@ class Runner:
         rows["terminal"][row] = terminated
         for name in self._signals:
             rows[name][row] = info[name]
-        for key, array in self._observed:
-            array[row] = observation[key]
+        self._show(row, observation)
 
     def _reset(self, env: Environment, row: int, seed: int) -> None:
         rows = self._rows
@@ -97,8 +96,18 @@ class Runner:
         rows["last"][row] = rows["terminal"][row] = False
         for name in self._signals:
             rows[name][row] = False
+        self._show(row, observation)
+
+    def _show(self, row: int, observation: Any) -> None:
+        """Raises TaskError for another shape than the space's, which numpy might stretch to it without a word."""
         for key, array in self._observed:
-            array[row] = observation[key]
+            value = observation[key]
+            if np.shape(value) != array.shape[1:]:
+                raise TaskError(
+                    f"the environment shows {key!r} of shape {np.shape(value)}, its observation space says "
+                    f"{array.shape[1:]}: `python -m env_adapters check` tells more"
+                )
+            array[row] = value
 
     def reseed(self, env: Environment, seed: int) -> None:
         """Draw anew what outlives the environment's episodes, if there is such a thing."""

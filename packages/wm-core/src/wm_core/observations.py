@@ -37,6 +37,8 @@ def describe(space: Any) -> Observations:
     for key, one in sorted(getattr(space, "spaces", {"observation": space}).items()):
         kind = type(one).__name__
         shape: Any = getattr(one, "shape", None)
+        if 0 in (shape or ()):
+            raise UserError(f"observation {key!r} of shape {tuple(shape)} shows nothing: leave it out in a wrapper")
         if key in RESERVED:
             raise UserError(f"observation key {key!r} is reserved for the step dictionary; rename it in a wrapper")
         if kind == "Discrete":

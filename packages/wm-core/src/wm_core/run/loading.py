@@ -75,6 +75,11 @@ class Loaded:
             given = {next(iter(spaces)): given[""]}
         if given.keys() != spaces.keys():
             raise UserError(f"this agent observes {sorted(spaces)}, not {sorted(given)}")
+        for key, space in spaces.items():
+            if np.asarray(given[key]).dtype.kind == "f" and np.dtype(space.dtype).kind in "iub":
+                raise UserError(
+                    f"observation {key!r} is {np.asarray(given[key]).dtype}, not {space.dtype}: give it as the environment does"
+                )
         entries = {key: np.asarray(given[key]).astype(space.dtype, copy=False) for key, space in spaces.items()}
         for key, space in spaces.items():
             if entries[key].shape != tuple(space.shape or ()):
