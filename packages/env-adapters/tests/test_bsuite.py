@@ -26,6 +26,14 @@ def test_ids_are_bsuites() -> None:
     assert lengths == [14, 30, 60, 100]
 
 
+@pytest.mark.parametrize(("task", "actions"), [("memory_size/0", 3), ("memory_size/16", 3), ("memory_len/11", 15)])
+def test_an_episode_has_the_length_that_the_docstring_says(task: str, actions: int) -> None:
+    """memory_length actions after the one in whose step the bits are shown."""
+    env = make(f"bsuite_{task}")
+    env.reset(seed=0)
+    assert [env.step(0)[2] for _ in range(actions)] == [False] * (actions - 1) + [True]
+
+
 def test_records_equal_the_packages() -> None:
     env, theirs = make("bsuite_memory_len/4"), MemoryChain(5, 1, seed=int(seeding.np_random(9)[0].integers(2**32)))
     # theirs draws one context at construction, before the first reset; ours is seeded at the reset

@@ -22,7 +22,8 @@ class Bsuite(gymnasium.Env[dict[str, Any], Any]):
 
     memory_len/0..22: a bit is shown at first and asked for after 1 to 100 steps. vector (3,): time to go, query, the
         bit as -1 or 1; 2 actions; reward 1 or -1 at the end, so that the mean return is 1 - 2 * error.
-    memory_size/0..16: two steps long, 1 to 40 bits, one of which is asked for. vector (2 + bits,).
+    memory_size/0..16: the same with 1 to 40 bits, one of which is asked for after 2 steps: 3 actions an episode. vector
+        (2 + bits,).
     discounting_chain/0..19: the first action picks a chain, which pays 1 after 1, 3, 10, 30 or 100 steps; the chain
         number id % 5 pays 1.1. vector (2,): the chain (-1 at first), time; 5 actions; 100 steps.
 
@@ -95,7 +96,7 @@ def _build(experiment: str, setting: dict[str, int]) -> Any:
     if experiment == "discounting_chain":
         return importlib.import_module("bsuite.environments.discounting_chain").DiscountingChain(**setting)
     chain: Any = importlib.import_module("bsuite.environments.memory_chain").MemoryChain
-    full = {"memory_length": 2, "num_bits": 1} | setting  # memory_size is two steps long, memory_len holds one bit
+    full = {"memory_length": 2, "num_bits": 1} | setting  # memory_size asks after two steps, memory_len holds one bit
     return chain(**full, seed=0)
 
 
