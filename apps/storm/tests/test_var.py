@@ -86,6 +86,16 @@ def test_pairs_are_the_posterior_of_a_step_and_the_prior_of_the_same(tiny: Any, 
     assert bool((shifted[:, 1:] > 0).any()) and not shifted[:, 0].any()
 
 
+def test_the_logged_numbers_are_of_records_with_a_weight(tiny: Any, steps: Any) -> None:
+    agent = tiny(var=True, var_warmup=0, kl_clip="step")
+    agent.clock.count_steps(1)
+    metrics = update(agent, steps, 1)
+    beta, distance = agent.world.regularisers["var"].noted
+    assert metrics["var/distance"].item() == pytest.approx(distance[:, 1:].mean().item(), rel=1e-5)
+    assert metrics["var/beta"].item() == pytest.approx(beta[:, 1:].mean().item(), rel=1e-5)
+    assert metrics["var/distance"].item() != pytest.approx(distance.mean().item(), rel=1e-5)
+
+
 def test_a_constant_weight_and_a_detached_state(tiny: Any, steps: Any) -> None:
     agent = tiny(var=True, var_warmup=0, var_weight=0.5)
     agent.clock.count_steps(1)

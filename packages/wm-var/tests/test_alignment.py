@@ -185,6 +185,25 @@ def test_a_mean_kl_weighs_all_alike():
     assert var.metrics()["beta"].item() == 0.25
 
 
+def test_a_mean_kl_and_a_number_give_every_record_its_zero_in_the_warm_up():
+    one, other = torch.randn(2, 2, 5, 4)
+    for features in (lambda x: x, lambda x: {"deter": x, "stoch": x.unflatten(-1, (2, 2))}):
+        loss = ValueAlignment(nn.Identity(), warmup=9)(features(one), features(other), torch.tensor(4.0), 9)
+        assert loss.shape == (2, 5) and not loss.any()
+
+
+def test_metrics_speak_of_the_records_that_count():
+    one, other = torch.randn(2, 2, 5, 4)
+    weight, nats = torch.ones(2, 5), torch.full((2, 5), 4.0)
+    weight[:, 0], nats[:, 0] = 0, 100.0
+    var, part = (ValueAlignment(nn.Identity(), warmup=0) for _ in range(2))
+    assert var.metrics(weight)["beta"] == var.metrics()["beta"] == 0  # nothing was asked yet
+    var(one, other, nats, 1)
+    part(one[:, 1:], other[:, 1:], nats[:, 1:], 1)
+    torch.testing.assert_close(var.metrics(weight), part.metrics())
+    assert var.metrics()["beta"] < 0.21 < var.metrics(weight)["beta"] == 0.25
+
+
 def test_the_kl_gets_no_gradient():
     nats = torch.full((1, 1), 4.0, requires_grad=True)
     s = torch.randn(1, 1, 3, requires_grad=True)

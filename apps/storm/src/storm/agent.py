@@ -68,8 +68,9 @@ class Storm(Agent):
         world, behaviour, rules = self.world, self.behaviour, self.optimiser.rules
         with draws.drawing(self.source):
             self.train()
+            steps = rows(batch.steps)
             with self.computing():
-                losses, trace = world.losses(world.prefill(None, self.batch), rows(batch.steps), self.clock)
+                losses, trace = world.losses(world.prefill(None, self.batch), steps, self.clock)
             optimised = {"world": rules["world"].step(total(losses, self.scales))}
             self.eval()  # imagination: no dropout, running statistics
             with self.computing():
@@ -83,7 +84,7 @@ class Storm(Agent):
         metrics |= {f"loss/{name}": loss.detach().mean() for name, loss in (losses | learned).items()}
         metrics |= {f"opt/{name}/{rule}": v for rule, found in optimised.items() for name, v in found.items()}
         for name, term in world.regularisers.items():
-            metrics |= {f"{name}/{key}": value for key, value in term.metrics().items()}  # type: ignore[operator]
+            metrics |= {f"{name}/{key}": value for key, value in term.metrics(steps["weight"]).items()}  # type: ignore[operator]
         return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:])
 
     @property

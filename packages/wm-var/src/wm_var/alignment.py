@@ -47,8 +47,6 @@ class ValueAlignment(nn.Module):
     """
 
     updates: Tensor
-    beta: Tensor
-    distance: Tensor
 
     def __init__(
         self,
@@ -74,8 +72,7 @@ class ValueAlignment(nn.Module):
         self.warmup, self.unit, self.detach = warmup, unit, detach
         self.dyn, self.rep, self.weight = dyn, rep, weight
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("beta", torch.zeros(()), persistent=False)
-        self.register_buffer("distance", torch.zeros(()), persistent=False)
+        self.noted: tuple[Tensor, Tensor] | None = None  # beta and distance of the last call's records, (B, T)
         self.probed, self.calls = False, 0
 
     def forward(self, posterior: Any, prior: Any, kl: Tensor, clock: Any) -> Tensor:
@@ -86,7 +83,8 @@ class ValueAlignment(nn.Module):
         """
         now = getattr(clock, self.unit, clock)
         if not isinstance(now, Tensor) and now <= self.warmup:
-            return torch.zeros_like(kl, dtype=torch.promote_types(kl.dtype, torch.float32))
+            shape = kl.shape or next(_leaves(posterior)).shape[:2]
+            return kl.new_zeros(shape, dtype=torch.promote_types(kl.dtype, torch.float32))
         self._probe_when_due(now, posterior, prior, kl)
         seen, dreamt = self.value(self._cut(posterior)), self.value(self._cut(prior))
         loss = self.dyn * _kl(seen.detach(), dreamt) + self.rep * _kl(seen, dreamt.detach())
@@ -104,10 +102,20 @@ class ValueAlignment(nn.Module):
         return torch.log_softmax(logits.double() if logits.dtype == torch.float64 else logits.float(), -1)
 
     @torch.no_grad()
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self, weight: Tensor | None = None) -> dict[str, Tensor]:
         """Of the last call, 0-d, not read by the host: mean beta, mean unscaled KL between the values (both 0 during the
-        warm-up), and the number of calls so far in which alignment was active."""
-        return {"beta": self.beta.clone(), "distance": self.distance.clone(), "updates": self.updates.clone()}
+        warm-up), and the number of calls so far in which alignment was active.
+
+        weight: (B, T), how much each record counts in the means; None: all alike. Give the weight of the loss, so that
+        a record without any is not spoken of.
+        """
+        zero = torch.zeros((), device=self.updates.device)
+        beta, distance = self.noted or (zero, zero)
+        if weight is None or self.noted is None:
+            beta, distance = beta.mean(), distance.mean()
+        else:
+            beta, distance = (beta * weight).sum() / weight.sum(), (distance * weight).sum() / weight.sum()
+        return {"beta": beta, "distance": distance, "updates": self.updates.clone()}
 
     @torch.no_grad()
     def probe(self, posterior: Any, prior: Any, kl: Tensor) -> bool:
@@ -150,8 +158,7 @@ class ValueAlignment(nn.Module):
     @torch.no_grad()
     def _note(self, active: Tensor, beta: Tensor, distance: Tensor) -> None:
         self.updates += active
-        self.beta.copy_(beta.mean() * active)
-        self.distance.copy_(distance.mean() * active)
+        self.noted = (beta * active, distance * active)
 
     def _cut(self, features: Any) -> Any:
         if not self.detach:
