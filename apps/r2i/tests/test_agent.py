@@ -164,6 +164,7 @@ def test_presets_hold_the_released_sizes(preset: str) -> None:
     names = ["deter", "width", "state", "ssm_layers", "layers", "units", "batch", "length", "train_ratio", "envs"]
     if preset in released:
         assert tuple(getattr(config, name) for name in names) == released[preset]
+        assert config.precision == ("fp32" if preset in ("bsuite", "atari100k") else "auto")  # bf16 stands for fp16
 
 
 @pytest.mark.parametrize("ablation", sorted(APP.files("ablations")))
