@@ -157,6 +157,10 @@ def test_a_run_is_not_taken_for_one_with_other_settings(made: tool.Plan, old: bo
         assert told in (said := spy(other)) and f"move {folder} away" in said
     assert len(spy.trained) == len(spy.measured) == 1
     assert "measured" in spy(begun) and len(spy.trained) == 1  # the same: its row was taken out, it is measured again
+    folder.with_name(f"{folder.name}.json").write_text("{")
+    assert "is damaged: remove it" in spy(begun)
+    folder.with_name(f"{folder.name}.json").unlink()
+    assert "lr: 0.1" in spy(with_options(steps=80, lr=0.2, log="wandb"))
     folder.rename(folder.with_name("away"))
     assert "measured" in spy(with_options(steps=80, lr=0.2, log="wandb")) and len(spy.trained) == 2
     assert spy.measured[-1]["wall_s"] == 2.0 and spy.measured[-1]["options"]["lr"] == 0.2

@@ -268,7 +268,10 @@ class Runner:
         )  # settings, and what the run has cost so far, over its processes
         spent: dict[str, Any] = {"wall_s": 0.0, "done": ""}
         if (kept := logdir / "config.toml").exists():  # else nothing has begun, whatever the diary says
-            spent |= json.loads(diary.read_text()) if diary.exists() else {}
+            try:
+                spent |= json.loads(diary.read_text()) if diary.exists() else {}
+            except ValueError:
+                return f"{diary} is damaged: remove it, and {kept} tells what the run was begun with"
             made = begun_with(cell, spent, tomllib.loads(kept.read_text()))
             if longer(cell, made):
                 spent["done"] = ""
