@@ -185,15 +185,24 @@ def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, 
     text = own.read_bytes()
     assert own.name == f"{checkpoint.load(checkpoint.latest(run)).step}.json"
     assert json.loads(text)["changed"] == {}
-    for option in ("--mode", "--seed=7", "--seed=8", "--lr=7", "--task=blind", "--task=blind --mode"):
+    for option in (
+        "--mode",
+        "--seed=7",
+        "--seed=8",
+        "--lr=7",
+        "--task=blind",
+        "--task=blind --mode",
+        "--memory=training",
+    ):
         main(fakes.app, ["eval", "D", *option.split()])
-    assert own.read_bytes() == text and len(list((run / "eval").iterdir())) == 7
+    assert own.read_bytes() == text and len(list((run / "eval").iterdir())) == 8
     told = [json.loads(path.read_text()) for path in (run / "eval").iterdir()]
     assert {"seed": 7} in [one["changed"] for one in told]
+    assert {"memory": "training"} in [one["changed"] for one in told]
     assert [one["task"] for one in told if "task" in one["changed"]] == ["blind", "blind"]
     assert report.newest_eval(read(run)) == json.loads(text)
     main(fakes.app, ["eval", "D", "--threads", "1"])  # where it runs is no difference
-    assert len(list((run / "eval").iterdir())) == 7 and json.loads(own.read_text())["episodes"] == 10
+    assert len(list((run / "eval").iterdir())) == 8 and json.loads(own.read_text())["episodes"] == 10
 
 
 def test_a_number_that_no_evaluation_reads_is_refused(fakes, run, capsys):

@@ -293,6 +293,7 @@ def eval(app: App, command: Command) -> int:
         if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
             carry = remembered(loaded.carry, envs.num_envs)
             check_carry(loaded.agent, carry)
+        changed |= {"memory": options.memory} if remembers != app.remembers else {}
         seed = config.seed + FRESH
         results = evaluate(loaded.agent, envs, episodes=options.episodes, seed=seed, mode=options.mode, carry=carry)
     if len(results) < options.episodes:
