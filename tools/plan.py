@@ -487,6 +487,7 @@ def plot(plan: Plan) -> None:
             panel.plot(*zip(*mean_curve(mine), strict=True), color=f"C{i}", linewidth=2, label=f"{arm}, {seeds}")
         panel.axhline(float(np.mean([row["random"] for row in here])), color="grey", linestyle=":", label="random")
         panel.set(title=task, xlabel="environment steps", ylabel="training score")
+        panel.locator_params(axis="x", nbins=5)  # more labels would run into each other
         panel.legend(fontsize=7)
     figure.suptitle(plan.title)
     figure.tight_layout()
