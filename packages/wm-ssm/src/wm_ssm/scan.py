@@ -43,7 +43,8 @@ def linear_scan(
     Raises:
         ValueError: shapes that do not fit, or a method that does not exist.
 
-    Whatever was in the past of a reset, infinite or nan, stays there. First derivatives alone; `plain_scan` has all.
+    Whatever was in the past of a reset, infinite or nan, stays there. Where powers of a decay overflow within a row, a state
+    of exactly 0 stays 0 in "sequential" alone; the others may make nan of it. First derivatives alone; `plain_scan` has all.
 
     >>> decay, ones = torch.tensor([0.5]), torch.ones(4, 1, 1)
     >>> reset = torch.tensor([[False], [False], [True], [False]])
