@@ -138,7 +138,7 @@ def test_stopped_and_resumed_equals_one_run(
 def test_eval_plays_and_tells_the_protocol(run: Any, catch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("eval", catch, "--episodes", 3, "--mode", "--device", "cpu")
     result = json.loads(capsys.readouterr().out)
-    assert json.loads((catch / "eval/200.json").read_text()) == result
+    assert json.loads((catch / "eval/200-mode.json").read_text()) == result
     assert (result["acting"], result["episodes"], result["lengths"]) == ("mode", 3, [7, 7, 7])
     assert set(result["scores"]) <= {-1.0, 1.0} and result["protocol"]["name"] == "catch"
 

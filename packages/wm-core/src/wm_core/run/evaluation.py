@@ -55,15 +55,15 @@ def changed(saved: RunConfig | None, asked: RunConfig) -> dict[str, Any]:
 
 
 def file_name(step: int, acting: str, differs: Mapping[str, Any]) -> str:
-    """<step>.json for the run's own, else with a digest of what it differs in, so that it replaces only its like.
+    """<step>.json for the run's own, else with how it acted and a digest of what else differs: it replaces only its like.
 
-    >>> file_name(40, "sample", {"device": "cpu"}), file_name(40, "mode", {})
-    ('40.json', '40-16f77685.json')
+    >>> file_name(40, "sample", {"device": "cpu"}), file_name(40, "mode", {}), file_name(40, "mode", {"seed": 7})
+    ('40.json', '40-mode.json', '40-mode-5f83350f.json')
     """
     what = {name: value for name, value in differs.items() if name not in MACHINE}
-    what |= {"acting": acting} if acting != "sample" else {}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{step}-{digest}.json" if what else f"{step}.json"
+    parts = [str(step), *([acting] if acting != "sample" else []), *([digest] if what else [])]
+    return "-".join(parts) + ".json"
 
 
 def same(result: Mapping[str, Any], task: str, protocol: Mapping[str, Any]) -> bool:
