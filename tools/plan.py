@@ -263,9 +263,7 @@ class Runner:
     def row(self, cell: Cell) -> str:
         logdir = cell.folder(self.plan.name)
         logdir.parent.mkdir(parents=True, exist_ok=True)
-        diary = logdir.with_name(
-            f"{logdir.name}.json"
-        )  # settings, and what the run has cost so far, over its processes
+        diary = logdir.with_name(f"{logdir.name}.json")  # settings, and what it has cost so far, over its processes
         spent: dict[str, Any] = {"wall_s": 0.0, "done": ""}
         if (kept := logdir / "config.toml").exists():  # else nothing has begun, whatever the diary says
             try:

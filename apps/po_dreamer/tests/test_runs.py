@@ -20,10 +20,11 @@ from po_dreamer.cli import APP
 from po_dreamer.config import SIZES, Config
 from po_dreamer.diagnosis import diagnose
 from wm_core import draws
+from wm_core.errors import UserError
 from wm_core.replay import Replay
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import resolve
-from wm_core.run.loop import remembered
+from wm_core.run.loop import check_carry, remembered
 from wm_core.testing import assert_same
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
@@ -152,6 +153,8 @@ def test_a_memory_that_does_not_fit_is_refused(run: Any, doors: Path, capsys: py
         run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10)
     assert "give --memory empty" in capsys.readouterr().err
     run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10, "--memory", "empty")
+    with pytest.raises(UserError, match="give --memory empty"):
+        check_carry(load(doors).agent, None)  # of a checkpoint that holds weights alone
 
 
 def test_dream_measures_and_shows(run: Any, catch: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,9 +90,8 @@ def two_level(
     for across, own, first, cut in zip(product, end.unbind()[::order], begin.unbind()[::order], crossed, strict=False):
         first.copy_(state)
         state = torch.addcmul(own, across, state)
-        state = (
-            state if cut is None else torch.where(cut, own, state)
-        )  # of a product that is infinite, 0 times it is nan
+        if cut is not None:
+            state = torch.where(cut, own, state)  # not own + across * 0: of an infinite product that is nan
     sweep(decays, inputs, segments(out), cuts, begin, start)
     if rest:
         decay = decay if shared else decay[tail]

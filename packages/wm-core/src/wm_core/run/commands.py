@@ -291,8 +291,8 @@ def eval(app: App, command: Command) -> int:
     with closing(_fresh(app, config, min(config.envs, options.episodes))) as envs:
         carry = None
         if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
+            check_carry(loaded.agent, loaded.carry)
             carry = remembered(loaded.carry, envs.num_envs)
-            check_carry(loaded.agent, carry)
         changed |= {"memory": options.memory} if remembers != app.remembers else {}
         seed = config.seed + FRESH
         results = evaluate(loaded.agent, envs, episodes=options.episodes, seed=seed, mode=options.mode, carry=carry)

@@ -313,8 +313,10 @@ def remembered(carry: Carry, n: int) -> Carry:
 
 def check_carry(agent: Agent, carry: Carry) -> None:
     """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory."""
-    mine = [tuple(leaf.shape[1:]) for leaf in tree_leaves(agent.initial(1))]
-    if mine != [tuple(leaf.shape[1:]) for leaf in tree_leaves(carry)]:
+    mine, theirs = (
+        [tuple(leaf.shape[1:]) for leaf in tree_leaves(one) if leaf is not None] for one in (agent.initial(1), carry)
+    )
+    if mine != theirs:
         raise UserError("what training remembered does not fit this agent's memory: give --memory empty")
 
 

@@ -56,11 +56,8 @@ class Session:
             )
         kept = " and ".join(path.name for path in self.run.set_aside())
         self.run.cut({})
-        notices = (
-            [f"{self.run.logdir} has no checkpoint, so the run begins anew; its logs are kept as {kept}"]
-            if kept
-            else []
-        )
+        told = f"{self.run.logdir} has no checkpoint, so the run begins anew; its logs are kept as {kept}"
+        notices = [told] if kept else []
         return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio), notices
 
     def too_late(self, at: Position) -> str:
