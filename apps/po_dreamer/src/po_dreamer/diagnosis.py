@@ -27,10 +27,8 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
         embed = world.encoder(steps)
         found: Metrics = dict(world.dynamics.diagnose(carry, embed, steps["action"], steps["reset"]))
         earlier = torch.ones(length, length, dtype=torch.bool, device=agent.device).tril(-1).expand(rows, -1, -1)
-        late, few = (
-            slice(length // 2, None),
-            max(1, length // 8),
-        )  # at most a quarter of what is seen, so that it can differ
+        # at most a quarter of what a query sees, so that two selections can differ
+        late, few = slice(length // 2, None), max(1, length // 8)
         found |= staleness(embed["key"][:, late], steps["key"].float(), embed["key"], earlier[:, late], count=few)
         if isinstance(world.dynamics, FusedRSSM):
             trace = world.dynamics.observe(carry, embed, steps["action"], steps["reset"])
