@@ -148,6 +148,16 @@ def test_an_evaluation_remembers_the_end_of_training(run: Any, doors: Path, monk
     assert_same(remembered(loaded.carry, 3)["key"][2], kept["key"][0])
 
 
+def test_an_evaluation_on_the_way_remembers_what_training_knows_then(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(commands, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
+    often = ("--steps", 60, "--eval_every", 40, "--eval_episodes", 2)
+    run("train", "--preset", "tiny", "--device", "cpu", *often, "--logdir", tmp_path)
+    assert len(given) == 1 and given[0]["valid"].any() and given[0]["key"].abs().sum() > 0
+
+
 def test_a_memory_that_does_not_fit_is_refused(run: Any, doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10)

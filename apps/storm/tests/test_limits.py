@@ -51,11 +51,14 @@ def test_play_shows_the_policy_that_was_trained(tiny: Any, envs: Any, act_on: st
 def test_a_played_dream_begins_with_the_draw_that_the_policy_saw(tiny: Any, envs: Any) -> None:
     agent = tiny()
     carries, seen = [], []
-    imagine, policy = agent.world.dynamics.imagine, agent.behaviour.policy
+    begun = []
+    imagine, policy, starts = agent.world.dynamics.imagine, agent.behaviour.policy, agent.world.starts
+    agent.world.starts = lambda trace, last: begun.append(starts(trace, last)) or begun[-1]
     agent.world.dynamics.imagine = lambda carry, action: carries.append(carry) or imagine(carry, action)
     agent.behaviour.policy = lambda latent: seen.append(latent) or policy(latent)
     list(islice(in_dream(Seer(agent, "image", seed=3), envs(), seed=3, observed=4), 5))
     assert torch.equal(carries[0]["stoch"].flatten(), seen[-2].stoch.flatten())
+    assert len(begun) == 1 and torch.equal(carries[0]["stoch"], begun[0][0]["stoch"])  # the world's draw, no other
 
 
 @pytest.mark.parametrize("resets", [False, True])

@@ -220,8 +220,8 @@ def observation_space(space: Space) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
     A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/";
-    float64 becomes float32, and Discrete and MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with a reserved key, with
-    two entries of one name, or with none.
+    float64 becomes float32, and Discrete and MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph,
+    Sequence), with a reserved key, with two entries of one name, or with none.
 
     >>> observation_space(spaces.Discrete(4))
     Dict('vector': Discrete(4))

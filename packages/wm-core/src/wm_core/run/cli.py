@@ -447,7 +447,7 @@ PLACES = ("logdir", "logdirs", "out", "export", "init_from")
 
 
 def _at_home(values: Any) -> Any:
-    """Options or a config whose paths begin with no ~: a shell leaves it in --logdir=~/runs/x.
+    """Options or a config with the ~ of its paths made the home folder, which a shell leaves as it is in --logdir=~/runs/x.
 
     >>> import os
     >>> _at_home(Train(logdir="~/runs")).logdir == os.path.expanduser("~/runs")

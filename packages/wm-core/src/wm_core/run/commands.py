@@ -392,7 +392,7 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
 
 
 def _open_loop_of(session: Session, rows: int = 6) -> OpenLoop | None:
-    """The same for a run that trains, which a picture must not stop: as long as the dynamics can hold; None for nothing."""
+    """An open loop of a run that trains, which a picture must not stop: as long as the dynamics can hold; None for nothing."""
     agent, asked = session.agent, Dream(str(session.run.logdir), rows=rows)
     dynamics = agent.world.dynamics
     room = left(dynamics, dynamics.initial(1)) - asked.observed
