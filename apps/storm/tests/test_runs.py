@@ -17,8 +17,10 @@ from storm.agent import build, make_dynamics
 from storm.cli import APP
 from storm.config import Config
 from wm_core import draws
+from wm_core.errors import UserError
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import parse, resolve
+from wm_core.run.loop import check_carry
 from wm_core.testing import assert_same, check_dynamics
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
@@ -183,3 +185,20 @@ def test_continuous_actions_and_vectors(run: Any, tmp_path: Path, options: tuple
         taken.append(float(action[0]))
         observation, *_ = env.step(action)
     assert np.std(taken) > 0
+
+
+@pytest.mark.parametrize("options", [(), ("--ablation", "common")], ids=["public", "common"])
+def test_an_evaluation_goes_on_from_what_training_remembers(
+    run: Any, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window that acting looks back on has grown by then; one of another width is refused."""
+    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    run("train", "--preset", "tiny", "--device", "cpu", "--steps", 60, *options, "--logdir", tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.carry["backbone"]["tokens"].shape[1] > 0
+    run("eval", tmp_path, "--episodes", 3, "--device", "cpu", "--memory", "training")
+    found = next(json.loads(path.read_text()) for path in (tmp_path / "eval").iterdir())
+    assert found["memory"] == "training's at the start" and len(found["scores"]) == 3
+    odd = loaded.carry["backbone"] | {"tokens": loaded.carry["backbone"]["tokens"][..., 1:]}
+    with pytest.raises(UserError, match="give --memory empty"):
+        check_carry(loaded.agent, loaded.carry | {"backbone": odd})

@@ -36,7 +36,9 @@ class SymlogTwoHot(TwoHot):
         self.bins = torch.linspace(-20, 20, logits.shape[-1], device=logits.device, dtype=self.logits.dtype)
 
     def mode(self) -> Tensor:
-        return symexp(F.softmax(self.logits, -1) @ self.bins)
+        probs = F.softmax(self.logits, -1)
+        with torch.autocast(probs.device.type, enabled=False):  # a product in bfloat16 would tell 300 as 304
+            return symexp(probs @ self.bins)
 
     def split(self, target: Tensor) -> tuple[Tensor, Tensor]:
         return super().split(symlog(target.detach()))

@@ -312,11 +312,18 @@ def remembered(carry: Carry, n: int) -> Carry:
 
 
 def check_carry(agent: Agent, carry: Carry) -> None:
-    """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory."""
-    mine, theirs = (
+    """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory.
+
+    An axis on which an empty memory has nothing grows while acting, as STORM's window does, and may have any size.
+    """
+    empty, kept = (
         [tuple(leaf.shape[1:]) for leaf in tree_leaves(one) if leaf is not None] for one in (agent.initial(1), carry)
     )
-    if mine != theirs:
+    fits = len(empty) == len(kept) and all(
+        len(mine) == len(theirs) and all(m in (0, n) for m, n in zip(mine, theirs, strict=True))
+        for mine, theirs in zip(empty, kept, strict=True)
+    )
+    if not fits:
         raise UserError("what training remembered does not fit this agent's memory: give --memory empty")
 
 
