@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,14 +12,15 @@ import torch
 from dreamer.agent import Dreamer, build
 from dreamer.cli import APP
 from env_adapters import make_vec
+from wm_core.capture import WARMUP as WARMUP_CALLS
 from wm_core.replay import Replay
 from wm_core.run.cli import parse, resolve
+from wm_core.testing import Remembered, assert_same
+from wm_var import BlindCritic
 
-WARMUP = 40
 
-
-def trained(updates: int, **numbers: Any) -> tuple[Dreamer, list[dict[str, torch.Tensor]]]:
-    """An agent after that many updates on random play, one agent step counted before each, and its metrics."""
+def prepared(**numbers: Any) -> tuple[Dreamer, Replay]:
+    """A new agent and a replay of its first acts."""
     config = dataclasses.replace(resolve(APP, "tiny"), device="cpu", precision="fp32", lr=1e-2, warmup=0, **numbers)
     envs = make_vec("toy:catch", 2, workers=0)
     agent = build(config, envs.observation_space, envs.action_spec)
@@ -27,6 +30,12 @@ def trained(updates: int, **numbers: Any) -> tuple[Dreamer, list[dict[str, torch
         carry, action, notes = agent.act(carry, step)
         replay.add({**step, **notes})
         step = envs.step(action)
+    return agent, replay
+
+
+def trained(updates: int, **numbers: Any) -> tuple[Dreamer, list[dict[str, torch.Tensor]]]:
+    """An agent after that many updates on its own play, one agent step counted before each, and its metrics."""
+    agent, replay = prepared(**numbers)
     found = []
     for _ in range(updates):
         agent.clock.count_steps(1)
@@ -69,6 +78,40 @@ def test_the_gradient_reaches_what_the_spec_lists() -> None:
     assert any(name.startswith("world.encoder") for name in has)
     assert any(name.startswith("world.dynamics.cell") for name in has)
     assert not {name for name in has if name.startswith(("behaviour", "world.decoder", "world.heads"))}
+
+
+class Deaf(Remembered):
+    """A recorder whose replays, once `deaf`, run none of the update's Python, as a graph's do not."""
+
+    deaf = False
+
+    def record(self, call: Callable[[], Any], generators: Sequence[torch.Generator]) -> tuple[Any, Callable[[], None]]:
+        given, replay = super().record(call, generators)
+        return given, lambda: None if self.deaf else replay()
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_the_critic_is_looked_at_when_the_warm_up_ends_though_updates_are_recorded(sees: bool) -> None:
+    agent, replay = prepared(var=True, var_warmup=100)
+    recorder = Deaf(lambda: [*agent.changing()])
+    agent.capture("graph", pytest.fail, recorder)
+    for _ in range(WARMUP_CALLS + 6):
+        agent.clock.count_steps(1)
+        agent.learn(replay)
+    assert recorder.replays
+    recorder.deaf = True
+    if not sees:
+        with torch.no_grad():
+            agent.behaviour.critic.mlp[0].weight[:, agent.world.dynamics.widths["deter"] :] = 0
+    agent.learn(replay)
+    assert not agent.world.regularisers["var"].probed
+    agent.clock.count_steps(100)
+    before = [one.detach().clone() for one in agent.changing()], agent.source.state_dict(), agent.own.state_dict()
+    with nullcontext() if sees else pytest.raises(BlindCritic):
+        agent.learn(replay)
+    assert agent.world.regularisers["var"].probed is sees
+    after = [one.detach() for one in agent.changing()]
+    assert_same(before, (after, agent.source.state_dict(), agent.own.state_dict()))  # a look, no more
 
 
 @pytest.mark.parametrize("name", ["var-static", "var-detach", "var-no-warmup", "var-slow-critic", "var-probabilities"])

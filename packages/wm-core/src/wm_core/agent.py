@@ -88,7 +88,12 @@ class Agent(nn.Module):
 
     def updated(self, *batches: Batch) -> Any:
         """What `update` gives: called, or replayed where it is recorded."""
-        return (self._updating or self.update)(*batches)
+        if self._updating is None:
+            return self.update(*batches)
+        self.eval()  # `update` says itself how it learns
+        with self.computing():
+            self.world.probe(batches[0].steps, self.clock)
+        return self._updating(*batches)
 
     def capture(self, how: str, say: Callable[[str], None], recorder: Recorder | None = None) -> None:
         """How updates and acts are made from now on, with the same results.

@@ -118,3 +118,14 @@ class Regulariser(Protocol):
 
     def __call__(self, posterior: Latent, prior: Latent, kl: Tensor, clock: Any) -> Tensor:
         """(B, T), weighted."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A regulariser that wants to see once, on the host, whether it can work at all."""
+
+    def due(self, clock: Any) -> bool:
+        """Whether it is time to look."""
+
+    def probe(self, posterior: Latent, prior: Latent, kl: Tensor) -> bool:
+        """Look, at latents (B, T, ...) and the KL between them (B, T). Raises what a run must stop for."""

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from wm_core import draws, health
 from wm_core.clock import Clock
-from wm_core.contracts import ActionDistribution, Distribution, Dynamics, Encoder, Head, Metrics, Regulariser
+from wm_core.contracts import (
+    ActionDistribution,
+    Distribution,
+    Dynamics,
+    Encoder,
+    Head,
+    Metrics,
+    Probing,
+    Regulariser,
+)
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
 from wm_core.resting import resting
@@ -92,6 +101,19 @@ class WorldModel(nn.Module):
             losses |= {name: term(trace.latent, prior, raw, clock) for name, term in self.regularisers.items()}
         scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / weight.mean())
         return dict(zip(losses, scaled.unbind(), strict=True)), trace
+
+    @torch.no_grad()
+    def probe(self, steps: Steps, clock: Clock) -> None:
+        """Let the regularisers that are due look at these steps: for the host, where updates are recorded as graphs and
+        run no Python. Draws nothing: posterior modes stand beside the prior's probabilities."""
+        due = [term for term in self.regularisers.values() if isinstance(term, Probing) and term.due(clock)]
+        if not due:
+            return
+        with draws.drawing(draws.Fixed()):
+            trace = self.observe(self.prefill(None, len(steps["first"])), steps)
+        raw = self.kl(trace.post, trace.prior, steps["weight"])[1]
+        for term in due:
+            term.probe(trace.latent, replace(trace.latent, stoch=trace.prior.exp()), raw)
 
     @resting()
     def dream(self, start: tuple[Carry, Latent], policy: Policy, horizon: int) -> Dream:

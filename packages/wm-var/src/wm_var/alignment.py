@@ -85,7 +85,8 @@ class ValueAlignment(nn.Module):
         if not isinstance(now, Tensor) and now <= self.warmup:
             shape = kl.shape or next(_leaves(posterior)).shape[:2]
             return kl.new_zeros(shape, dtype=torch.promote_types(kl.dtype, torch.float32))
-        self._probe_when_due(now, posterior, prior, kl)
+        if not torch.compiler.is_compiling() and not _recording(now) and self.due(clock):
+            self.probe(posterior, prior, kl)
         seen, dreamt = self.value(self._cut(posterior)), self.value(self._cut(prior))
         loss = self.dyn * _kl(seen.detach(), dreamt) + self.rep * _kl(seen, dreamt.detach())
         beta = self._beta(kl, loss)
@@ -123,7 +124,8 @@ class ValueAlignment(nn.Module):
 
         A critic that gives one value everywhere (zero at initialisation) decides nothing. Raises BlindCritic for one
         that does not, although the features differ, or for features that are the same although the KL is above 1 nat.
-        Called by itself once the warm-up is over; call it by hand where updates are captured as graphs.
+        Called by itself once the warm-up is over; where updates are recorded as graphs, which run no Python, call it
+        outside of them when it is `due`.
         """
         one, other = self.value(posterior), self.value(prior)
         if bool((one != other).any()):
@@ -140,15 +142,21 @@ class ValueAlignment(nn.Module):
             "contain the stochastic state, drawn from the posterior and from the prior"
         )
 
-    def _probe_when_due(self, now: Any, posterior: Any, prior: Any, kl: Tensor) -> None:
-        """Until the critic is known to see: at each call where the host knows the time, else at every 256th."""
-        if self.probed or torch.compiler.is_compiling():
-            return
+    def due(self, clock: Any) -> bool:
+        """Whether it is time to `probe`: the warm-up is over, and the critic has not been seen to see. For the host: a
+        clock on a GPU is read at every 256th call, until it has.
+
+        >>> var = ValueAlignment(nn.Linear(4, 3), warmup=100)
+        >>> var.due(100), var.due(101)
+        (False, True)
+        """
+        if self.probed:
+            return False
+        now = getattr(clock, self.unit, clock)
         self.calls += 1
-        if isinstance(now, Tensor) and now.is_cuda and (self.calls % 256 or torch.cuda.is_current_stream_capturing()):
-            return
-        if bool(now > self.warmup):
-            self.probe(posterior, prior, kl)
+        if isinstance(now, Tensor) and now.is_cuda and self.calls % 256:
+            return False
+        return bool(now > self.warmup)
 
     def _beta(self, kl: Tensor, loss: Tensor) -> Tensor:
         if self.weight is not None:
@@ -166,6 +174,11 @@ class ValueAlignment(nn.Module):
         if not is_dataclass(features) or isinstance(features, type):
             raise TypeError(f"detach={self.detach} needs features with these names; detach plain tensors yourself")
         return replace(features, **{name: getattr(features, name).detach() for name in self.detach})
+
+
+def _recording(now: Any) -> bool:
+    """Whether a graph is recorded, in which nothing can be read."""
+    return isinstance(now, Tensor) and now.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _kl(left: Tensor, right: Tensor) -> Tensor:
