@@ -7,6 +7,7 @@ from env_adapters import ActionSpec, TaskError, action_spec, decode_action, enco
 from env_adapters.step import digest, observation, observation_space
 from gymnasium import spaces
 
+F32 = float(np.finfo(np.float32).max)
 HALF_OPEN = spaces.Box(np.array([0.0, -np.inf]), np.array([np.inf, 2.0]), dtype=np.float64)
 SPACES = {
     "discrete": (spaces.Discrete(4), ActionSpec((4,), 0)),
@@ -63,7 +64,43 @@ def test_box_is_rescaled_and_clipped_by_hand() -> None:
     assert decode_action(space, np.array([0.5, -0.5])).tolist() == [3.0, -5.0]
     assert decode_action(space, np.array([7.0, -7.0])).tolist() == [4.0, -10.0]
     assert decode_action(HALF_OPEN, np.array([-3.0, 3.0])).tolist() == [0.0, 2.0]
-    assert decode_action(HALF_OPEN, np.array([30.0, -30.0])).tolist() == [30.0, -30.0]
+    assert decode_action(HALF_OPEN, np.array([30.0, -30.0])).tolist() == [31.0, -30.0]
+
+
+# bounds, then what the vectors -1, 0, 0.5 and 1 are
+BOUNDS = {
+    "none": (-np.inf, np.inf, [-1, 0, 0.5, 1]),
+    "largest floats": (-F32, F32, [-1, 0, 0.5, 1]),
+    "far": (-1e20, 1e16, [-1, 0, 0.5, 1]),
+    "wide, but meant": (-1e9, 3e9, [-1e9, 1e9, 2e9, 3e9]),
+    "from 5": (5, np.inf, [5, 6, 6.5, 7]),
+    "from 5 to the largest float": (5, F32, [5, 6, 6.5, 7]),
+    "from 0": (0, np.inf, [0, 1, 1.5, 2]),
+    "from -0.5": (-0.5, np.inf, [-0.5, 0.5, 1, 1.5]),
+    "from far below": (-100, np.inf, [-1, 0, 0.5, 1]),
+    "up to -3": (-np.inf, -3, [-5, -4, -3.5, -3]),
+    "up to 2": (-F32, 2, [-1, 0, 0.5, 1]),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_bounds_that_mean_none_and_half_open_boxes_by_hand(name: str, dtype: type) -> None:
+    low, high, expected = BOUNDS[name]
+    space = spaces.Box(low, high, (4,), dtype)
+    vector = np.array([-1, 0, 0.5, 1], np.float32)
+    native = decode_action(space, vector)
+    assert native.tolist() == expected and space.contains(native)
+    np.testing.assert_allclose(encode_action(space, native), vector, atol=1e-6)
+    for far in (-1e6, 1e6):
+        assert space.contains(decode_action(space, np.full(4, far, np.float32)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_largest_number_of_a_dtype_is_no_bound(dtype: type) -> None:
+    most = np.finfo(dtype).max
+    vector = np.array([-1, 0.5], np.float32)
+    assert decode_action(spaces.Box(-most, most, (2,), dtype), vector).tolist() == [-1, 0.5]
 
 
 def test_discrete_components_come_first() -> None:

@@ -26,6 +26,7 @@ Environment = gymnasium.Env[Any, Any]
 Space = spaces.Space[Any]
 Step = dict[str, NDArray[Any]]
 RESERVED = ("action", "reward", "first", "last", "terminal")
+_FAR = 1e15  # a bound out there means none: no unit is so small, and half of finfo.max is no action
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def join(space: Space, values: Iterator[Any]) -> Any:
 class ActionCodec:
     """Native actions of a space <-> vectors (A,): one-hots first, then Box components in [-1, 1].
 
-    A Box component with two finite bounds is rescaled to them, one without passes unscaled; both are clipped to the
-    bounds there are.
+    A Box component with two bounds is rescaled to them. One with a single bound passes unscaled, moved just as far as is
+    needed for [-1, 1] to lie inside ([5, inf) is 5 to 7); one without passes as it is. A bound beyond 1e15, or the largest
+    number of the space's dtype, is none. All are clipped to the bounds there are.
 
     >>> codec = ActionCodec(spaces.Box(0.0, 10.0, (1,)))
     >>> codec.decode(np.array([0.5])).tolist(), codec.encode(np.array([7.5], np.float32)).tolist()
@@ -169,18 +171,22 @@ def _multi(sizes: NDArray[Any], start: NDArray[Any], dtype: Any) -> _Part:
 
 def _box(space: spaces.Box) -> _Part:
     low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-    finite = np.isfinite(low) & np.isfinite(high)
-    base = np.where(finite, low, 0.0)
-    width = np.where(finite, high, 0.0) - base
+    floats: Any = space.dtype
+    none = min(_FAR, float(np.finfo(floats).max))
+    below, above = low > -none, high < none  # where there is a bound
+    both = below & above
+    base = np.where(both, low, 0.0)
+    width = np.where(both, high, 0.0) - base
     divisor = np.where(width > 0, width, 1.0)  # a component whose bounds meet encodes as -1
+    shift = np.where(below & ~above, np.maximum(low + 1, 0.0), np.where(above & ~below, np.minimum(high - 1, 0.0), 0.0))
 
     def encode(value: Any) -> Any:
         value = np.asarray(value, np.float64).ravel()
-        return np.where(finite, (value - base) / divisor * 2 - 1, value)
+        return np.where(both, (value - base) / divisor * 2 - 1, value - shift)
 
     def decode(vector: NDArray[Any]) -> Any:
         vector = vector.astype(np.float64)
-        value = np.where(finite, base + (vector + 1) / 2 * width, vector)
+        value = np.where(both, base + (vector + 1) / 2 * width, vector + shift)
         return np.clip(value, low, high).astype(space.dtype).reshape(space.shape)
 
     return _Part((), low.size, encode, decode)
