@@ -18,6 +18,7 @@ from torch import Tensor
 from wm_core.agent import Agent
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import App, main
+from wm_core.run.config import WAS
 from wm_core.run.loading import restore
 
 HERE = pathlib.Path(__file__).parent / "old_runs" / "2028e95"
@@ -101,6 +102,18 @@ def fields_of(run: pathlib.Path, app: App) -> dict[str, object]:
     saved = tomllib.loads((run / "config.toml").read_text())
     names = {field.name for field in dataclasses.fields(app.config)} & saved.keys()
     return {name: tuple(saved[name]) if isinstance(saved[name], list) else saved[name] for name in names}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_a_changed_default_leaves_old_runs_alone(name: str) -> None:
+    """Every field that is new since, or has another default, says what it was: wm_core.run.config.now."""
+    then: dict[str, object] = json.loads((HERE / "defaults.json").read_text())[name]
+    for field in dataclasses.fields(app_of(name).config):
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        if field.name not in then:
+            assert WAS in field.metadata, f"{field.name} is new: now({default!r}, was=...) says what old runs did"
+        elif field.metadata.get(WAS, default) != then[field.name]:
+            pytest.fail(f"{field.name} was {then[field.name]!r}: now({default!r}, was={then[field.name]!r})")
 
 
 def test_no_folder_names_a_machine() -> None:

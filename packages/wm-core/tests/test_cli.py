@@ -14,7 +14,7 @@ import pytest
 import torch
 from wm_core.run import cli, commands
 from wm_core.run.cli import main, parse, resolve
-from wm_core.run.config import RESUMABLE, RunConfig
+from wm_core.run.config import RESUMABLE, RunConfig, now
 
 
 def config_of(fakes, line: str) -> RunConfig:
@@ -271,6 +271,21 @@ def test_the_same_command_resumes(fakes, run):
         parse(fakes.app, ["train", "--preset", "tiny", "--width", "5", "--steps", "40", "--logdir", "D"]).changes()
         == []
     )
+
+
+@pytest.mark.parametrize("line, width", [("width = 3\n", 3), ("", 2)])
+def test_a_field_that_a_saved_config_lacks_is_what_it_was_then(fakes, run, line, width):
+    """`width` as if it were new in this version, 9 in new runs, and 2 for a run from before there was one."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(fakes.app.config):
+        width: int = now(9, was=2)
+
+    app = dataclasses.replace(fakes.app, config=Config)
+    kept = [one for one in (run / "config.toml").read_text().splitlines() if not one.startswith("width")]
+    (run / "config.toml").write_text("\n".join([line, *kept]))
+    assert cli.read_run(app, run)[0].width == width and Config().width == 9
+    assert parse(app, ["eval", "D"]).config.width == width
 
 
 def test_what_may_change_is_shown(fakes, run, capsys):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wm_core.errors import UserError
-from wm_core.run.config import RESUMABLE, RunConfig, check
+from wm_core.run.config import RESUMABLE, RunConfig, check, unsaid
 
 Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
 
@@ -424,7 +424,10 @@ def write_run(app: App, config: RunConfig, origin: Origin) -> dict[str, Any]:
 
 
 def read_run(app: App, logdir: Path) -> tuple[RunConfig, Origin]:
-    """Config and origin of the run in a folder. Raises UserError for no run, or that of another app."""
+    """Config and origin of the run in a folder; a field that it lacks is as it was when the run was made.
+
+    Raises UserError for no run, or that of another app.
+    """
     path = logdir / "config.toml"
     if not path.is_file():
         raise UserError(f"there is no run in {logdir} (no config.toml): name the folder that `train` printed")
@@ -433,7 +436,7 @@ def read_run(app: App, logdir: Path) -> tuple[RunConfig, Origin]:
     if run.get("app") != app.name:
         raise UserError(f"{logdir} holds a run of {run.get('app') or 'no app'!r}, not of {app.name!r}: use that app")
     origin = Origin(**{name: run.get(name, "") for name in ("preset", "size", "ablation")})
-    return overlay(app.config(), values, str(path)), origin
+    return overlay(app.config(), unsaid(app.config, values) | values, str(path)), origin
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""The numbers every run has. An app's Config is a frozen subclass that adds the numbers of its method."""
+"""The numbers every run has. An app's Config is a frozen subclass that adds the numbers of its method.
+
+A saved config that lacks a field takes what the code did when it was written: `now(default, was=...)` says so.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from wm_core.errors import UserError
 
@@ -40,6 +44,28 @@ POSITIVE = (
 )
 
 SHARES = ("unimix", "actor_unimix", "lam", "slow_rate", "discount", "dropout", "memory_dropout")
+
+WAS = "was"  # in a field's metadata
+
+
+def now(default: Any, *, was: Any) -> Any:
+    """A field's default that differs from what runs of commit 2028e95 did: `default` for new runs, `was` for a saved
+    config that lacks the field. To be used for a new field and for a default that changes.
+
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     units: int = 8
+    ...     outscale: float = now(1.0, was=0.01)
+    >>> Config(), unsaid(Config, {"units": 16})
+    (Config(units=8, outscale=1.0), {'outscale': 0.01})
+    """
+    return field(default=default, metadata={WAS: was})
+
+
+def unsaid(kind: type[Any], values: Mapping[str, object]) -> dict[str, Any]:
+    """What the fields that a saved config lacks were for its run, where that is not the default of today."""
+    lacking = [one for one in fields(kind) if one.name not in values and WAS in one.metadata]
+    return {one.name: one.metadata[WAS] for one in lacking}
 
 
 @dataclass(frozen=True)
@@ -117,8 +143,8 @@ def check(config: RunConfig) -> None:
     Traceback (most recent call last):
     wm_core.errors.UserError: batch must be at least 1, not 0
     """
-    for field in fields(config):
-        name, value = field.name, getattr(config, field.name)
+    for one in fields(config):
+        name, value = one.name, getattr(config, one.name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         mine = name in RunConfig.__dataclass_fields__
