@@ -306,9 +306,70 @@ def test_optimiser_state_round_trip_continues_exactly():
     run(half, first, 3)
     again, second = start()
     again.load_state_dict(half.state_dict())
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(dict(half.named_parameters())), dict(again.named_parameters()))
     run(again, second, 3)
     assert torch.equal(layer.weight, again.weight)
+
+
+def moved(order, split=False):
+    """Parameters of one shape by name, and a rule with them in an order, or two rules, after an update that moves each."""
+    torch.manual_seed(0)
+    model = nn.ParameterDict({name: torch.randn(2) for name in "abcd"})
+    params = [model[name] for name in order]
+    kinds = {"one": Adam(params[:2], lr=0.1), "two": LaProp(params[2:], lr=0.1)}
+    rule = Together(**kinds) if split else LaProp(params, lr=0.1)
+    rule.step(sum(k * (model[name] ** 2).sum() for k, name in enumerate("abcd", 1)))
+    return dict(model.named_parameters()), rule
+
+
+def moments(named, rule):
+    """First and second by the parameter's name."""
+    names = {id(p): name for name, p in named.items()}
+    every = getattr(rule, "rules", {"": rule}).values()
+    return {names[id(p)]: (f, s) for r in every for p, f, s in zip(r.params, r.first, r.second, strict=True)}
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_moments_find_their_parameters_in_any_order(split):
+    """Of two parameters of one shape neither takes the other's, be the rule built in another order."""
+    named, rule = moved("abcd", split)
+    again, other = moved("badc", split)
+    expected = moments(named, rule)
+    for tensor in other.tensors():
+        tensor.zero_()
+    other.load_state_dict(rule.state_dict(named), again)
+    for name, found in moments(again, other).items():
+        assert all(torch.equal(one, two) and one.any() for one, two in zip(found, expected[name], strict=True))
+
+
+def test_lists_of_an_earlier_version_are_read_in_the_order_of_the_parameters():
+    named, rule = moved("abcd")
+    old = {"first": [one.clone() for one in rule.first], "second": rule.second, "count": rule.count}
+    again, other = moved("abcd")
+    for tensor in other.tensors():
+        tensor.zero_()
+    other.load_state_dict(old, again)
+    assert all(torch.equal(one, two) for one, two in zip(other.tensors(), rule.tensors(), strict=True))
+
+
+def test_an_optimiser_that_does_not_fit_is_refused_and_changes_nothing():
+    named, rule = moved("abcd")
+    good = rule.state_dict(named)
+    lacking = good | {"second": {name: one for name, one in good["second"].items() if name != "b"}}
+    turned = good | {"second": good["second"] | {"b": torch.ones(3)}}
+    older = {"first": [*good["first"].values()], "second": [*good["second"].values()][:3], "count": rule.count}
+    before = [one.clone() for one in rule.tensors()]
+    for state, said in (
+        (lacking, r"its moment of 'b' is missing there and \(2,\) here; go on with"),
+        (good | {"first": good["first"] | {"e": torch.ones(2)}}, "moment of 'e' is .* there and missing here"),
+        (turned, r"'b' is \(3,\) there and \(2,\) here"),
+        (older, "saved with 3 parameters and has 4"),
+    ):
+        with pytest.raises(UserError, match=said):
+            rule.load_state_dict(state, named)
+        assert all(torch.equal(one, two) for one, two in zip(rule.tensors(), before, strict=True))
+    with pytest.raises(UserError, match=r"was saved as \['one'\] and is \['one', 'two'\]"):
+        moved("abcd", split=True)[1].load_state_dict({"one": good}, named)
 
 
 def test_loss_names_and_scales_must_match():

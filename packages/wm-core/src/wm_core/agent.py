@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves  # noqa: PLC2701 - torch's own, and it has no other door
 
 from wm_core import draws
 from wm_core.capture import Captured, CudaGraphs, Recorder, compile_parts
@@ -138,7 +137,7 @@ class Agent(nn.Module):
         """What `update` changes in place: weights, buffers, the optimiser's state, the number of updates."""
         yield from self.parameters()
         yield from self.buffers()
-        yield from (leaf for leaf in tree_leaves(self.optimiser.state_dict()) if isinstance(leaf, Tensor))
+        yield from self.optimiser.tensors()
         yield self.clock.updates
 
     def computing(self) -> AbstractContextManager[Any]:
@@ -165,14 +164,14 @@ class Agent(nn.Module):
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs besides the weights."""
         return {
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict(dict(self.named_parameters())),
             "source": self.source.state_dict(),
             "clock": self.clock.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load_state_dict(state["optimiser"], dict(self.named_parameters()))
         self.source.load_state_dict(state["source"])
         self.clock.load_state_dict(state["clock"])
 

@@ -1,22 +1,25 @@
 """Update rules over named parameters with device-side counters: LaProp with adaptive gradient clipping, and Adam.
 
 One call per operation for all tensors together (torch's foreach kernels); no host reads, so that an update can be
-captured as one graph. State is a dictionary of tensors.
+captured as one graph. What is saved names each moment after its parameter: an order may change, and equal shapes would
+then change places unseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wm_core.errors import UserError
 from wm_core.precision import wide
 from wm_core.ranks import ranks
 
 Clip = Callable[[list[Tensor], list[Tensor]], Tensor]
+MOMENTS = ("first", "second")
 
 
 class AdaptiveClip:
@@ -89,15 +92,57 @@ class Rule:
     def move(self, grads: list[Tensor], rate: Tensor) -> None:
         raise TypeError(f"{type(self).__name__} says not how to move; use LaProp or Adam")
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"first": self.first, "second": self.second, "count": self.count}
+    def tensors(self) -> list[Tensor]:
+        """Everything that an update changes besides the parameters."""
+        return [*self.first, *self.second, self.count]
+
+    def state_dict(self, named: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The moments by the names of their parameters, and the counter. named: an agent's parameters, all of these in it.
+
+        >>> layer = nn.Linear(2, 1)
+        >>> state = LaProp(layer.parameters(), lr=0.1).state_dict(dict(layer.named_parameters()))
+        >>> [*state["first"]]
+        ['weight', 'bias']
+        """
+        names = self._names(named)
+        return {name: dict(zip(names, getattr(self, name), strict=True)) for name in MOMENTS} | {"count": self.count}
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("first", "second"):
-            for mine, theirs in zip(getattr(self, name), state[name], strict=True):
-                mine.copy_(theirs)
+    def load_state_dict(self, state: Mapping[str, Any], named: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave, or lists in the order of the parameters, as runs of commit 2028e95 have them.
+
+        Raises UserError, with nothing changed, where a moment is missing, is of no parameter, or has another shape.
+        """
+        names = self._names(named)
+        found = {moment: _by_name(state[moment], names, self.params) for moment in MOMENTS}
+        for moment, theirs in found.items():
+            for mine, name in zip(getattr(self, moment), names, strict=True):
+                mine.copy_(theirs[name])
         self.count.copy_(state["count"])
+
+    def _names(self, named: Mapping[str, Tensor]) -> list[str]:
+        """Of the parameters, in their order."""
+        every = {id(parameter): name for name, parameter in named.items()}
+        return [every[id(parameter)] for parameter in self.params]
+
+
+def _by_name(moments: Any, names: list[str], params: list[Tensor]) -> dict[str, Tensor]:
+    """Saved moments by name. Raises UserError where they do not fit the parameters."""
+    way_out = "go on with the version that saved it, or take only the weights into a new run with --init-from"
+    if not isinstance(moments, Mapping):
+        if len(moments) != len(names):
+            raise UserError(f"the optimiser was saved with {len(moments)} parameters and has {len(names)}: {way_out}")
+        moments = dict(zip(names, moments, strict=True))
+    mine = {name: tuple(parameter.shape) for name, parameter in zip(names, params, strict=True)}
+    theirs = {name: tuple(moment.shape) for name, moment in moments.items()}
+    odd = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if odd:
+        there, here = (str(shapes.get(odd[0], "missing")) for shapes in (theirs, mine))
+        more = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+        raise UserError(
+            f"the saved optimiser does not fit: its moment of {odd[0]!r} is {there} there and {here} here{more}; {way_out}"
+        )
+    return dict(moments)
 
 
 class LaProp(Rule):
@@ -183,12 +228,23 @@ class Together:
             metrics |= {f"{key}/{name}": value for key, value in rule.apply(mine).items()}
         return metrics
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: rule.state_dict() for name, rule in self.rules.items()}
+    def tensors(self) -> list[Tensor]:
+        """As of a rule."""
+        return [tensor for rule in self.rules.values() for tensor in rule.tensors()]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def state_dict(self, named: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Each rule's, by its name."""
+        return {name: rule.state_dict(named) for name, rule in self.rules.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any], named: Mapping[str, Tensor]) -> None:
+        """Raises UserError for other rules, and where a rule's state does not fit."""
+        if state.keys() != self.rules.keys():
+            raise UserError(
+                f"the optimiser was saved as {sorted(state)} and is {sorted(self.rules)}: go on with the version that saved "
+                "it, or take only the weights into a new run with --init-from"
+            )
         for name, rule in self.rules.items():
-            rule.load_state_dict(state[name])
+            rule.load_state_dict(state[name], named)
 
 
 def averages(losses: dict[str, Tensor]) -> dict[str, Tensor]:
