@@ -343,7 +343,7 @@ def test_moments_find_their_parameters_in_any_order(split):
 
 
 def test_lists_of_an_earlier_version_are_read_in_the_order_of_the_parameters():
-    named, rule = moved("abcd")
+    _, rule = moved("abcd")
     old = {"first": [one.clone() for one in rule.first], "second": rule.second, "count": rule.count}
     again, other = moved("abcd")
     for tensor in other.tensors():
