@@ -25,7 +25,7 @@ def tracked() -> list[str]:
 def registry_hosts() -> set[str]:
     """The hosts uv resolves from and downloads from, in uv's own words: they must not be written here either."""
     told = subprocess.run(
-        [os.environ.get("UV", "uv"), "help", "lock"], check=True, capture_output=True, text=True
+        [os.environ.get("UV") or "uv", "help", "lock"], check=True, capture_output=True, text=True
     ).stdout
     indexes = [line for line in told.splitlines() if "default" in line and "/simple" in line]
     lock = ROOT / "uv.lock"

@@ -22,7 +22,7 @@ import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-UV = os.environ.get("UV", "uv")
+UV = os.environ.get("UV") or "uv"
 # what only the CUDA build of torch needs, and torch itself, which is asked for separately
 CUDA = re.compile(r"(torch|triton|cuda-[\w-]+|nvidia-[\w-]+)==")
 
