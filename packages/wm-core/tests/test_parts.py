@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import BlockGRU, BlockLinear, truncated_normal_
 from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, TwoHot, symlog, twohot_bins, unimix_logits
-from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.encoders import MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
 from wm_core.errors import UserError
 from wm_core.heads import Head, PolicyHead
 from wm_core.images import UpConv
@@ -258,6 +258,66 @@ def test_laprop_and_clipping_by_a_three_step_hand_example():
         m = 0.9 * m + 0.1 * g / ((v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-20)
         p = p - 0.1 * min(1, step / 2) * m / (1 - 0.9 ** (step + 1))
         assert torch.allclose(weight.detach(), p, rtol=1e-5), step
+
+
+@pytest.mark.parametrize("discrete, continuous, rows", [((), 2, [2, 2]), ((3, 4), 0, [3, 4]), ((3,), 2, [3, 2, 2])])
+def test_a_policys_components_are_clipped_as_tensors_of_their_own(discrete, continuous, rows):
+    """As if the last layer were several; gradients that differ a thousandfold in size, of whole and part."""
+    head = PolicyHead(
+        discrete=discrete, continuous=continuous, widths={"deter": 5}, units=4, layers=1, reads=("deter",)
+    )
+    generator = torch.Generator().manual_seed(0)
+    params = list(head.parameters())
+    with torch.no_grad():
+        for p in params:
+            p.add_(torch.randn(p.shape, generator=generator))
+    grads = [torch.randn(p.shape, generator=generator) for p in params]
+    for grad in grads[-2:]:
+        for part, size in zip(grad.split(rows), [1.0, 1e3, 1e-3], strict=False):
+            part.mul_(size)
+
+    def parts(tensors):
+        return [x.clone() for t in tensors[:-2] for x in [t]] + [x.clone() for t in tensors[-2:] for x in t.split(rows)]
+
+    expected = parts(grads)
+    whole = AdaptiveClip(0.3)([p.detach() for p in parts(params)], expected)
+    joint = [grad.clone() for grad in grads]
+    AdaptiveClip(0.3)(params, joint)
+    norm = AdaptiveClip(0.3, apart=head.components())(params, grads)
+    assert norm.item() == pytest.approx(whole.item())
+    for mine, theirs in zip(parts(grads), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
+    assert not torch.allclose(joint[-2], grads[-2])
+
+
+def test_a_policy_of_one_component_is_clipped_whole():
+    head = PolicyHead(discrete=(3,), continuous=0, widths={"deter": 5}, units=4, layers=1, reads=("deter",))
+    assert not AdaptiveClip(0.3, apart=head.components()).rows
+
+
+def test_discrete_values_as_vectors_of_2023():
+    """One-hots are squashed on both sides, and learned by their squared error; what is predicted is still an index."""
+    seen = Observations(vectors={"b": 2}, discretes={"a": (2, 3), "c": (4,)})
+    steps = {"first": torch.zeros(1, 2, dtype=torch.bool), "b": torch.tensor([[[0.5, -3.0], [7.0, 0.0]]])}
+    steps |= {"a": torch.tensor([[[1, 2], [0, 0]]]), "c": torch.tensor([[3, 1]])}
+    hot = (
+        torch.tensor([[[0, 1, 0, 0, 1], [1, 0, 1, 0, 0]]]).float(),
+        torch.tensor([[[0, 0, 0, 1], [0, 1, 0, 0]]]).float(),
+    )
+    one = math.log(2)
+    assert SymlogInput(seen)(steps).equal(torch.cat([hot[0] * one, symlog(steps["b"]), hot[1] * one], -1))
+    assert VectorInput(seen)(steps).equal(torch.cat([hot[0], symlog(steps["b"]), hot[1]], -1))
+    pred = torch.randn(1, 2, 5, generator=torch.Generator().manual_seed(0))
+    found = OneHotVectors(pred, (2, 3))
+    torch.testing.assert_close(found.loss(steps["a"]), (pred - one * hot[0]).square().sum(-1))
+    assert found.mode().equal(torch.stack([pred[..., :2].argmax(-1), pred[..., 2:].argmax(-1)], -1))
+    decoder = MultiDecoder(seen, widths={"deter": 3, "stoch": 4}, units=4, depth=2, values=OneHotVectors)
+    latent = Latent(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2, 2))
+    assert {key: type(found).__name__ for key, found in decoder(latent).items()} == {
+        "a": "OneHotVectors",
+        "b": "Vector",
+        "c": "OneHotVectors",
+    }
 
 
 def test_adam_equals_torch():

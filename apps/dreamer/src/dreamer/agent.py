@@ -132,7 +132,9 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
             **value_alignment(config, behaviour, own),
         )
         params = [*world.parameters(), *behaviour.parameters()]
-        optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
+        apart = behaviour.actor.components() if config.agc_policy == "tensor" else ()
+        clip = AdaptiveClip(config.agc, apart=apart)
+        optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=clip)
     scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
         "reward": 1.0,
         "cont": 1.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.run.config import RunConfig
+from wm_core.run.config import RunConfig, now
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Config(RunConfig):
     """Updates over which the learning rate rises from 0."""
     agc: float = 0.3
     """Bound of adaptive gradient clipping."""
+    agc_policy: Literal["tensor", "layer"] = now("tensor", was="layer")
+    """What of a policy's last layer is clipped by itself: means, deviations and every component's logits (the reference's
+    tensors), or the layer whole."""
     # environment
     protocol: Literal["dreamerv3", "storm"] = "dreamerv3"
     """Atari 100k protocol: DreamerV3's (no sticky actions, random no-ops) or STORM's (sticky, life loss)."""

@@ -339,7 +339,9 @@ def make_optimiser(config: Config, world: nn.Module, behaviour: ActorCritic) -> 
     """LaProp on everything, or Adam with the clips of the 2023 code."""
     if config.optimiser == "laprop":
         params = [*world.parameters(), *behaviour.parameters()]
-        return LaProp(params, lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
+        apart = behaviour.actor.components() if config.agc_policy == "tensor" else ()
+        clip = AdaptiveClip(config.agc, apart=apart)
+        return LaProp(params, lr=config.lr, warmup=config.warmup, clip=clip)
     return Together(
         world=Adam(world.parameters(), lr=config.lr, clip=NormClip(1000.0)),
         actor=Adam(behaviour.actor.parameters(), lr=config.lr, clip=NormClip(100.0)),

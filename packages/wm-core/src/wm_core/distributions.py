@@ -249,6 +249,23 @@ class Bernoulli:
         return F.binary_cross_entropy_with_logits(self.logits, target.to(self.logits.dtype), reduction="none")
 
 
+class HardContinue(Bernoulli):
+    """Whether the episode goes on, learned as a probability and imagined as yes or no; the discount is in `mode`, and the
+    target has none: STORM, and DreamerV3 of 2023.
+
+    >>> HardContinue(torch.tensor([[-0.1], [0.1]]), discount=0.9).mode().tolist()
+    [0.0, 0.8999999761581421]
+    """
+
+    def __init__(self, logits: Tensor, discount: float) -> None:
+        super().__init__(logits)
+        self.discount = discount
+
+    def mode(self) -> Tensor:
+        """The discount, or 0 where the end is more likely than not."""
+        return self.discount * (self.logits >= 0).to(self.logits.dtype)
+
+
 class SymlogMSE:
     """sum (pred - symlog(target))^2 over the last axis, no 1/2."""
 

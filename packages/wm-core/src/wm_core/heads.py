@@ -80,6 +80,12 @@ class PolicyHead(nn.Module):
         self.mlp = MLP(sum(widths[name] for name in reads), units, layers)
         self.out = linear(self.mlp.width, sum(discrete) + 2 * continuous, outscale)
 
+    def components(self) -> list[tuple[Tensor, tuple[int, ...]]]:
+        """Weight and bias of the output layer, each with the rows of what are tensors of their own in the reference: the
+        logits of every discrete part, means, deviations. For `AdaptiveClip`."""
+        rows = (*self.discrete, *([self.continuous] * 2 if self.continuous else []))
+        return [(self.out.weight, rows), (self.out.bias, rows)]
+
     def forward(self, latent: Latent) -> ActionDistribution:
         return self.from_features(latent.read(*self.reads))
 
@@ -93,9 +99,15 @@ class PolicyHead(nn.Module):
         return normal if not parts else Joint(OneHots(parts), normal, width)
 
 
-def reward_and_continue(widths: Mapping[str, int], *, units: int, layers: int = 1) -> dict[str, Head]:
-    """The two heads that every dream needs: {"reward": two-hot, zero at first; "cont": Bernoulli}."""
+def reward_and_continue(
+    widths: Mapping[str, int],
+    *,
+    units: int,
+    layers: int = 1,
+    cont: Callable[[Tensor], Distribution] = Bernoulli,
+) -> dict[str, Head]:
+    """The two heads that every dream needs: {"reward": two-hot, zero at first; "cont": `cont`}."""
     return {
         "reward": Head(TwoHot, 255, widths=widths, units=units, layers=layers, outscale=0.0),
-        "cont": Head(Bernoulli, 1, widths=widths, units=units, layers=layers),
+        "cont": Head(cont, 1, widths=widths, units=units, layers=layers),
     }

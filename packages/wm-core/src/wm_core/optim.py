@@ -7,7 +7,7 @@ then change places unseen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,18 +23,44 @@ MOMENTS = ("first", "second")
 
 
 class AdaptiveClip:
-    """g <- g / max(1, |g| / (bound * max(least, |p|))), L2 over each whole tensor, biases and scales too."""
+    """g <- g / max(1, |g| / (bound * max(least, |p|))), L2 over each whole tensor, biases and scales too.
 
-    def __init__(self, bound: float = 0.3, least: float = 1e-3) -> None:
+    apart: tensors that hold several, one after the other along their first axis, and how much of it each takes; each of
+    those is clipped by itself. So a policy's last layer, which the reference keeps as one for means and one for
+    deviations: their sizes differ by much, and clipped together the smaller gradient is hardly clipped at all.
+
+    >>> weight, grad = torch.ones(2, 1), torch.tensor([[1.0], [0.1]])
+    >>> _ = AdaptiveClip(0.3, apart=[(weight, (1, 1))])([weight], [grad])
+    >>> grad.flatten().tolist()  # together: 0.42 and 0.042
+    [0.30000001192092896, 0.10000000149011612]
+    """
+
+    def __init__(
+        self, bound: float = 0.3, least: float = 1e-3, apart: Iterable[tuple[Tensor, Sequence[int]]] = ()
+    ) -> None:
         self.bound, self.least = bound, least
+        self.held = [whole for whole, _ in apart]  # so that their ids stay theirs
+        self.rows = {id(whole): tuple(rows) for whole, rows in apart if len(rows) > 1}
 
+    @torch.no_grad()
     def __call__(self, params: list[Tensor], grads: list[Tensor]) -> Tensor:
         """Clips in place and returns the norm of all gradients before it (0-d)."""
+        if self.rows:
+            split = [self.rows.get(id(p), (len(p),)) if p.dim() else None for p in params]
+            params, grads = (_parts(whole, split) for whole in (params, grads))
         sizes = torch.stack(torch._foreach_norm(params))  # noqa: SLF001
         norms = torch.stack(torch._foreach_norm(grads))  # noqa: SLF001
         scale = (self.bound * sizes.clamp(min=self.least) / norms).clamp(max=1)
         torch._foreach_mul_(grads, list(scale.unbind()))
         return torch.linalg.vector_norm(norms)
+
+
+def _parts(whole: list[Tensor], rows: list[tuple[int, ...] | None]) -> list[Tensor]:
+    """Each tensor, or views of its parts where it is to be split."""
+    found: list[Tensor] = []
+    for one, sizes in zip(whole, rows, strict=True):
+        found += [one] if sizes is None or len(sizes) == 1 else one.split(list(sizes))
+    return found
 
 
 class NormClip:
