@@ -5,6 +5,7 @@ Sizes: B batch, T time.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,15 @@ from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import MLP
 from wm_core.contracts import Backbone, Metrics
-from wm_core.distributions import TwoHot
-from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.distributions import Bernoulli, HardContinue, TwoHot
+from wm_core.encoders import (
+    Discretes,
+    MultiDecoder,
+    MultiEncoder,
+    OneHotVectors,
+    SymlogInput,
+    VectorInput,
+)
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
@@ -29,8 +37,13 @@ from wm_core.world import WorldModel
 from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
 
 from r2i.config import Config
-from r2i.dynamics import FromPrior, NoResets, Recurrent
+from r2i.dynamics import S3M, NoResets, Recurrent, prior_mode, zeros
 
+# what predicts an entry of a discrete observation, and what the encoder sees of it
+VALUES: dict[str, dict[str, Any]] = {
+    "vector": {"values": OneHotVectors, "inputs": SymlogInput},
+    "categorical": {"values": Discretes, "inputs": VectorInput},
+}
 READS = {"output": ("deter", "stoch"), "hidden": ("stoch", "hidden"), "full": ("deter", "stoch", "hidden")}
 
 
@@ -96,18 +109,25 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
     torch.manual_seed(config.seed)
     seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
     nets = {"units": config.encoder_units, "layers": config.encoder_layers, "depth": config.depth}
+    values = VALUES[config.discrete_observations]
+    hard = config.dream_continue == "mode"  # then the discount is no part of the head's target, but of what it gives
     with torch.device(config.device):
-        encoder = MultiEncoder(seen, **nets, images=StridedEncoder)
+        encoder = MultiEncoder(seen, **nets, images=StridedEncoder, inputs=values["inputs"])
         dynamics = sequence_model(config, encoder.width, action_spec.size)
         reads, hidden = READS[config.policy_input], 2 * config.state * config.ssm_layers
         widths = dynamics.widths | {"hidden": hidden}
         world = WorldModel(
             encoder=encoder,
             dynamics=dynamics,
-            decoder=MultiDecoder(seen, widths=widths, **nets, images=StridedDecoder),
-            heads=reward_and_continue(widths, units=config.units, layers=config.layers),
+            decoder=MultiDecoder(seen, widths=widths, **nets, images=StridedDecoder, values=values["values"]),
+            heads=reward_and_continue(
+                widths,
+                units=config.units,
+                layers=config.layers,
+                cont=partial(HardContinue, discount=discount) if hard else Bernoulli,
+            ),
             kl=BalancedKL(config.free_nats),
-            discount=discount,
+            discount=1.0 if hard else discount,
         )
         behaviour = ActorCritic(
             policy=PolicyHead(
@@ -117,6 +137,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
                 units=config.units,
                 layers=config.layers,
                 unimix=config.actor_unimix,
+                outscale=config.actor_outscale,
                 reads=reads,
             ),
             critic=Head(
@@ -165,7 +186,8 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         product=product.linear,
     )
     backbones: dict[str, Backbone] = {"first": stack, "never": NoResets(stack)}
-    return {"parallel": FromPrior, "recurrent": Recurrent}[config.posterior](
+    zero = config.initial == "zero" and config.start_stoch == "state"
+    return {"parallel": S3M, "recurrent": Recurrent}[config.posterior](
         backbones[config.resets],
         deter=config.deter,
         stoch=(config.stoch, config.classes),
@@ -175,6 +197,7 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         unimix=config.unimix,
         token=MLP(config.stoch * config.classes + action, config.width, 1),
         prior=Prior(config.deter, config.stoch * config.classes, hidden=config.width, layers=config.prior_layers),
+        start=zeros if zero else prior_mode,
     )
 
 

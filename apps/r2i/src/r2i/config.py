@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.run.config import RunConfig
+from wm_core.run.config import RunConfig, now
 
 # deter, width, state, ssm_layers, units, layers, depth: the small ones are ours, the others released configurations
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -40,6 +40,9 @@ class Config(RunConfig):
     """How the recurrence is discretised (zero-order hold in bsuite)."""
     initial: Literal["learned", "zero"] = "learned"
     """The state with which a sequence begins."""
+    start_stoch: Literal["state", "mode"] = now("state", was="mode")
+    """z before an episode: "state" is zero where the initial state is zero, else the prior's mode (released); "mode" is
+    the prior's mode in both cases."""
     resets: Literal["first", "never"] = "first"
     """Does an episode's first step reset the state inside a row? "never" does so only in acting (released for bsuite)."""
     c_scale: float = 1.0
@@ -63,6 +66,9 @@ class Config(RunConfig):
     """Width of the encoder's and decoder's layers for vectors."""
     encoder_layers: int = 5
     """Layers of the encoder and decoder for vectors."""
+    discrete_observations: Literal["vector", "categorical"] = now("vector", was="categorical")
+    """Discrete observations: one-hot vectors like others, squashed and with a squared error (released), or plain one-hots
+    predicted as categoricals."""
     units: int = 512
     """Width of the layers of heads, policy and critic."""
     layers: int = 2
@@ -80,6 +86,8 @@ class Config(RunConfig):
     """Scale of the representation KL."""
     time_outs: Literal["truncate", "terminate"] = "truncate"
     """Does the continue head learn that a time-out ends the episode? In the released adapter for gym it does."""
+    dream_continue: Literal["mode", "mean"] = now("mode", was="mean")
+    """What a dream makes of the continue head: whether the episode goes on, yes or no (released), or the probability."""
     # behaviour
     horizon: int = 15
     """Steps of imagination."""
@@ -93,6 +101,8 @@ class Config(RunConfig):
     """Scale of the policy's entropy."""
     actor_unimix: float = 0.01
     """Uniform share of discrete policies."""
+    actor_outscale: float = now(1.0, was=0.01)
+    """Scale at which the policy's last layer begins: 1 as released, 0.01 as in DreamerV3 of 2025."""
     slow_rate: float = 0.02
     """Rate at which the slow critic follows."""
     # optimisers: Adam, each with a norm of its own

@@ -1,11 +1,11 @@
-"""What R2I replaces in `Parallel`: where an episode begins; and its ablations: a posterior that sees h, no resets.
+"""What R2I replaces in `Parallel`: what an episode begins with; and its ablations: a posterior that sees h, no resets.
 
 Sizes: B batch, T time, E embed, D deter, S x K stochastic, X hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,30 +21,49 @@ from wm_core.rssm import bound_action
 from wm_core.types import Carry, Latent, Trace
 
 
-class FromPrior(Parallel):
-    """`Parallel` whose z before an episode's first step is the mode of p(z | h = 0), as in the released code.
-
-    There h is the tanh of learned numbers that begin at 0; here it is 0, for a mode hands them no gradient. Zeros for z
-    would give a token of zeros, and at zero every norm of the stack multiplies the gradient by its eps**-0.5: the first
-    updates of the presets tiny and cpu then had gradients of 8e8 and 2e7, whose squares Adam keeps for a thousand more.
+class S3M(Parallel):
+    """`Parallel` with a z of its own before an episode's first step, which `start` makes: `prior_mode` or `zeros`.
 
     >>> from wm_core.parallel import GRUBackbone
-    >>> model = FromPrior(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
+    >>> model = S3M(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
     >>> first = torch.tensor([[[True], [False]]])
     >>> model.beginning(torch.zeros(1, 2, 12), torch.ones(1, 2, 2), first).sum(-1)
     tensor([[4., 2.]])
     """
 
+    def __init__(self, backbone: Backbone, *, start: Start | None = None, **parts: Any) -> None:
+        super().__init__(backbone, **parts)
+        self.start = start or prior_mode
+
     def beginning(self, before: Tensor, action: Tensor, first: Tensor) -> Tensor:
-        """[z_{t-1}, a_t] (B, T, S*K + A); where `first` (B, T, 1) says so, the prior's mode and no action."""
+        """[z_{t-1}, a_t] (B, T, S*K + A); where `first` (B, T, 1) says so, the z of a start and no action."""
         with torch.no_grad():
-            logits = self.prior(before.new_zeros(1, self.widths["deter"])).unflatten(-1, self.shape)
-            start = F.one_hot(logits.argmax(-1), self.shape[1]).to(before.dtype).flatten(-2)
+            start = self.start(self, before)
         return torch.cat([torch.where(first, start, before), action * (~first).float()], -1)
 
 
-class Recurrent(FromPrior):
-    """`FromPrior` with q(z | e, h): step after step, for h_t needs z_{t-1}. The paper's ablation of its parallel half.
+Start = Callable[[Parallel, Tensor], Tensor]  # of a dynamics, and a z whose dtype and device it takes: (1, S*K)
+
+
+def prior_mode(dynamics: Parallel, like: Tensor) -> Tensor:
+    """The mode of p(z | h = 0). In the release h is the tanh of learned numbers that begin at 0; a mode hands them no
+    gradient, so that they stay there."""
+    logits = dynamics.prior(like.new_zeros(1, dynamics.widths["deter"])).unflatten(-1, dynamics.shape)
+    return F.one_hot(logits.argmax(-1), dynamics.shape[1]).to(like.dtype).flatten(-2)
+
+
+def zeros(dynamics: Parallel, like: Tensor) -> Tensor:
+    """No z, as the release has it where the initial state is zero too.
+
+    The token is then zero, and at zero every norm of the stack multiplies the gradient by its eps**-0.5: the first
+    updates of the presets tiny and cpu had gradients of 8e8 and 2e7, whose squares Adam, behind the clip, keeps for a
+    thousand more.
+    """
+    return like.new_zeros(1, like.shape[-1])
+
+
+class Recurrent(S3M):
+    """`S3M` with q(z | e, h): step after step, for h_t needs z_{t-1}. The paper's ablation of its parallel half.
 
     >>> from wm_core.parallel import GRUBackbone
     >>> model = Recurrent(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)

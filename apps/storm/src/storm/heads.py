@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.contracts import Distribution
-from wm_core.distributions import Bernoulli, TwoHot, symexp, symlog
+from wm_core.distributions import HardContinue, TwoHot, symexp, symlog
 from wm_core.heads import PolicyHead
 from wm_core.product import Linear
 from wm_core.types import Latent
@@ -42,18 +42,6 @@ class SymlogTwoHot(TwoHot):
 
     def split(self, target: Tensor) -> tuple[Tensor, Tensor]:
         return super().split(symlog(target.detach()))
-
-
-class HardContinue(Bernoulli):
-    """Whether the episode goes on, learned as a probability and imagined as yes or no; the discount is in `mode`."""
-
-    def __init__(self, logits: Tensor, discount: float) -> None:
-        super().__init__(logits)
-        self.discount = discount
-
-    def mode(self) -> Tensor:
-        """The discount, or 0 where the end is more likely than not."""
-        return self.discount * (self.logits >= 0).to(self.logits.dtype)
 
 
 class StormHead(nn.Module):
