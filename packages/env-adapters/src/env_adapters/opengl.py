@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -35,12 +39,24 @@ def choose() -> str | None:
     >>> choose() in (*BACK_ENDS, None)
     True
     """
+    _before_mesa()
     if not os.environ.get("MUJOCO_GL"):
         settled = _settled()
         candidates = BACK_ENDS if settled is None else (settled,)
         os.environ["MUJOCO_GL"] = next((one for one in candidates if works(one)), "disable")
     named = os.environ["MUJOCO_GL"]
     return None if named in ("disable", "disabled", "off", "false", "0") else named
+
+
+def _before_mesa() -> None:
+    """Load triton's LLVM, where torch has brought triton, before that of Mesa's drivers.
+
+    The other way round the process ends in a segmentation fault (triton 3.9 beside Mesa 22.3). Worker processes, which
+    know no torch, are spared the third of a second.
+    """
+    if multiprocessing.parent_process() is None and importlib.util.find_spec("triton") is not None:
+        with contextlib.suppress(ImportError):  # a triton that does not load harms nobody
+            importlib.import_module("triton")
 
 
 def _settled() -> str | None:
