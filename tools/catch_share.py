@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("logdirs", nargs="+", type=Path)
     print(f"{'run':<28}" + "".join(f"{name:>18}" for name in (*MAPS, "pixels")))
     for logdir in parser.parse_args().logdirs:
-        paths = sorted(logdir.glob("dream/sensitivity-*.npz"), key=lambda path: int(path.stem.partition("-")[2]))
+        steps = {path: path.stem.removeprefix("sensitivity-") for path in logdir.glob("dream/sensitivity-*.npz")}
+        paths = sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
         if not paths:
             parser.error(f"there are no maps in {logdir}: run `dream {logdir} --sensitivity` first")
         found = shares(np.load(paths[-1]))

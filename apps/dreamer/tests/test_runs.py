@@ -18,10 +18,12 @@ from dreamer.config import Config
 from env_adapters import ActionSpec, make
 from gymnasium import spaces
 from wm_core import draws
+from wm_core.openloop import openloop
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import resolve
 from wm_core.sizes import SIZES
 from wm_core.testing import assert_same
+from wm_core.types import Batch, Index
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "actor", "critic"]
@@ -151,6 +153,43 @@ def test_dream_measures_and_shows(run: Any, catch: Path, capsys: pytest.CaptureF
     assert all(trained < blank for trained, blank in zip(error["model"], error["untrained"], strict=True))
     assert all(Path(path).stat().st_size > 0 for path in result["video"])
     assert "steps ahead" in capsys.readouterr().out
+
+
+def test_an_open_loop_predicts_every_observation() -> None:
+    """Errors beside those counted by hand, row by row and step by step; a row ends at its first reset."""
+    space = spaces.Dict(
+        {
+            "a": spaces.MultiDiscrete([3, 4]),
+            "b": spaces.Box(-9, 9, (2, 2), np.float32),
+            "c": spaces.Box(0, 255, (16, 16, 3), np.uint8),
+            "d": spaces.Discrete(5),
+        }
+    )
+    agent = build(dataclasses.replace(resolve(APP, "tiny"), device="cpu"), space, ActionSpec((3,), 0))
+    rng = np.random.default_rng(0)
+    steps = {
+        key: torch.as_tensor(np.stack([[one.sample() for _ in range(6)] for _ in range(2)]))
+        for key, one in space.items()
+    }
+    first = torch.zeros(2, 6, dtype=torch.bool)
+    first[:, 0], first[1, 4] = True, True
+    nothing = torch.zeros(2, dtype=torch.int64)
+    steps |= {"first": first, "reset": first, "action": torch.eye(3)[rng.integers(3, size=(2, 6))]}
+    found = openloop(agent, Batch(steps, None, Index(nothing, nothing)), 2)
+    assert list(found) == ["c", "b", "a", "d"] and [one.discrete for one in found.values()] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    for key, one in found.items():
+        true = steps[key].double().reshape(2, 6, -1) / (255 if key == "c" else 1)
+        said = one.predicted.double().reshape(2, 6, -1)
+        for error, guess in ((one.error(), said), (one.copy_error(), true[:, 1:2].expand_as(true))):
+            for t in range(2, 6):
+                rows = [0] if t >= 4 else [0, 1]
+                wrong = guess != true if one.discrete else (guess - true) ** 2
+                assert float(error[t - 2]) == pytest.approx(float(wrong[rows, t].double().mean()), rel=1e-5, abs=1e-7)
 
 
 def test_info_counts_every_module(run: Any, capsys: pytest.CaptureFixture[str]) -> None:

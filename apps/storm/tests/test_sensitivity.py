@@ -23,7 +23,7 @@ def test_maps_are_the_jacobians_at_the_priors_probabilities_of_the_dream(tiny: A
     agent, index = tiny(), Index(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     before = copy.deepcopy((agent.state(), agent.state_dict()))
     agent.train()
-    found = openloop(agent, Batch(steps(2, 5), None, index), 3)
+    found = openloop(agent, Batch(steps(2, 5), None, index), 3)["image"]
     maps = sensitivity.measure(agent, found)
     assert agent.training
     assert_same((agent.state(), agent.state_dict()), before)

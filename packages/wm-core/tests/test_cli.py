@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -339,6 +340,36 @@ def test_help_shows_the_presets_numbers_and_every_field(fakes, capsys):
     for name in ("--preset", "--ablation", "--task", "--size", "--seed", "--logdir", "--steps", "--device", "--width"):
         assert name in out
     assert "0.5" in out and "Rows of a replay batch." in out
+
+
+@pytest.mark.parametrize("line", ["plot --help", "plot -h", "eval -h", "eval nowhere --help", "dream --help nowhere"])
+def test_help_needs_no_run(fakes, capsys, line):
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, line.split())
+    assert stop.value.code == 0 and f"usage: fakeapp {line.split()[0]}" in capsys.readouterr().out
+
+
+def test_help_on_a_run_shows_its_numbers(fakes, run, capsys):
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--help"])
+    assert "(default: fake)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["eval", "dream", "play"])
+def test_help_where_nothing_is_learned_leaves_out_what_only_training_reads(fakes, capsys, command):
+    app = cli.dataclasses.replace(fakes.app, acting=("branches",))
+    with pytest.raises(SystemExit):
+        main(app, [command, "--help"])
+    shown = set(re.findall(r"^\W*--([\w-]+)", capsys.readouterr().out, re.MULTILINE))
+    fields = {name.replace("_", "-") for name in fakes.config.__dataclass_fields__}
+    assert shown >= {"task", "seed", "device", "precision", "threads", "workers", "branches"}
+    assert not shown & {"lr", "width", "steps", "batch", "length", "train-ratio", "replay-bytes", "log-every", "log"}
+    assert len(shown & fields) < len(fields) / 2
+
+
+def test_an_app_may_name_no_field_that_it_lacks(fakes):
+    with pytest.raises(TypeError, match="gone"):
+        cli.dataclasses.replace(fakes.app, acting=("gone",))
 
 
 def test_help_without_a_command(fakes, capsys):

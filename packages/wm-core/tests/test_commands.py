@@ -21,17 +21,19 @@ from wm_core.openloop import OpenLoop
 from wm_core.run import checkpoint, commands, filmstrip, report
 from wm_core.run.cli import main
 from wm_core.run.estimate import Spent, Tried, estimate, extrapolate, sentence
-from wm_core.run.gather import read
+from wm_core.run.gather import Group, read
 from wm_core.run.loading import load
 from wm_core.run.lock import locked
 
 
 def perfect(agent, batch, context, *, seed=0):
-    """An open loop that predicts the truth, one shade off."""
+    """An open loop of the image, and of its mean as a vector, that predicts the truth, one shade off."""
     true = batch.steps["image"].float() / 255
     first = batch.steps["first"].clone()
     first[:, :context] = False
-    return OpenLoop("image", true, true + 0.1, context, first.cumsum(1) == 0)
+    image = OpenLoop("image", true, true + 0.1, context, first.cumsum(1) == 0)
+    vector = dataclasses.replace(image, key="vector", true=true.mean((2, 3)), predicted=image.predicted.mean((2, 3)))
+    return {"image": image, "vector": vector}
 
 
 @pytest.fixture
@@ -66,9 +68,8 @@ def test_a_run_leaves_what_it_promises_and_says_where(fakes, dreaming, capsys):
 
 
 def vectors(agent, batch, context, *, seed=0):
-    """The same of a vector."""
-    seen = perfect(agent, batch, context)
-    return OpenLoop("vector", seen.true.mean((2, 3)), seen.predicted.mean((2, 3)), context, seen.valid)
+    """The same of the vector alone."""
+    return {"vector": perfect(agent, batch, context)["vector"]}
 
 
 def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monkeypatch):
@@ -83,14 +84,14 @@ def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monke
     assert out.startswith("mean squared error of 'vector'") and not (Path("D") / "video").exists()
 
 
-def test_what_has_no_distance_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch):
+def test_what_is_not_decoded_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch):
     main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
-    monkeypatch.setattr(commands, "openloop", lambda *args, **kwargs: None)
+    monkeypatch.setattr(commands, "openloop", lambda *args, **kwargs: {})
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, ["dream", "D"])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "fakeapp: blind shows neither an image nor a vector to dream\n"
+    assert capsys.readouterr().err == "fakeapp: fakeapp decodes no observation of blind: there is nothing to dream\n"
 
 
 def test_evaluations_on_the_way_log_the_open_loop_by_horizon(fakes, dreaming, quiet, monkeypatch):
@@ -100,6 +101,7 @@ def test_evaluations_on_the_way_log_the_open_loop_by_horizon(fakes, dreaming, qu
     (row,) = [row for row in rows if "eval/score" in row]
     assert row["health/openloop_1"] == pytest.approx(0.01, abs=1e-4)
     assert 0 < row["health/openloop_copy_1"] < row["health/openloop_copy_5"]  # the counter in the image runs on
+    assert row["health/openloop/vector_1"] == pytest.approx(0.01, abs=1e-4)  # one of several observations
 
 
 def test_the_default_logdir_has_four_parts(fakes, quiet):
@@ -263,6 +265,41 @@ def test_dream_measures_by_horizon_and_shows(fakes, run, capsys):
     assert len(result["error"]["copy"]) == 4
     assert result["rows_at_horizon"] == sorted(result["rows_at_horizon"], reverse=True)
     assert "steps ahead" in out and all(Path(line).exists() for line in out.split() if line.startswith("D/"))
+
+
+def test_dream_measures_every_observation(fakes, run, capsys):
+    capsys.readouterr()
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4"])
+    out = capsys.readouterr().out
+    (path,) = (run / "dream").iterdir()
+    result = json.loads(path.read_text())
+    assert list(result["errors"]) == ["image", "vector"] and result["error"] == result["errors"]["image"]
+    assert result["errors"]["vector"]["model"][0] == pytest.approx(0.01, abs=1e-4) and result["discrete"] == []
+    assert [line for line in out.splitlines() if "held-out" in line] == [
+        "mean squared error of 'image', held-out steps",
+        "mean squared error of 'vector', held-out steps",
+    ]
+
+
+def test_a_dream_of_something_else_leaves_the_runs_own(fakes, run, capsys):
+    words = ["--observed", "2", "--imagined", "4"]
+    main(fakes.app, ["dream", "D", *words])
+    kept = {path: path.read_bytes() for name in ("dream", "video") for path in (run / name).iterdir()}
+    main(fakes.app, ["dream", "D", *words, "--seed", "9"])
+    main(fakes.app, ["dream", "D", *words, "--task", "blind"])
+    assert {path: path.read_bytes() for path in kept} == kept and len(list((run / "dream").iterdir())) == 3
+    told = [json.loads(path.read_text())["changed"] for path in (run / "dream").iterdir()]
+    assert {} in told and {"seed": 9} in told and {"task": "blind"} in told
+    (run / "dream" / "sensitivity-64.json").write_text('{"key": "image"}')  # of --sensitivity, and no damaged result
+    shown = Group("fake", (read(run),))
+    assert report.newest_dream(shown.runs[0])["changed"] == {} and report.damaged([shown]) == []
+    assert report.page([shown], []).count("<video") == 1
+
+
+def test_a_number_that_no_dream_reads_is_refused(fakes, run, capsys):
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["dream", "D", "--batch", "7"])
+    assert "--batch is for training, and `dream` does not read it: leave it out" in capsys.readouterr().err
 
 
 def test_dream_prefers_rows_within_one_episode(fakes, run):

@@ -19,6 +19,7 @@ APP = App(
     build="dreamer.agent:build",
     environments="dreamer.environments:make",
     decode_action="env_adapters:decode_action",
+    acting=("protocol", "unimix", "actor_unimix"),
 )
 
 

@@ -18,6 +18,7 @@ APP = App(
     build="po_dreamer.agent:build",
     environments="po_dreamer.environments:make",
     decode_action="env_adapters:decode_action",
+    acting=("protocol", "unimix", "actor_unimix", "memory_window", "memory_count", "memory_sight"),
     remembers=True,
 )
 

@@ -18,6 +18,7 @@ APP = App(
     build="storm.agent:build",
     environments="storm.environments:make",
     decode_action="env_adapters:decode_action",
+    acting=("protocol", "unimix", "acting_context", "act_on", "resets"),
     mistakes=("TaskError", "BlindCritic", "TooLong"),
 )
 

@@ -5,7 +5,7 @@ Sizes: B rows, T steps, H W C image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,8 @@ from wm_core.world import stack
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """One observation, true and predicted: an image (B, T, H, W, C) float32 in [0, 1], or a vector (B, T, X).
+    """One observation, true and predicted: an image (B, T, H, W, C) float32 in [0, 1], a vector (B, T, X), or numbers of
+    discrete values (B, T, X).
 
     The first `context` steps are observed.
     """
@@ -30,6 +31,7 @@ class OpenLoop:
     context: int
     valid: Tensor  # (B, T) bool: False from the first reset after the context on, where no prediction is asked
     imagined: Latent | None = None  # (B, T - context, ...), what was decoded after the context
+    discrete: bool = False
 
     @property
     def image(self) -> bool:
@@ -37,15 +39,16 @@ class OpenLoop:
         return self.true.ndim == 5
 
     def error(self) -> Tensor:
-        """Mean squared error of the prediction (of pixels, or entries) at each step after the context: (T - context,)."""
-        return self._mean((self.predicted - self.true).square())
+        """Mean squared error of the prediction (of pixels, or entries; of discrete values the share that is wrong) at each
+        step after the context: (T - context,)."""
+        return self._mean(self.predicted)
 
     def copy_error(self) -> Tensor:
         """The same for repeating what was observed last."""
-        return self._mean((self.true[:, self.context - 1 : self.context] - self.true).square())
+        return self._mean(self.true[:, self.context - 1 : self.context])
 
-    def horizons(self, ahead: Sequence[int] = (1, 5, 15, 45)) -> dict[str, float]:
-        """For the log: health/openloop_<steps ahead> beside health/openloop_copy_<steps ahead>, where a row reaches.
+    def horizons(self, ahead: Sequence[int] = (1, 5, 15, 45), name: str = "openloop") -> dict[str, float]:
+        """For the log: health/<name>_<steps ahead> beside health/<name>_copy_<steps ahead>, where a row reaches.
 
         >>> true = torch.tensor([[[0.0], [1.0], [3.0]]])  # one row: a step of context, two ahead
         >>> OpenLoop("vector", true, true + 0.5, 1, torch.tensor([[True, True, False]])).horizons((1, 2))
@@ -56,18 +59,19 @@ class OpenLoop:
         found: dict[str, float] = {}
         for one in ahead:
             if one <= len(reached) and reached[one - 1]:
-                found |= {f"health/openloop_{one}": model[one - 1], f"health/openloop_copy_{one}": copy[one - 1]}
+                found |= {f"health/{name}_{one}": model[one - 1], f"health/{name}_copy_{one}": copy[one - 1]}
         return found
 
-    def _mean(self, square: Tensor) -> Tensor:
-        each = square.flatten(2).mean(-1)[:, self.context :]
+    def _mean(self, said: Tensor) -> Tensor:
+        wrong = (said != self.true).float() if self.discrete else (said - self.true).square()
+        each = wrong.flatten(2).mean(-1)[:, self.context :]
         valid = self.valid[:, self.context :].float()
         return (each * valid).sum(0) / valid.sum(0).clamp(min=1)
 
 
 @torch.no_grad()
-def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> OpenLoop | None:
-    """Open-loop prediction of the first image of a batch, else of its first vector; None for an agent that sees neither.
+def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> dict[str, OpenLoop]:
+    """Open-loop prediction of every observation that the agent decodes: images first, then vectors, then discrete values.
 
     The first `context` steps are observed, the rest imagined under the batch's actions; what was drawn depends on
     `seed` alone, so the agent's own generator is not touched.
@@ -80,28 +84,33 @@ def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> Open
     with draws.drawing(draws.Generator(seed, agent.device)), agent.computing():
         trace = world.observe(world.prefill(batch.past, rows), steps)
         decoded = world.decoder(trace.latent)
-        key = _shown({name: batch.steps[name] for name in decoded})
-        if key is not None:
-            carry, _ = world.dynamics.starts(trace, 1)
-            latents = []
-            for action in batch.steps["action"][:, context:].unbind(1):
-                carry, latent = world.dynamics.imagine(carry, action)
-                latents.append(latent)
-            imagined: Latent = stack(latents)
-            predicted = torch.cat([decoded[key].mode().float(), world.decoder(imagined)[key].mode().float()], 1)
+        carry, _ = world.dynamics.starts(trace, 1)
+        latents = []
+        for action in batch.steps["action"][:, context:].unbind(1):
+            carry, latent = world.dynamics.imagine(carry, action)
+            latents.append(latent)
+        imagined: Latent = stack(latents)
+        ahead = world.decoder(imagined)
+        predicted = {key: torch.cat([decoded[key].mode(), ahead[key].mode()], 1) for key in decoded}
     agent.train(training)
-    if key is None:
-        return None
     fresh = batch.steps["first"].clone()
     fresh[:, :context] = False
     valid = fresh.cumsum(1) == 0
-    true = batch.steps[key].float()
-    true = true / 255 if true.ndim == 5 else true.reshape(predicted.shape)
-    return OpenLoop(key, true, predicted, context, valid, imagined)
+    found = [
+        OpenLoop(
+            key,
+            _as_decoded(batch.steps[key], said),
+            said.float(),
+            context,
+            valid,
+            imagined,
+            not said.is_floating_point(),
+        )
+        for key, said in predicted.items()
+    ]
+    return {one.key: one for one in sorted(found, key=lambda one: (not one.image, one.discrete, one.key))}
 
 
-def _shown(observed: Mapping[str, Tensor]) -> str | None:
-    """The first image by name, else the first vector, else none (values to choose among have no distance)."""
-    images = sorted(key for key, value in observed.items() if value.dtype == torch.uint8 and value.ndim == 5)
-    vectors = sorted(key for key, value in observed.items() if value.is_floating_point())
-    return next(iter([*images, *vectors]), None)
+def _as_decoded(true: Tensor, predicted: Tensor) -> Tensor:
+    """The observation in the units and the shape of its prediction."""
+    return true.float() / 255 if predicted.ndim == 5 else true.reshape(predicted.shape).float()

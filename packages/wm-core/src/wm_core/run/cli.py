@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wm_core.errors import UserError
+from wm_core.run import typed
 from wm_core.run.config import RESUMABLE, RunConfig, check, unsaid
+from wm_core.run.evaluation import TRAINING
 
 Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
 
@@ -53,16 +55,21 @@ class App:
     paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
     mistakes: tuple[str, ...] = ("TaskError",)
     remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
+    acting: tuple[str, ...] = ()  # fields of the method that count where nothing is learned, as `eval --help` shows
 
     def __post_init__(self) -> None:
         taken = {f.name for kind in OPTIONS.values() for f in dataclasses.fields(kind)}
-        if clash := taken & {f.name for f in dataclasses.fields(self.config)}:
+        fields = {f.name for f in dataclasses.fields(self.config)}
+        if clash := taken & fields:
             raise TypeError(f"{self.config.__name__} has fields that are options of the commands: {sorted(clash)}")
+        if odd := set(self.acting) - fields:
+            raise TypeError(f"{self.config.__name__} has no fields {sorted(odd)}, which `acting` names")
 
     @property
     def module(self) -> str:
         """What `python -m` starts."""
-        return self.build.partition(".")[0] if isinstance(self.build, str) else self.build.__module__.partition(".")[0]
+        module = self.build.partition(":")[0] if isinstance(self.build, str) else self.build.__module__
+        return module.partition(".")[0]
 
     def part(self, name: str) -> Callable[..., Any]:
         """One of the functions, imported now."""
@@ -207,6 +214,7 @@ class Command:
     saved: RunConfig | None  # the config of the run in the logdir, where there is one
     origin: Origin
     argv: tuple[str, ...] = ()  # the words themselves
+    program: str = ""  # what this user typed before them, quoted
 
     def changes(self) -> list[str]:
         """What differs from the saved config, as "field: before -> now"."""
@@ -239,19 +247,19 @@ def main(app: App, argv: Sequence[str] | None = None) -> None:
 
 def _main(app: App, argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print(overview(app))
+        print(overview(app, typed.program(app.name, argv)))
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"{app.name} {app.version}")
         return 0
-    command = dataclasses.replace(parse(app, argv), argv=tuple(argv))
+    command = parse(app, argv)
     module = importlib.import_module(MODULES.get(command.name, "wm_core.run.commands"))  # torch comes with most
     return int(getattr(module, command.name)(app, command) or 0)
 
 
-def overview(app: App) -> str:
+def overview(app: App, program: str) -> str:
     """What `--help` says without a command."""
-    lines = [f"usage: {app.name} COMMAND [OPTIONS]   ({app.name} COMMAND --help)", ""]
+    lines = [f"usage: {program} COMMAND [OPTIONS]   ({program} COMMAND --help)", ""]
     lines += [f"  {name:6} {(kind.__doc__ or '').strip()}" for name, kind in OPTIONS.items()]
     lines += ["", f"presets:   {_list(app.files('presets'))}", f"ablations: {_list(app.files('ablations'))}"]
     return "\n".join([*lines, f"sizes:     {_list(app.sizes)}"])
@@ -294,30 +302,32 @@ def parse(app: App, argv: Sequence[str]) -> Command:
         raise UserError(unknown("command", name, OPTIONS))
     rest = _say_true(app, argv[1:])
     asked = [arg for arg in rest if arg not in ("-h", "--help")]
-    default = app.config()
+    default, program = app.config(), typed.program(app.name, argv)
     try:
-        options, given = _tyro(app, name, default, asked)
+        options, given = _tyro(app, name, default, asked, program)
     except UserError:
         if asked == rest:
             raise
-        _tyro(app, name, default, rest)  # prints the help and exits
+        _tyro(app, name, default, rest, program)  # prints the help and exits
     options = _at_home(options)
+    if asked != rest and not isinstance(options, Train):
+        _help(app, name, options, given, rest, program)
     if isinstance(options, Plot):
         if not options.logdirs:
             raise UserError("`plot` needs the LOGDIRS of runs, or a folder that holds some")
-        return Command(name, options, default, None, Origin())
+        return Command(name, options, default, None, Origin(), tuple(argv), program)
     saved, base, origin = _base(app, options, given)
-    _, config = _tyro(app, name, base, rest)
+    _, config = _tyro(app, name, base, rest, program)
     if options.__class__ in (Train, Info) and saved is None and not origin.preset:
         wish = _automatic(app, config)
         if wish:
             origin = wish
             base = resolve(app, wish.preset, options.size, options.ablation)
-            _, config = _tyro(app, name, base, rest)
+            _, config = _tyro(app, name, base, rest, program)
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
     check(config)
-    command = Command(name, options, config, saved, origin)
+    command = Command(name, options, config, saved, origin, tuple(argv), program)
     if name == "train" and saved is not None:
         fixed = [c for c in command.changes() if c.split(":")[0] not in RESUMABLE]
         if fixed:
@@ -326,6 +336,15 @@ def parse(app: App, argv: Sequence[str]) -> Command:
                 f"or leave it out (free to change: {', '.join(RESUMABLE)})"
             )
     return command
+
+
+def _help(app: App, name: str, options: Any, given: RunConfig, words: list[str], program: str) -> None:
+    """Print the help of a command on runs, with the numbers of the run that is named if it is there; exits."""
+    base = given
+    if not isinstance(options, Plot):
+        with contextlib.suppress(UserError):
+            base = _base(app, options, given)[1]
+    _tyro(app, name, base, words, program)
 
 
 def _base(app: App, options: Any, given: RunConfig) -> tuple[RunConfig | None, RunConfig, Origin]:
@@ -478,7 +497,7 @@ def _say_true(app: App, words: Sequence[str]) -> list[str]:
     ]
 
 
-def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any, RunConfig]:
+def _tyro(app: App, name: str, default: RunConfig, args: list[str], program: str) -> tuple[Any, RunConfig]:
     """Options and config of a command. Raises UserError, or SystemExit after printing a help that was asked for."""
     import tyro
     from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
@@ -486,12 +505,13 @@ def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any
     kind = OPTIONS[name]
     if kind in (Eval, Dream, Play):  # --logdir D is D
         args = [arg.removeprefix("--logdir=") for arg in args if arg != "--logdir"]
+    wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
     parts: list[Any] = [("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs])]
     if kind is not Plot:  # which shows runs and changes none
-        parts += [("config", Annotated[app.config, OmitArgPrefixes, FlagConversionOff], field(default=default))]
+        shown = default if not wants_help or kind in (Train, Info) else _as_acting(app, default)
+        parts += [("config", Annotated[type(shown), OmitArgPrefixes, FlagConversionOff], field(default=shown))]
     both: Any = dataclasses.make_dataclass(name.capitalize(), parts, frozen=True)
-    wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
-    prog, about = f"{app.name} {name}", (kind.__doc__ or "").strip()
+    prog, about = f"{program} {name}", (kind.__doc__ or "").strip()
     try:
         if wants_help:
             result = tyro.cli(both, args=args, prog=prog, description=about)
@@ -501,11 +521,24 @@ def _tyro(app: App, name: str, default: RunConfig, args: list[str]) -> tuple[Any
     except SystemExit as stop:
         if wants_help:
             raise
-        raise UserError(_diagnose(app, name, args)) from stop
+        raise UserError(_diagnose(app, name, args, program)) from stop
     return result.options, getattr(result, "config", default)
 
 
-def _diagnose(app: App, name: str, args: list[str]) -> str:
+def _as_acting(app: App, config: RunConfig) -> RunConfig:
+    """The config as a help shows it where nothing is learned: without the fields that only training reads."""
+    from tyro.conf import Suppress
+
+    kept = {*RunConfig.__dataclass_fields__, *app.acting} - set(TRAINING)
+    hidden = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in kept}
+    hints, mark = typing.get_type_hints(type(config)), typing.cast("Any", Suppress)
+    body = {"__annotations__": {name: mark[hints[name]] for name in hidden}, "__doc__": type(config).__doc__}
+    kind: Any = dataclasses.dataclass(frozen=True)(type(type(config).__name__, (type(config),), body | hidden))
+    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+    return shown
+
+
+def _diagnose(app: App, name: str, args: list[str], program: str) -> str:
     """Why tyro refused, in one sentence."""
     hints = typing.get_type_hints(OPTIONS[name])
     hints |= {} if OPTIONS[name] is Plot else typing.get_type_hints(app.config)
@@ -539,7 +572,7 @@ def _diagnose(app: App, name: str, args: list[str]) -> str:
         return f"`{name}` needs the {required[0].upper()} of a run"
     if len(loose) > len(required) and OPTIONS[name] is not Plot:
         return f"{loose[len(required)]!r} is not an option: options begin with --"
-    return f"cannot read these options: {app.name} {name} --help lists them"
+    return f"cannot read these options: {program} {name} --help lists them"
 
 
 def _readable(hint: Any, values: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import signal
 import sys
 from collections import deque
@@ -25,7 +26,7 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, evaluation, filmstrip, launch, sensitivity
+from wm_core.run import checkpoint, evaluation, filmstrip, launch, sensitivity, typed
 from wm_core.run.alarm import NotFinite
 from wm_core.run.allocator import give_back
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
@@ -55,6 +56,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _quoted(path: Path) -> str:
+    """As a shell reads it."""
+    return shlex.quote(str(path))
+
+
 # ---- train
 
 
@@ -69,7 +75,8 @@ def train(app: App, command: Command) -> int:
     launch.check(config.devices, config.device)
     if config.devices > 1 and not launch.inside():
         words = command.argv if options.logdir else (*command.argv, "--logdir", str(logdir))
-        return launch.launch(app.module, words, config.devices, logdir)
+        start = typed.again(app.module, command.argv)
+        return launch.launch(start, words, config.devices, logdir, says=command.program)
     with launch.joined(config.device) as group:
         if group.index:
             logdir, config = (
@@ -168,7 +175,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
             say(f"{app.name}: {session.alarm(error, at)}")
             return 1
     if stop:
-        say(f"stopped at step {at.steps:,}; to go on: {app.name} train --logdir {run.logdir}")
+        say(f"stopped at step {at.steps:,}; to go on: {command.program} train --logdir {_quoted(run.logdir)}")
         return 128 + stop[0]
     shown = [] if ranks().index else _videos(session, at.steps)
     print(f"finished at step {at.steps:,}")
@@ -176,7 +183,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     print(f"scores      {run.logdir / 'scores.jsonl'}")
     for path in shown:
         print(f"video       {path}")
-    print(f"next: {app.name} eval {run.logdir}   or   {app.name} dream {run.logdir}")
+    print(f"next: {command.program} eval {_quoted(run.logdir)}")
+    print(f"  or: {command.program} dream {_quoted(run.logdir)}")
     return 0
 
 
@@ -232,8 +240,10 @@ class Watch:
         scores = [score for score, _ in results]
         numbers = {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)}
         if key_shown(self.session.envs) is not None:
-            found = _open_loop_of(self.session)
-            numbers |= found.horizons() if found else {}
+            found = list(_open_loop_of(self.session).values())
+            numbers |= found[0].horizons() if found else {}
+            for one in found if len(found) > 1 else ():
+                numbers |= one.horizons(name=f"openloop/{one.key}")
         self.metrics(at.steps, numbers)
 
     def _video(self, at: Position) -> None:
@@ -329,53 +339,73 @@ def dream(app: App, command: Command) -> int:
     options: Dream = command.options
     if min(options.observed, options.imagined, options.rows) < 1:
         raise UserError("--observed, --imagined and --rows must be at least 1")
+    changed = evaluation.changed(command.saved, command.config, "dream")
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     found, batch = _open_loop(app, loaded.config, loaded.agent, options)
     with closing(environments(app, loaded.config, 1)) as envs:
         untrained = build(app, loaded.config, envs)
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
-    paths = _show(logdir, loaded.step, found, options.rows) if found.image else []
-    maps = sensitivity.show(logdir, loaded, found) if options.sensitivity else []
-    errors = _measured(logdir, app, loaded.config, loaded.step, found, paths, blank)
-    print(f"mean squared error of {found.key!r}, held-out steps")
-    print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
-    for ahead in (1, 5, 15, 45):
-        if ahead <= options.imagined and not math.isnan(errors["model"][ahead - 1]):  # episodes may be shorter
-            print(f"{ahead:>12}" + "".join(f"{error[ahead - 1]:>12.5f}" for error in errors.values()))
+    first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed)
+    paths = _show(logdir, name, first, options.rows) if first.image else []
+    maps = sensitivity.show(logdir, loaded, first, name) if options.sensitivity else []
+    for key, errors in _measured(logdir, app, loaded.config, loaded.step, found, paths, blank, changed).items():
+        print(f"{'share of wrong values' if found[key].discrete else 'mean squared error'} of {key!r}, held-out steps")
+        print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
+        for ahead in (1, 5, 15, 45):
+            if ahead <= options.imagined and not math.isnan(errors["model"][ahead - 1]):  # episodes may be shorter
+                print(f"{ahead:>12}" + "".join(f"{error[ahead - 1]:>12.5f}" for error in errors.values()))
     for path in [*paths, *maps]:
         print(path)
     return 0
 
 
 def _measured(
-    logdir: Path, app: App, config: RunConfig, step: int, found: OpenLoop, paths: list[Path], blank: OpenLoop | None
-) -> dict[str, list[float]]:
-    """Errors by horizon, nan where no row reaches, written to LOGDIR/dream/<step>.json too."""
-    asked = found.valid[:, found.context :].any(0)
-    measured = {"model": found.error(), "copy": found.copy_error()} | ({"untrained": blank.error()} if blank else {})
-    errors = {name: error.where(asked, torch.nan).tolist() for name, error in measured.items()}
+    logdir: Path,
+    app: App,
+    config: RunConfig,
+    step: int,
+    found: Mapping[str, OpenLoop],
+    paths: list[Path],
+    blank: Mapping[str, OpenLoop],
+    changed: Mapping[str, Any],
+) -> dict[str, dict[str, list[float]]]:
+    """Errors of every observation by horizon, nan where no row reaches; written to LOGDIR/dream/<step>.json too, where
+    `error` is that of the first one."""
+    first = next(iter(found.values()))
+    asked = first.valid[:, first.context :].any(0)
+    errors = {}
+    for key, one in found.items():
+        measured = {"model": one.error(), "copy": one.copy_error()}
+        measured |= {"untrained": blank[key].error()} if key in blank else {}
+        errors[key] = {name: error.where(asked, torch.nan).tolist() for name, error in measured.items()}
+    rounded = {
+        key: {name: [None if math.isnan(e) else float(f"{e:.6g}") for e in each] for name, each in one.items()}
+        for key, one in errors.items()
+    }
     result = {
         "app": app.name,
         "task": config.task,
         "step": step,
         "seed": config.seed + FRESH,
-        "key": found.key,
-        "context": found.context,
-        "rows": len(found.true),
-        "rows_at_horizon": found.valid[:, found.context :].sum(0).tolist(),
-        "error": {name: [None if math.isnan(e) else float(f"{e:.6g}") for e in one] for name, one in errors.items()},
+        "key": first.key,
+        "context": first.context,
+        "rows": len(first.true),
+        "rows_at_horizon": first.valid[:, first.context :].sum(0).tolist(),
+        "error": rounded[first.key],
+        "errors": rounded,
+        "discrete": [
+            key for key, one in found.items() if one.discrete
+        ],  # of which an error is the share of wrong values
         "video": [str(path) for path in paths],
+        "changed": _json(changed),
     }
-    _write_json(logdir / "dream" / f"{step}.json", result)
+    _write_json(logdir / "dream" / evaluation.file_name(step, "sample", changed), result)
     return errors
 
 
-def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[OpenLoop, Batch]:
+def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[dict[str, OpenLoop], Batch]:
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
-    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
-        if key_shown(envs) is None:  # asked before time is spent
-            raise UserError(f"{config.task} shows neither an image nor a vector to dream")
     steps = options.observed + options.imagined
     past = max(agent.stores.values(), default=0)
     with closing(_fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
@@ -386,19 +416,19 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
     order = (later.cumsum(1) == 0).sum(1).argsort(descending=True, stable=True)
     batch = _rows(batch, order[: max(16, options.rows)])
     found = openloop(agent, batch, options.observed)
-    if found is None:
-        raise UserError(f"{config.task} shows neither an image nor a vector to dream")
+    if not found:
+        raise UserError(f"{app.name} decodes no observation of {config.task}: there is nothing to dream")
     return found, batch
 
 
-def _open_loop_of(session: Session, rows: int = 6) -> OpenLoop | None:
-    """An open loop of a run that trains, which a picture must not stop: as long as the dynamics can hold; None for nothing."""
+def _open_loop_of(session: Session, rows: int = 6) -> dict[str, OpenLoop]:
+    """An open loop of a run that trains, which a picture must not stop: as long as the dynamics can hold; {} for nothing."""
     agent, asked = session.agent, Dream(str(session.run.logdir), rows=rows)
     dynamics = agent.world.dynamics
     room = left(dynamics, dynamics.initial(1)) - asked.observed
     if room < 1:
         say(f"no open loop: the model has no positions for a step beyond the {asked.observed} that it observes")
-        return None
+        return {}
     asked = dataclasses.replace(asked, imagined=int(min(room, asked.imagined)))
     return _open_loop(session.app, session.config, agent, asked)[0]
 
@@ -441,14 +471,14 @@ def _rows(batch: Batch, rows: Tensor) -> Batch:
     return Batch(take(batch.steps), past, Index(batch.index.stream[rows], batch.index.start[rows]))
 
 
-def _show(logdir: Path, step: int, found: OpenLoop, rows: int) -> list[Path]:
+def _show(logdir: Path, name: str, found: OpenLoop, rows: int) -> list[Path]:
     """Video and picture of an open loop."""
     folder = logdir / "video"
     folder.mkdir(parents=True, exist_ok=True)
     end = int(found.valid[:rows].any(0).sum())  # no longer than one of the rows is predicted
     parts = (found.true, found.predicted, found.valid)
     true, predicted, valid = (value[:rows, :end].cpu().numpy() for value in parts)
-    paths = [folder / f"openloop-{step}.mp4", folder / f"openloop-{step}.png"]
+    paths = [folder / f"openloop-{name}.mp4", folder / f"openloop-{name}.png"]
     write_video(paths[0], filmstrip.film(true, predicted, valid, found.context), FPS / 2)
     filmstrip.save_png(paths[1], filmstrip.strip(true, predicted, valid, found.context))
     return paths
@@ -469,10 +499,11 @@ def _videos(session: Session, step: int) -> list[Path]:
                     break
         paths.append(run.video("policy", step, np.stack(frames), FPS))
     found = _open_loop_of(session, rows=4)
-    if found is None:
+    if not found:
         return paths
-    shown = _show(run.logdir, step, found, 4) if found.image else []
-    _measured(run.logdir, app, config, step, found, shown, None)
+    first = next(iter(found.values()))
+    shown = _show(run.logdir, str(step), first, 4) if first.image else []
+    _measured(run.logdir, app, config, step, found, shown, {}, {})
     return [*paths, *shown]
 
 

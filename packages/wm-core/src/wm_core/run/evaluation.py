@@ -16,9 +16,11 @@ from wm_core.run.config import RunConfig
 
 MACHINE = ("device", "capture", "threads", "workers")  # where it ran
 CHANCE = ("seed", "envs")  # which episodes were drawn
-TRAINING = (  # numbers that no evaluation reads
+TRAINING = (  # numbers that nobody reads where nothing is learned
     "steps",
     "devices",
+    "batch",
+    "length",
     "train_ratio",
     "learning_starts",
     "replay_bytes",
@@ -36,8 +38,9 @@ TRAINING = (  # numbers that no evaluation reads
 )
 
 
-def changed(saved: RunConfig | None, asked: RunConfig) -> dict[str, Any]:
-    """The fields in which an evaluation differs from its run. Raises UserError for one that it never reads.
+def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") -> dict[str, Any]:
+    """The fields in which an evaluation, a dream or a play differs from its run. Raises UserError for one that it never
+    reads.
 
     >>> changed(RunConfig(task="toy:catch"), RunConfig(task="toy:catch", seed=7))
     {'seed': 7}
@@ -49,21 +52,26 @@ def changed(saved: RunConfig | None, asked: RunConfig) -> dict[str, Any]:
     found = {name: new[name] for name in old if old[name] != new[name]}
     for name in TRAINING:
         if name in found:
-            instead = "give --episodes" if name == "eval_episodes" else "leave it out"
-            raise UserError(f"--{name} is for training, and `eval` does not read it: {instead}")
+            instead = "give --episodes" if name == "eval_episodes" and command == "eval" else "leave it out"
+            raise UserError(f"--{name} is for training, and `{command}` does not read it: {instead}")
     return found
 
 
 def file_name(step: int, acting: str, differs: Mapping[str, Any]) -> str:
-    """<step>.json for the run's own, else with how it acted and a digest of what else differs: it replaces only its like.
+    """The name of a result, `stem`.json."""
+    return f"{stem(step, acting, differs)}.json"
 
-    >>> file_name(40, "sample", {"device": "cpu"}), file_name(40, "mode", {}), file_name(40, "mode", {"seed": 7})
-    ('40.json', '40-mode.json', '40-mode-5f83350f.json')
+
+def stem(step: int, acting: str, differs: Mapping[str, Any]) -> str:
+    """<step> for the run's own, else with how it acted and a digest of what else differs: it replaces only its like.
+
+    >>> stem(40, "sample", {"device": "cpu"}), stem(40, "mode", {}), stem(40, "mode", {"seed": 7})
+    ('40', '40-mode', '40-mode-5f83350f')
     """
     what = {name: value for name, value in differs.items() if name not in MACHINE}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     parts = [str(step), *([acting] if acting != "sample" else []), *([digest] if what else [])]
-    return "-".join(parts) + ".json"
+    return "-".join(parts)
 
 
 def same(result: Mapping[str, Any], task: str, protocol: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from torch import distributed
 
 from wm_core.errors import UserError
 from wm_core.ranks import Alone, Group, Ranks, learning_with
+from wm_core.run import typed
 
 GRACE = 20.0  # seconds that the others have to stop by themselves after one has failed
 
@@ -46,16 +47,17 @@ def joined(device: str) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def launch(module: str, argv: Sequence[str], devices: int, logdir: Path) -> int:
-    """Run `python -m module *argv` as `devices` processes; gives the first exit code that is not 0.
+def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path, says: str = "") -> int:
+    """Run `python *start *argv` as `devices` processes; gives the first exit code that is not 0.
 
-    SIGINT and SIGTERM are passed on. Where one fails the others are ended. The first process speaks; what the others
+    says: the command of which they speak to the user, which is not their own. SIGINT and SIGTERM are passed on. Where one
+    fails the others are ended. The first process speaks; what the others
     say is in LOGDIR/rank-<i>/said.log.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
+    shared = {typed.TOLD: says, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
     others: list[subprocess.Popen[bytes]] = []
     before = {
         number: signal.signal(number, lambda n, _: _tell(others, n)) for number in (signal.SIGINT, signal.SIGTERM)
@@ -68,7 +70,7 @@ def launch(module: str, argv: Sequence[str], devices: int, logdir: Path) -> int:
                 folder.mkdir(parents=True, exist_ok=True)
                 said = (folder / "said.log").open("ab")
             env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            command = [sys.executable, "-m", module, *argv]
+            command = [sys.executable, *start, *argv]
             others.append(subprocess.Popen(command, env=env, stdout=said, stderr=said, start_new_session=True))
         return _wait(others, logdir)
     finally:

@@ -24,7 +24,7 @@ from torch import Tensor
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.errors import UserError
-from wm_core.run import filmstrip
+from wm_core.run import evaluation, filmstrip
 from wm_core.run.filmstrip import IMAGINED, INK, LINE, OBSERVED, PAPER, Pixels
 from wm_core.run.folder import write_video
 from wm_core.run.loading import environments, restore
@@ -442,6 +442,7 @@ def play(app: App, command: Command) -> int:
         raise UserError("--mode and --sample exclude each other: give one")
     if min(options.episodes, options.frames, options.observed) < 1:
         raise UserError("--episodes, --frames and --observed must be at least 1")
+    changed = evaluation.changed(command.saved, command.config, "play")
     loaded = restore(app, Path(options.logdir), command.config)
     config, agent = loaded.config, loaded.agent
     seed = config.seed + FRESH
@@ -461,7 +462,7 @@ def play(app: App, command: Command) -> int:
             return 0
         pages = film(moments, options.episodes, options.frames)
     name = "play_dream" if options.dream else "play"
-    path = Path(options.logdir) / "video" / f"{name}-{loaded.step}.mp4"
+    path = Path(options.logdir) / "video" / f"{name}-{evaluation.stem(loaded.step, 'sample', changed)}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, np.stack(pages), FPS)
     print(path)

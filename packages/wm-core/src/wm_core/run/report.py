@@ -106,6 +106,8 @@ def _results(run: Logged, kind: str) -> list[tuple[Path, dict[str, Any] | None]]
     """The files of LOGDIR/eval or LOGDIR/dream with what they hold, None where that is no result."""
     found: list[tuple[Path, dict[str, Any] | None]] = []
     for path in sorted((run.logdir / kind).glob("*.json")):
+        if path.name.startswith("sensitivity-"):
+            continue
         try:
             value = json.loads(path.read_text())
         except (ValueError, OSError):
@@ -205,7 +207,7 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
     """The newest open-loop error by horizon of each run, its copy-the-last-frame baseline beside it."""
     lines = []
     for one in groups:
-        found = [value for run in one.runs if (value := _newest_dream(run))]
+        found = [value for run in one.runs if (value := newest_dream(run))]
         for kind, shift in (("model", 0), ("copy", 10 * COLOURS)):
             rows = [value["error"][kind] for value in found if kind in value.get("error", {})]
             longest = max(map(len, rows), default=0)
@@ -225,9 +227,12 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
     return f'<h3>Open loop</h3><div class="charts">{chart}<ul class="key">{key}</ul></div>'
 
 
-def _newest_dream(run: Logged) -> dict[str, Any] | None:
-    found = [(_step(path), value) for path, value in _results(run, "dream") if value is not None]
-    mine = [(step, value) for step, value in found if value.get("task", run.task) == run.task]
+def newest_dream(run: Logged) -> dict[str, Any] | None:
+    """The result of the last `dream` of a run, by step, on its own task; of one step its own seed's comes first."""
+    found = [
+        ((_step(path), path.stem.isdecimal()), value) for path, value in _results(run, "dream") if value is not None
+    ]
+    mine = [(order, value) for order, value in found if evaluation.same(value, run.task, run.protocol)]
     return max(mine, key=lambda one: one[0])[1] if mine else None
 
 
@@ -236,8 +241,8 @@ def _films(group: Group) -> str:
     for run in group.runs:
         newest: dict[tuple[str, str], Path] = {}
         for path in sorted((run.logdir / "video").glob("*"), key=lambda one: (len(one.stem), one.stem)):
-            if path.suffix in (".mp4", ".png") and not path.name.startswith("."):
-                newest[path.stem.rpartition("-")[0], path.suffix] = path
+            if path.suffix in (".mp4", ".png") and re.fullmatch(r"[^.-][^-]*-[0-9]+", path.stem):  # the run's own
+                newest[path.stem.partition("-")[0], path.suffix] = path
         if newest:
             films = "".join(_film(path) for path in sorted(newest.values()))
             return f'<h3>{escape(group.label)}, seed {run.seed}</h3><div class="films">{films}</div>'

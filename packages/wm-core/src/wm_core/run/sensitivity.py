@@ -132,8 +132,8 @@ def moving(true: Tensor, context: int) -> Tensor:
     return (true[:, context:] - true[:, context - 1 : -1]).abs().amax(-1) > MOVING
 
 
-def show(logdir: Path, loaded: Loaded, found: OpenLoop) -> list[Path]:
-    """Measure, print the shares, and write LOGDIR/dream/sensitivity-<step>.png, .json and .npz; the paths.
+def show(logdir: Path, loaded: Loaded, found: OpenLoop, name: str) -> list[Path]:
+    """Measure, print the shares, and write LOGDIR/dream/sensitivity-<name>.png, .json and .npz; the paths.
 
     The .npz holds true and predicted frames, the maps, and which steps are valid, for measures of your own.
     """
@@ -151,7 +151,7 @@ def show(logdir: Path, loaded: Loaded, found: OpenLoop) -> list[Path]:
     arrays |= {name: value.cpu().numpy() for name, value in maps.__dict__.items()}
     folder = logdir / "dream"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"sensitivity-{loaded.step}.{ending}" for ending in ("png", "json", "npz")]
+    paths = [folder / f"sensitivity-{name}.{ending}" for ending in ("png", "json", "npz")]
     page = filmstrip.maps(
         arrays["true"], arrays["predicted"], arrays["plain"], arrays["weighted"], arrays["valid"], some.context
     )
@@ -168,6 +168,6 @@ def show(logdir: Path, loaded: Loaded, found: OpenLoop) -> list[Path]:
     paths[1].write_text(json.dumps(told, indent=1) + "\n")
     np.savez_compressed(paths[2], context=np.array(some.context), **arrays)  # type: ignore[arg-type]
     print("share of the decoder's sensitivity that lies on moving pixels of imagined frames")
-    for name, one in shares.items():
-        print(f"{name.replace('_', ' '):>20} {one:.3f}")
+    for kind, one in shares.items():
+        print(f"{kind.replace('_', ' '):>20} {one:.3f}")
     return paths
