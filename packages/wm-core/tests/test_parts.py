@@ -8,7 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import BlockGRU, BlockLinear, truncated_normal_
-from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, TwoHot, symlog, twohot_bins, unimix_logits
+from wm_core.distributions import (
+    Bernoulli,
+    BoundedNormal,
+    OneHot,
+    TwoHot,
+    symlog,
+    twohot_bins,
+    unimix_logits,
+)
 from wm_core.encoders import MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
 from wm_core.errors import UserError
 from wm_core.heads import Head, PolicyHead
@@ -318,6 +326,44 @@ def test_discrete_values_as_vectors_of_2023():
         "b": "Vector",
         "c": "OneHotVectors",
     }
+
+
+@pytest.mark.parametrize("dtype, apart", [(torch.float32, 4e-7), (torch.bfloat16, 2**-8)])
+@pytest.mark.parametrize("depth", [0.5, 4.0])
+def test_far_bins_that_differ_by_rounding_predict_nothing(dtype, apart, depth):
+    """Logits of a head that has learned a reward of 0.1, whose far bins a matrix product has left a digit apart."""
+    bins, rows = twohot_bins(), 50
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.where(bins.abs() > 10, -depth, -9.0).repeat(rows, 1)
+    below, share = TwoHot(logits).split(torch.full((rows,), 0.1))
+    logits.scatter_(1, torch.stack([below, below + 1], 1), torch.stack([1 - share, share], 1).log())
+    clean = TwoHot(logits).mode()
+    noise = 1 + apart * torch.randint(-1, 2, logits.shape, generator=generator)
+    noisy = TwoHot(torch.where(bins.abs() > 1e3, logits * noise, logits).to(dtype).float())
+    plain = (noisy.logits.double().softmax(-1) * bins.double()).sum(-1)
+    assert (plain - clean).abs().max() > 0.1
+    mine = TwoHot(noisy.logits.to(dtype)).mode()
+    assert mine.std() < 1e-5 and (mine - clean).abs().max() < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-4), (torch.bfloat16, 1e-2), (torch.float64, 1e-12)])
+def test_a_mean_is_that_of_the_bins(dtype, near):
+    """Also where far bins are meant, where near pairs differ by little, and under a gradient."""
+    bins = twohot_bins().double()
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 255, generator=generator) * 5
+    logits[:3] = -30.0
+    logits[0, [100, 154]] = torch.tensor([0.0, 0.03])  # returns of +-6.8 that happen about alike
+    logits[1, 200] = 0.0  # 96,000
+    logits[2, [54, 200]] = torch.tensor([0.0, 1.0])
+    kept = logits.to(dtype).requires_grad_()
+    exact = kept.detach().double().requires_grad_()
+    mine, plain = TwoHot(kept).mode(), exact.softmax(-1) @ bins
+    torch.testing.assert_close(mine.double(), plain, rtol=near, atol=1e-4)
+    torch.testing.assert_close(mine[:3].double(), plain[:3], rtol=1e-5, atol=1e-5)
+    (one,) = torch.autograd.grad(mine[:3].sum(), kept)
+    (other,) = torch.autograd.grad(plain[:3].sum(), exact)
+    torch.testing.assert_close(one.double(), other, rtol=near, atol=1e-2)
 
 
 def test_adam_equals_torch():
