@@ -364,6 +364,9 @@ def test_a_mean_is_that_of_the_bins(dtype, near):
     (one,) = torch.autograd.grad(mine[:3].sum(), kept)
     (other,) = torch.autograd.grad(plain[:3].sum(), exact)
     torch.testing.assert_close(one.double(), other, rtol=near, atol=1e-2)
+    flat = torch.zeros(1, 255, dtype=dtype, requires_grad=True)  # a mean that counts no far pair has their gradient
+    (one,) = torch.autograd.grad(TwoHot(flat).mode().sum(), flat)
+    torch.testing.assert_close(one[0].double(), bins / 255, rtol=max(near, 1e-6), atol=1e-2)
 
 
 def test_adam_equals_torch():

@@ -228,8 +228,9 @@ class TwoHot:
         far = int(half * math.log1p(FAR) / 20)
         above, below = probs[..., half + 1 :], probs[..., :half].flip(-1)
         pairs = above - below
-        same = pairs[..., far:].abs() <= self.rounding * (above[..., far:] + below[..., far:])
-        pairs[..., far:].masked_fill_(same, 0.0)
+        apart = pairs[..., far:].detach()
+        same = apart.abs() <= self.rounding * (above[..., far:] + below[..., far:])
+        pairs[..., far:].sub_(apart * same)  # the gradient stays that of the mean
         with torch.autocast(pairs.device.type, enabled=False):  # a product in bfloat16 would tell 300 as 298
             return pairs @ self.bins[half + 1 :]
 
