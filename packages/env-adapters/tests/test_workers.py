@@ -102,7 +102,7 @@ def test_worker_that_dies_or_hangs_in_a_step_is_replaced() -> None:
         os.kill(hung, 0)
     assert_cut(step, 1, before, act(0, 2))
     assert step["vector"][0] == 1
-    assert env.take_faults()[0] == "worker 1 (environment 1) gave no answer for 3 s and was replaced"
+    assert env.take_faults()[0] == "worker 1 (environment 1) gave no answer within its timeout of 3 s and was replaced"
     assert env.step(act(0, 0))["first"].tolist() == [False, True]
     env.close()
 
@@ -216,25 +216,6 @@ def test_lost_doors_begin_a_new_instance() -> None:
     os.kill(env.pids()[0], signal.SIGKILL)
     env.step(act(0, 0))
     assert not np.array_equal(env.get("rule")[0], rules[0]) and np.array_equal(env.get("rule")[1], rules[1])
-    env.close()
-
-
-def test_environment_that_always_dies_stops_the_run() -> None:
-    env = make_vec(accident_prone(), 1, workers=1)
-    env.reset(seed=0)
-    for _ in range(4):
-        assert env.step(act(1))["last"].all()
-        assert env.step(act(1))["first"].all()
-    with pytest.raises(RuntimeError, match=r"5 times without a step between.*exit code 7"):
-        env.step(act(1))
-    env.close()
-
-
-def test_what_an_environment_raises_is_raised_here() -> None:
-    env = make_vec(accident_prone(), 2, workers=1)
-    env.reset(seed=0)
-    with pytest.raises(RuntimeError, match="ArithmeticError: the sum is wrong"):
-        env.step(act(0, 3))
     env.close()
 
 

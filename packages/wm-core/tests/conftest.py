@@ -40,6 +40,7 @@ class FakeEnvs:
     action_spec = Spec()
     protocol: ClassVar[dict[str, Any]] = {"name": "fake", "sizes": (1, 2)}
     events: ClassVar[dict[int, Callable[[], None]]] = {}
+    failure = ""
 
     def __init__(self, n: int) -> None:
         self.num_envs, self.calls, self.faults = n, 0, []

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from env_adapters.errors import CheckError, Diverged, TaskError
+from env_adapters.kept import LOST
 from env_adapters.make import Factory, make
 from env_adapters.step import ActionCodec, Environment, brief, digest
 from env_adapters.wrappers import Adapted, Reexecuted, adapt, fact
@@ -214,6 +215,8 @@ def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int)
         if _step(env, codec, rng)[1]:
             return "the episode was shorter the second time: the snapshot was not exercised"
     state = env.snapshot()  # type: ignore[attr-defined]
+    if LOST in state:
+        return f"the environment cannot be restored: {state[LOST]}; a resume cuts the episode under way short"
     _check_plain(state, "snapshot")
     stored = pickle.dumps(state)
     after = rng.bit_generator.state

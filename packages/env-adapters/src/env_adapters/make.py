@@ -83,17 +83,26 @@ def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
 
 
 def make_vec(
-    task: str | Factory, n: int, *, workers: int | None = None, timeout: float = 60.0, **options: Any
+    task: str | Factory,
+    n: int,
+    *,
+    workers: int | None = None,
+    timeout: float = 60.0,
+    attempts: int = 5,
+    restore: bool = True,
+    **options: Any,
 ) -> VectorEnv:
     """n environments of a task (see `make`) that step together (see VectorEnv).
 
     workers: processes, 0 for none, None for the default: none for toys and for one environment, else one per core.
         A factory must then be importable, or picklable by cloudpickle. timeout: seconds until a worker counts as hung.
+    attempts: failures of an environment in a row that are one too many. restore: False for what cannot be put back.
 
     >>> make_vec("toy:doors", 16).reset(seed=0)["vector"].shape
     (16, 36)
     """
-    return VectorEnv(functools.partial(_make_one, task, options), n, workers=workers, timeout=timeout)
+    factory = functools.partial(_make_one, task, options)
+    return VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
 
 
 def _check_options(name: str, factory: Factory, leading: tuple[str, ...], options: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from env_adapters.errors import Diverged, TaskError
+from env_adapters.faults import Fault, fault_of
+from env_adapters.kept import LOST
 from env_adapters.step import ActionCodec, Environment, entries
 from env_adapters.wrappers import fact
 
@@ -55,24 +58,57 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 
 class Runner:
-    """Environments of this process, and the rows `start`, `start + 1`, ... that are theirs."""
+    """Environments of this process, and the rows that are theirs. One that raises is closed, and made anew when asked.
 
-    def __init__(self, envs: Sequence[Environment], rows: Arrays, start: int = 0) -> None:
-        self.envs = list(envs)
-        self._rows, self._start = rows, start
-        self._codec = ActionCodec(envs[0].action_space)
-        self._signals: tuple[str, ...] = tuple(fact(envs[0], "signals", ()))
-        self._observed = [(key, rows[key]) for key in envs[0].observation_space.spaces]  # type: ignore[attr-defined]
+    What an environment raises is its own: it loses the row's record, and no other. KeyboardInterrupt alone is passed on.
+    """
 
-    def run(self) -> None:
-        """Carry out every row's command and write its record."""
-        commands = self._rows["in/command"]
-        for row, env in enumerate(self.envs, self._start):
+    def __init__(
+        self, factory: Callable[[int], Environment], mine: range, rows: Arrays, made: Environment | None = None
+    ) -> None:
+        """mine: the rows. made: the environment of the first of them, where there is one already."""
+        self._factory, self._mine, self._rows = factory, mine, rows
+        self._envs: dict[int, Environment] = {} if made is None else {mine.start: made}
+        try:
+            for row in mine:
+                self._env(row)
+        except BaseException:
+            self.close()
+            raise
+        first = self._envs[mine.start]
+        self._codec = ActionCodec(first.action_space)
+        self._signals: tuple[str, ...] = tuple(fact(first, "signals", ()))
+        self._observed = [(key, rows[key]) for key in first.observation_space.spaces]  # type: ignore[attr-defined]
+
+    def run(self) -> dict[int, Fault]:
+        """Carry out every row's command and write its record; the rows that gave none."""
+        commands, faults = self._rows["in/command"], {}
+        for row in self._mine:
             command = int(commands[row])
-            if command == STEP:
-                self._step(env, row)
-            elif command != SKIP:
-                self._reset(env, row, command)
+            if command == SKIP:
+                continue
+            try:
+                if command == STEP:
+                    self._step(self._env(row), row)
+                else:
+                    self._reset(self._env(row), row, command)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - SystemExit and what other languages throw are faults, too
+                faults[row] = self._lose(row, error)
+        return faults
+
+    def _env(self, row: int) -> Environment:
+        """The environment of a row, made anew where it was lost."""
+        if row not in self._envs:
+            self._envs[row] = self._factory(row)
+        return self._envs[row]
+
+    def _lose(self, row: int, error: BaseException) -> Fault:
+        """Let go of an environment that raised; what it holds (a port, a process) is free before the next is made."""
+        if row in self._envs:
+            close_quietly(self._envs.pop(row))
+        return fault_of(error)
 
     def _step(self, env: Environment, row: int) -> None:
         rows = self._rows
@@ -114,8 +150,11 @@ class Runner:
         fact(env, "reseed", lambda seed: None)(seed)
 
     def snapshot(self, env: Environment, _: None) -> dict[str, Any]:
-        """The environment's snapshot."""
-        state: dict[str, Any] = env.snapshot()  # type: ignore[attr-defined]
+        """The environment's snapshot, or why there is none; that loses an episode at a resume, and no run."""
+        try:
+            state: dict[str, Any] = env.snapshot()  # type: ignore[attr-defined]
+        except Exception as error:  # noqa: BLE001 - see above
+            return {LOST: fault_of(error).told}
         return state
 
     def restore(self, env: Environment, state: dict[str, Any]) -> str | None:
@@ -130,12 +169,29 @@ class Runner:
         """An attribute of the environment, None if it has none of that name."""
         return fact(env, name, None)
 
-    def ask(self, verb: str, arguments: dict[int, Any]) -> dict[int, Any]:
-        """One of the four verbs above for some rows: row -> argument gives row -> answer."""
-        method = getattr(self, verb)
-        return {row: method(self.envs[row - self._start], argument) for row, argument in arguments.items()}
+    def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], dict[int, Fault]]:
+        """One of the four verbs above for some rows: row -> argument gives row -> answer, and the rows that raised."""
+        method, answers, faults = getattr(self, verb), {}, {}
+        for row, argument in arguments.items():
+            try:
+                answers[row] = method(self._env(row), argument)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - as in `run`
+                faults[row] = self._lose(row, error)
+        return answers, faults
 
     def close(self) -> None:
-        """Close the environments."""
-        for env in self.envs:
-            env.close()
+        """Close the environments. What one raises then is a warning: nothing depends on it any more."""
+        for row in list(self._envs):
+            close_quietly(self._envs.pop(row))
+
+
+def close_quietly(env: Environment) -> None:
+    """Close an environment; a warning for what it raises."""
+    try:
+        env.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - as in `run`
+        warnings.warn(f"an environment could not be closed: {fault_of(error).told}", stacklevel=2)

@@ -4,46 +4,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.attempts import Attempts
 from env_adapters.errors import TaskError
-from env_adapters.rows import SKIP, STEP, Runner, arrays, layout
+from env_adapters.faults import Fault, fault_of
+from env_adapters.kept import LOST
+from env_adapters.local import Local
+from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
 from env_adapters.seeds import episode_seed, instance_seed
 from env_adapters.step import ActionCodec, Environment, Step
 from env_adapters.workers import Workers, default_count
 from env_adapters.wrappers import fact
 
-_ATTEMPTS = 3  # a reset that kills this many workers in a row will kill the next one, too
-_STREAK = 5
 
-
-class _Local:
-    """The environments of this process, with the interface of Workers; nothing is ever lost."""
-
-    def __init__(self, runner: Runner, rows: Step) -> None:
-        self.rows, self.faults = rows, list[str]()
-        self._runner = runner
-
-    def begin(self) -> None:
-        """Nobody else is there to work meanwhile."""
-
-    def finish(self) -> list[int]:
-        self._runner.run()
-        return []
-
-    def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], list[int]]:
-        return self._runner.ask(verb, arguments), []
-
-    def pids(self) -> list[int]:
-        return []
-
-    def close(self) -> None:
-        self._runner.close()
+def _unmade(error: Exception) -> TaskError:
+    """What is told where the first environments cannot be made."""
+    fault = fault_of(error)
+    return TaskError(fault.told if fault.final else f"an environment could not be made: {fault.told}")
 
 
 class VectorEnv:
@@ -60,8 +43,11 @@ class VectorEnv:
     `send(action)` and `receive()` are the two halves of `step`: between them the workers play while the caller does
     something else, with the same records as `step` gives. Without workers everything happens in `receive`.
 
-    A worker that dies or hangs is replaced. As the lost record never arrives, its environments repeat their last one
-    with `last`, without `terminal`, with the action just sent and reward 0: a truncation. `take_faults` says so.
+    A worker that dies or hangs is replaced, an environment that raises is made anew. As the lost record never arrives,
+    the environment repeats its last one with `last`, without `terminal`, with the action just sent and reward 0: a
+    truncation. `take_faults` says so. Where that cannot help, because an environment failed `attempts` times without a
+    step between or because it broke its own word (a TaskError), `failure` is a sentence about it. Nothing may be sent
+    then, but the state may be saved; loaded where the cause is mended, it goes on.
 
     num_envs: n. observation_space: Dict of ONE environment. action_space: native, of ONE. action_spec: what (A,) holds.
     protocol: what a score means, JSON-able. repeat: environment steps per agent step. signals: names, mostly none.
@@ -82,15 +68,25 @@ class VectorEnv:
         *,
         workers: int | None = None,
         timeout: float = 60.0,
+        attempts: int = 5,
+        restore: bool = True,
     ) -> None:
         """factory: index -> adapted environment; picklable by cloudpickle if there are workers.
 
         workers: processes, 0 for none (the environments live here), None for the default: none for toys and for a
-        single environment, else one per core. timeout: seconds after which a worker counts as hung.
+        single environment, else one per core. timeout: seconds after which a worker counts as hung, in a step or a
+        reset. attempts: failures of an environment without a step between that are one too many. restore: whether a
+        state puts episodes under way back; False for what cannot be put back (a robot, a server): they are cut.
+
+        TaskError where the first environment cannot be made.
         """
-        if n < 1 or (workers is not None and workers < 0) or timeout <= 0:
-            raise TaskError(f"needs n >= 1, workers >= 0, timeout > 0; got {n}, {workers}, {timeout}")
-        one = factory(0)
+        if n < 1 or (workers is not None and workers < 0) or timeout <= 0 or attempts < 1:
+            given = f"{n}, {workers}, {timeout}, {attempts}"
+            raise TaskError(f"needs n >= 1, workers >= 0, timeout > 0, attempts >= 1; got {given}")
+        try:
+            one = factory(0)
+        except Exception as error:
+            raise _unmade(error) from error
         assert isinstance(one.observation_space, spaces.Dict)
         self.num_envs = n
         self.observation_space: spaces.Dict = one.observation_space
@@ -104,18 +100,23 @@ class VectorEnv:
             workers = 0 if fact(one, "cheap", False) else default_count(n)
         plan = layout(n, self.observation_space, self.action_spec.size, self.signals)
         self._outputs = [name for name in plan if not name.startswith("in/")]
-        self._crew: _Local | Workers
+        self._crew: Local | Workers
         if workers == 0:
             rows = arrays(plan)
-            self._crew = _Local(Runner([one, *(factory(row) for row in range(1, n))], rows), rows)
+            try:
+                self._crew = Local(Runner(factory, range(n), rows, one), rows)
+            except Exception as error:
+                raise _unmade(error) from error
         else:
-            one.close()
+            close_quietly(one)
             self._crew = Workers(factory, plan, n, min(workers, n), timeout)
         self._seed = 0
         self._episode = np.zeros(n, np.int64)
         self._restarts = np.zeros(n, np.int64)
-        self._streak = np.zeros(n, np.int64)  # losses since the last step that arrived
+        self._attempts, self._restore = Attempts(n, attempts), restore
         self._lost = np.zeros(n, np.bool_)  # rows whose episode cannot go on; the next step cuts them short
+        self._awaited = np.zeros(n, np.bool_)  # rows whose reset record never came; `load_state` asks for it again
+        self._gone = np.zeros(n, np.bool_)  # rows left without an environment by a failure
         self._faults: list[str] = []
         self._last: Step | None = None
         self._sent: NDArray[np.int64] | None = None  # commands whose records have not been received
@@ -127,11 +128,16 @@ class VectorEnv:
             raise TaskError(f"the seed is {seed}; it is a non-negative integer")
         self._drop()
         self._seed = int(seed)
-        self._episode[:], self._restarts[:], self._lost[:] = 0, 0, False
+        self._episode[:], self._restarts[:] = 0, 0
+        self._lost[:], self._awaited[:], self._gone[:] = False, False, False
+        self._attempts.forget()
         self._last = None
-        self._reseed(range(self.num_envs))
+        self._revive(range(self.num_envs), restarted=False)
+        self._refuse()
         self._begin(self._seeds())
-        return self._finish()
+        step = self._finish()
+        self._refuse()
+        return step
 
     def step(self, action: NDArray[Any]) -> Step:
         """One agent step of every environment; action float32 (n, A)."""
@@ -143,6 +149,7 @@ class VectorEnv:
         self._settled()
         if self._last is None:
             raise RuntimeError("call reset(seed) or load_state(state) before step")
+        self._refuse()
         action = np.asarray(action, np.float32)
         if action.shape != (self.num_envs, self.action_spec.size):
             raise ValueError(f"action has shape {action.shape}, not {(self.num_envs, self.action_spec.size)}")
@@ -154,7 +161,7 @@ class VectorEnv:
         self._begin(np.where(ended, self._seeds(ended), np.where(self._lost, SKIP, STEP)))
 
     def receive(self) -> Step:
-        """The records of what was sent. Raises what an environment raised."""
+        """The records of what was sent."""
         if self._sent is None:
             raise RuntimeError("nothing was sent: call send(action) before receive")
         return self._finish()
@@ -164,22 +171,27 @@ class VectorEnv:
         if self._last is None:
             raise RuntimeError("there is no state before reset(seed)")
         self._settled()
-        alive = {row: None for row in range(self.num_envs) if not self._lost[row]}
-        snapshots, lost = self._crew.ask("snapshot", alive)
-        self._break(lost)
+        whole: dict[int, None] = dict.fromkeys(np.flatnonzero(~(self._lost | self._awaited | self._gone)).tolist())
+        snapshots: dict[int, Any] = {row: {LOST: "the run was told so (restore)"} for row in whole}
+        if self._restore:
+            snapshots, faults = self._crew.ask("snapshot", whole)
+            self._break(faults)
         return {
             "seed": self._seed,
             "episode": self._episode.copy(),
             "restarts": self._restarts.copy(),
             "lost": self._lost.copy(),
+            "awaited": self._awaited.copy(),
             "step": {name: array.copy() for name, array in self._last.items()},
             "envs": [snapshots.get(row) for row in range(self.num_envs)],
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> Step | None:
         """Continue where `state` was taken, also in another process.
 
-        An environment that does not get back there has its episode cut short by the next step; see `take_faults`.
+        An environment that does not get back there has its episode cut short by the next step; see `take_faults`. Where
+        the state was saved after a `failure`, resets that never happened happen now, and the records to go on from are
+        given, which are others than those saved. TaskError where such a reset fails again.
         """
         names = set(state["step"])
         if len(state["envs"]) != self.num_envs or names != set(self._outputs):
@@ -192,27 +204,56 @@ class VectorEnv:
         self._episode = np.array(state["episode"], np.int64)
         self._restarts = np.array(state["restarts"], np.int64)
         self._lost = np.array(state["lost"], np.bool_)
+        self._awaited = np.zeros_like(self._lost)
+        self._gone[:] = False
+        self._attempts.forget()
         self._last = {name: np.array(state["step"][name], self._crew.rows[name].dtype) for name in self._outputs}
-        known = {row: one for row, one in enumerate(state["envs"]) if one is not None}
-        self._reseed(sorted(set(range(self.num_envs)) - set(known)))
-        answers, lost = self._crew.ask("restore", known)
-        for row, reason in answers.items():
-            if reason is not None:
-                self._lost[row] = not self._last["last"][row]
+        known, odd = {}, dict[int, str]()
+        for row, one in enumerate(state["envs"]):
+            if one is not None and not self._restore:
+                odd[row] = "the run was told so (restore)"
+            elif one is not None and LOST in one:
+                odd[row] = str(one[LOST])
+            elif one is not None:
+                known[row] = one
+        self._restarts[list(odd)] += 1
+        self._revive(sorted(set(range(self.num_envs)) - set(known)), restarted=False)
+        answers, faults = self._crew.ask("restore", known)
+        odd |= {row: reason for row, reason in answers.items() if reason is not None}
+        self._break(faults)
+        for row, reason in sorted(odd.items()):
+            if not self._last["last"][row]:
+                self._lost[row] = True
                 self._faults.append(f"environment {row} could not be restored: {reason}; its episode is cut short")
-        self._break(lost)
+        self._refuse()
+        awaited = np.array(state.get("awaited", self._awaited), np.bool_)  # states of before 0.2 have none
+        if not awaited.any():
+            return None
+        for name, array in self._last.items():
+            self._crew.rows[name][:] = array
+        held, self._lost = self._lost, np.zeros_like(self._lost)  # to be cut by a step, not by this
+        self._begin(np.where(awaited, self._seeds(awaited), SKIP))
+        step = self._finish()
+        self._lost |= held
+        self._refuse()
+        return step
+
+    @property
+    def failure(self) -> str:
+        """Why nothing more may be sent, or empty."""
+        return self._attempts.failure
 
     def get(self, name: str) -> list[Any]:
         """An attribute of every environment, None where there is none: `get("rule")` for measuring doors."""
         self._settled()
-        answers, lost = self._crew.ask("get", dict.fromkeys(range(self.num_envs), name))
-        self._break(lost)
+        answers, faults = self._crew.ask("get", dict.fromkeys(range(self.num_envs), name))
+        self._break(faults)
         return [answers.get(row) for row in range(self.num_envs)]
 
     def take_faults(self) -> list[str]:
-        """Sentences about lost workers and episodes cut short since the last call."""
-        faults, self._faults = self._crew.faults + self._faults, []
-        self._crew.faults = []
+        """Sentences about lost workers, environments that raised and episodes cut short since the last call."""
+        faults, self._faults = self._crew.told + self._faults, []
+        self._crew.told = []
         return faults
 
     def pids(self) -> list[int]:
@@ -239,27 +280,38 @@ class VectorEnv:
             seeds[row] = episode_seed(self._seed, row, 0 if self._one_seed else int(self._episode[row]))
         return seeds
 
-    def _reseed(self, rows: Sequence[int]) -> None:
-        """Begin new instances; a worker lost over it is replaced and asked again."""
-        for _ in range(_ATTEMPTS):
+    def _revive(self, rows: Iterable[int], *, restarted: bool = True) -> set[int]:
+        """Begin new instances, and again those that fail over it; not `restarted` where a run or a state begins.
+
+        Gives other rows that were lost over it, and revived too: their process held one that failed.
+        """
+        wanted, rows = set(rows), sorted(rows)
+        everyone = set(wanted)
+        while rows:
+            if restarted:
+                self._restarts[rows] += 1
+            if self.failure:
+                self._gone[rows] = True
+                break
+            self._attempts.pause(rows)
             seeds = {row: instance_seed(self._seed, row, int(self._restarts[row])) for row in rows}
-            rows = self._crew.ask("reseed", seeds)[1] if seeds else []
-            if not rows:
-                return
-            self._restarts[rows] += 1
-        raise RuntimeError(f"environments cannot be seeded: {self._crew.faults[-1]}")
+            faults = self._crew.ask("reseed", seeds)[1]
+            self._attempts.count(faults)
+            rows, restarted = sorted(faults), True
+            everyone |= faults.keys()
+        return everyone - wanted
 
-    def _renew(self, rows: Sequence[int]) -> None:
-        """Rows of a replaced worker hold new instances."""
-        self._restarts[rows] += 1
-        self._reseed(rows)
-
-    def _break(self, rows: Sequence[int]) -> None:
+    def _break(self, faults: Mapping[int, Fault]) -> None:
         """Rows lost between two steps: the next step cuts their running episodes short."""
-        if rows:
-            self._renew(rows)
-            if self._last is not None:
-                self._lost[rows] = ~self._last["last"][rows]
+        self._attempts.count(faults)
+        rows = [*faults, *self._revive(faults)]
+        if self._last is not None:
+            self._lost[rows] = ~self._last["last"][rows]
+
+    def _refuse(self) -> None:
+        """TaskError after a failure."""
+        if self.failure:
+            raise TaskError(self.failure)
 
     def _settled(self) -> None:
         if self._sent is not None:
@@ -282,31 +334,40 @@ class VectorEnv:
         rows, command = self._crew.rows, self._sent
         assert command is not None
         self._sent = None
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                rows["in/command"][:] = command
-                self._crew.begin()
-            lost = self._crew.finish()
-            self._streak[np.setdiff1d(np.flatnonzero(command == STEP), lost)] = 0
-            if not lost:
+        lost, after = self._lost, np.zeros_like(self._lost)  # cut by this step; by the next one
+        awaited = np.zeros_like(lost)  # resets that have not happened
+        while True:
+            faults = self._crew.finish()
+            failed = np.isin(np.arange(self.num_envs), list(faults))
+            self._attempts.arrived((command == STEP) & ~failed)
+            lost |= failed & (command == STEP)
+            awaited = failed & (command >= 0)
+            after |= failed & (command == SKIP)
+            self._attempts.count(faults)
+            after[list(self._revive(faults))] = True
+            if self.failure or not awaited.any():
                 break
-            self._streak[lost] += 1
-            if self._streak.max() >= _STREAK:
-                raise RuntimeError(f"a worker was lost {_STREAK} times without a step between: {self._crew.faults[-1]}")
-            self._renew(lost)
-            self._lost[[row for row in lost if command[row] == STEP]] = True
-            again = np.full_like(command, SKIP)  # resets that did not happen
-            again[lost] = np.where(command[lost] == STEP, SKIP, command[lost])
-            command = again
-            if (command == SKIP).all():
-                break
-        else:
-            raise RuntimeError(f"resetting environments failed {_ATTEMPTS} times in a row: {self._crew.faults[-1]}")
+            command = np.where(awaited, command, SKIP)
+            self._begin(command)
+            self._sent = None
         step = {name: rows[name].copy() for name in self._outputs}
-        if self._lost.any():
+        if lost.any():
             self._cut(step)
+        if awaited.any():
+            self._stand_in(step, awaited)
+        self._awaited, self._lost = awaited, after & ~awaited & ~step["last"]
         self._last = step
         return {name: array.copy() for name, array in step.items()}
+
+    def _stand_in(self, step: Step, rows: NDArray[np.bool_]) -> None:
+        """After a failure: resets that did not happen look like the last record; nobody acts on it."""
+        if self._last is not None:
+            for name, array in step.items():
+                array[rows] = self._last[name][rows]
+        step["action"][rows], step["reward"][rows] = 0.0, 0.0
+        for name in ("last", "terminal", *self.signals):
+            step[name][rows] = False
+        step["first"][rows] = True
 
     def _cut(self, step: Step) -> None:
         """Lost rows repeat their last record as a truncation."""

@@ -1,33 +1,65 @@
 """Environments in spawned processes over shared memory; a dead or hung process is replaced and its rows named."""
 
+# a worker ("its process") holds the environments of some rows; a fault is a row's, a lost process is one for each of its
+
 from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import pickle
 import signal
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from env_adapters.errors import TaskError
+from env_adapters.faults import Fault, fault_of, raised
 from env_adapters.rows import SKIP, Layout, Runner, arrays, size_of
 from env_adapters.step import Environment
 
-_START = 120.0  # seconds a process has to import everything and make its environments
+_START = 120.0  # seconds a process has to import everything and make its environments, if its patience is no longer
 _RESTORE = 600.0  # re-executing long episodes takes its time
+_DIED = Fault("died")
+# What stops a run reaches every process of its terminal, or of its job; whether it stops is the parent's to decide.
+_PARENTS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+]
 
 
-def serve(connection: Connection, factory: Any, buffer: Any, plan: Layout, first: int, stop: int) -> None:
-    """The worker's life: make the environments of rows first..stop-1, then answer until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Processes started inside begin with these signals held back until they have their handlers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
     try:
-        runner = Runner([factory.fn(row) for row in range(first, stop)], arrays(plan, buffer), first)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it; this is the end of the process
-        connection.send(("error", (isinstance(error, TaskError), str(error), traceback.format_exc())))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is heard now
+
+
+def leave_to_the_parent() -> None:
+    """Hear the parent's signals and do nothing. A handler, unlike SIG_IGN, is not handed down to what is started here,
+    so that a game or a simulator can still be ended by its environment."""
+    for number in _PARENTS:
+        signal.signal(number, lambda number, frame: None)
+        signal.siginterrupt(number, False)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS)
+
+
+def serve(connection: Connection, factory: bytes, buffer: Any, plan: Layout, first: int, stop: int) -> None:
+    """The worker's life: make the environments of rows first..stop-1, then answer until the other end is gone."""
+    leave_to_the_parent()
+    try:
+        runner = Runner(pickle.loads(factory), range(first, stop), arrays(plan, buffer))
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the parent must hear of it; this is the end of the process
+        connection.send(("error", fault_of(error)))
         return
     connection.send(("done", None))
     while True:
@@ -37,9 +69,9 @@ def serve(connection: Connection, factory: Any, buffer: Any, plan: Layout, first
             break
         reply: tuple[str, Any]
         try:
-            reply = "done", serve_one(runner, verb, argument)
-        except Exception as error:  # noqa: BLE001  # the same: an environment's own error is raised in the parent
-            reply = "error", (isinstance(error, TaskError), str(error), traceback.format_exc())
+            reply = "done", runner.run() if verb == "run" else runner.ask(verb, argument)
+        except Exception as error:  # noqa: BLE001  # a fault of ours, then: the runner catches what environments raise
+            reply = "error", fault_of(error)
         try:
             connection.send(reply)
         except (BrokenPipeError, ConnectionResetError):  # the parent left while this one was at work
@@ -47,37 +79,32 @@ def serve(connection: Connection, factory: Any, buffer: Any, plan: Layout, first
     runner.close()
 
 
-def serve_one(runner: Runner, verb: str, argument: Any) -> dict[int, Any]:
-    """Carry out one message; "run" answers through the shared rows."""
-    if verb == "run":
-        runner.run()
-        return {}
-    return runner.ask(verb, argument)
-
-
 class Workers:
-    """`count` processes that share n rows; `faults` collects a sentence for each process that was lost.
+    """`count` processes that share n rows; `told` collects a sentence for each process and environment that was lost.
 
     timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for.
+    TaskError where the environments cannot be made.
     """
 
     def __init__(self, factory: Callable[[int], Environment], plan: Layout, n: int, count: int, timeout: float) -> None:
-        self.faults: list[str] = []
-        self._out: tuple[list[int], dict[int, str]] = [], {}  # who carries commands out, and who cannot
+        self.told: list[str] = []
+        self._out: tuple[list[int], dict[int, Fault]] = [], {}  # who carries commands out, and who cannot
         self._context = mp.get_context("spawn")
-        self._factory: Any = CloudpickleWrapper(factory)  # type: ignore[arg-type]  # typed for factories without argument
+        # read where a worker can tell what it lacks; the wrapper is typed for factories without argument
+        self._factory = CloudpickleWrapper(factory).__getstate__()  # type: ignore[arg-type]
         self._plan, self._timeout = plan, timeout
         self._buffer = self._context.RawArray("B", size_of(plan))
         self.rows = arrays(plan, self._buffer)
         self._bounds = [(n * i // count, n * (i + 1) // count) for i in range(count)]
         self._processes: list[Any] = [None] * count
-        self._ends: list[Connection] = [None] * count  # type: ignore[list-item]
+        self._ends: list[Connection | None] = [None] * count  # None for a process that could not be started again
         try:
             for worker in range(count):
                 self._start(worker)
-            _, failed = self._collect(range(count), _START)
+            failed = self._collect(list(range(count)), max(_START, timeout))[1]
             if failed:
-                raise RuntimeError(_died_starting(failed))
+                worker, fault = next(iter(failed.items()))
+                raise TaskError(fault.told if fault.final else f"{self._of(worker)} {_not_started(fault)}")
         except BaseException:
             self.close()
             raise
@@ -92,20 +119,29 @@ class Workers:
         busy = [worker for worker, (first, stop) in enumerate(self._bounds) if (commands[first:stop] != SKIP).any()]
         self._out = self._send(dict.fromkeys(busy, ("run", None)))
 
-    def finish(self) -> list[int]:
-        """Wait until the commands are carried out; the rows of lost workers, which have been replaced."""
+    def finish(self) -> dict[int, Fault]:
+        """Wait until the commands are carried out; the rows that gave no record. Lost processes have been replaced."""
         (waiting, failed), self._out = self._out, ([], {})
-        return self._receive(waiting, failed, self._timeout)[1]
+        replies, faults = self._receive(waiting, failed, self._timeout)
+        for reply in replies.values():
+            self.told += [raised(row, fault) for row, fault in reply.items()]
+            faults |= reply
+        return faults
 
-    def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], list[int]]:
-        """A verb of `Runner` for some rows; the answers, and the rows of lost workers."""
+    def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], dict[int, Fault]]:
+        """A verb of `Runner` for some rows; the answers, and the rows that gave none."""
         messages = {}
         for worker, (first, stop) in enumerate(self._bounds):
             part = {row: arguments[row] for row in range(first, stop) if row in arguments}
             if part:
                 messages[worker] = (verb, part)
-        replies, lost = self._receive(*self._send(messages), max(self._timeout, _RESTORE))
-        return {row: answer for reply in replies.values() for row, answer in reply.items()}, lost
+        replies, faults = self._receive(*self._send(messages), max(self._timeout, _RESTORE))
+        answers: dict[int, Any] = {}
+        for answered, raising in replies.values():
+            self.told += [raised(row, fault) for row, fault in raising.items()]
+            answers |= answered
+            faults |= raising
+        return answers, faults
 
     def close(self) -> None:
         """End the processes; one that does not leave within seconds is killed."""
@@ -119,52 +155,57 @@ class Workers:
                     process.kill()
                     process.join()
 
-    def _send(self, messages: dict[int, tuple[str, Any]]) -> tuple[list[int], dict[int, str]]:
+    def _send(self, messages: dict[int, tuple[str, Any]]) -> tuple[list[int], dict[int, Fault]]:
         """Workers that will answer, and what became of the others."""
         failed = {}
         for worker, message in messages.items():
+            end = self._ends[worker]
+            if end is None:
+                fault = self._restart(worker)
+                if fault is not None:
+                    self.told.append(f"{self._of(worker)} could not be started again: {fault.told}")
+                    failed[worker] = fault
+                    continue
+                end = self._ends[worker]
+                assert end is not None
             try:
-                self._ends[worker].send(message)
+                end.send(message)
             except (BrokenPipeError, ConnectionResetError):
-                failed[worker] = "died"
+                failed[worker] = _DIED
         return [worker for worker in messages if worker not in failed], failed
 
-    def _receive(self, waiting: list[int], failed: dict[int, str], timeout: float) -> tuple[dict[int, Any], list[int]]:
-        """The answers, and the rows of those that gave none, which are replaced."""
+    def _receive(
+        self, waiting: list[int], failed: dict[int, Fault], timeout: float
+    ) -> tuple[dict[int, Any], dict[int, Fault]]:
+        """The answers by worker, and the rows of those that gave none, which are replaced."""
         replies, silent = self._collect(waiting, timeout)
         failed = failed | silent
-        for worker, reason in failed.items():
-            self._replace(worker, reason)
-        return replies, [row for worker in sorted(failed) for row in range(*self._bounds[worker])]
+        lost = {worker: self._replace(worker, fault) for worker, fault in failed.items()}
+        return replies, {row: fault for worker, fault in sorted(lost.items()) for row in range(*self._bounds[worker])}
 
-    def _collect(self, workers: Any, timeout: float) -> tuple[dict[int, Any], dict[int, str]]:
-        """Answers by worker, and what became of those that gave none; raises what an environment raised."""
+    def _collect(self, workers: list[int], timeout: float) -> tuple[dict[int, Any], dict[int, Fault]]:
+        """Answers by worker, and what became of those that gave none."""
         waiting: dict[Any, int] = {self._ends[worker]: worker for worker in workers}
         replies: dict[int, Any] = {}
-        failed: dict[int, str] = {}
-        errors: list[tuple[int, tuple[bool, str, str]]] = []
+        failed: dict[int, Fault] = {}
         deadline = time.monotonic() + timeout
         while waiting:
             ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
             if not ready:
-                failed |= dict.fromkeys(waiting.values(), f"gave no answer for {timeout:g} s")
+                silent = Fault(f"gave no answer within its timeout of {timeout:g} s")
+                failed |= dict.fromkeys(waiting.values(), silent)
                 break
             for end in cast("list[Connection]", ready):
                 worker = waiting.pop(end)
                 try:
                     kind, value = end.recv()
                 except (EOFError, ConnectionResetError):
-                    failed[worker] = "died"
+                    failed[worker] = _DIED
                     continue
                 if kind == "error":
-                    errors.append((worker, value))
+                    failed[worker] = value
                 else:
                     replies[worker] = value
-        if errors:  # only now, when no answer is left in a pipe
-            worker, (users, text, trace) = errors[0]
-            if users:
-                raise TaskError(text)
-            raise RuntimeError(f"an environment of worker {worker} raised:\n{trace}")
         return replies, failed
 
     def _start(self, worker: int) -> None:
@@ -175,32 +216,56 @@ class Workers:
             name=f"env-worker-{worker}",
             daemon=True,
         )
-        process.start()
+        with undisturbed():
+            process.start()
         far.close()  # only the child holds it now, so that its death ends the connection
         self._processes[worker], self._ends[worker] = process, near
 
-    def _replace(self, worker: int, reason: str) -> None:
+    def _replace(self, worker: int, fault: Fault) -> Fault:
+        """End a process and start its like; what the rows of the lost one are told."""
+        end = self._ends[worker]
+        if end is None:  # it could not even be started, which is told
+            return fault
         process = self._processes[worker]
-        process.join(1 if reason == "died" else 0)
-        code = f" (exit code {process.exitcode})" if reason == "died" else ""
+        process.join(1 if fault == _DIED else 0)
+        code = f" (exit code {process.exitcode})" if fault == _DIED else ""
+        again = self._restart(worker)
+        after = f"could not be started again: {again.told}" if again else "was replaced"
+        self.told.append(f"{self._of(worker)} {fault.told}{code} and {after}")
+        return Fault(f"its worker {fault.told}{code}", fault.final)
+
+    def _restart(self, worker: int) -> Fault | None:
+        """Start a process in place of another; why it does not serve, if it does not."""
+        self._stop(worker)
+        try:
+            self._start(worker)
+        except OSError as error:  # no memory, no more processes
+            return fault_of(error)
+        fault = self._collect([worker], max(_START, self._timeout))[1].get(worker)
+        if fault is not None:
+            self._stop(worker)
+        return fault
+
+    def _stop(self, worker: int) -> None:
+        """Let go of a process, whatever it does."""
+        process, end = self._processes[worker], self._ends[worker]
         process.kill()
         process.join()
-        self._ends[worker].close()
-        self._start(worker)
-        _, failed = self._collect([worker], _START)
-        if failed:
-            raise RuntimeError(_died_starting(failed))
+        if end is not None:
+            end.close()
+        self._ends[worker] = None
+
+    def _of(self, worker: int) -> str:
         first, stop = self._bounds[worker]
         which = f"environment {first}" if stop == first + 1 else f"environments {first} to {stop - 1}"
-        self.faults.append(f"worker {worker} ({which}) {reason}{code} and was replaced")
+        return f"worker {worker} ({which})"
 
 
-def _died_starting(failed: dict[int, str]) -> str:
-    worker, reason = next(iter(failed.items()))
-    return (
-        f"worker {worker} {reason} while starting; if this is a script, put what it does under "
-        "`if __name__ == '__main__':`, or pass workers=0"
-    )
+def _not_started(fault: Fault) -> str:
+    """What became of a process that never served."""
+    if fault != _DIED:
+        return f"could not be started: {fault.told}"
+    return "died while starting; if this is a script, put what it does under `if __name__ == '__main__':`, or pass workers=0"
 
 
 def default_count(n: int) -> int:

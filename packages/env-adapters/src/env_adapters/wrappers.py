@@ -3,7 +3,8 @@
 What the vector form asks of an environment, all of it looked up through the wrappers:
 `protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
 that join the step dictionary), `cheap` (not worth a process), `reseed(seed)` (draw anew what outlives episodes),
-and on the outermost layer `snapshot() -> dict` and `restore(dict)`.
+and on the outermost layer `snapshot() -> dict` and `restore(dict)`. An environment of anyone's says by
+`metadata["restorable"] = False` that its actions must not be executed again when a run is resumed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from env_adapters.errors import Diverged, TaskError
+from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.step import (
     ActionCodec,
     Environment,
@@ -88,7 +90,9 @@ class Reexecuted(Wrapper):
     """A snapshot for environments that have none: the episode's seed and its actions so far, executed again.
 
     Exact for an environment whose episode follows from its reset seed and its actions. `restore` compares the record
-    it arrives at with the one left and raises Diverged where they differ. Its time grows with the episode's length.
+    it arrives at with the one left and raises Diverged where they differ. Its time grows with the episode's length;
+    of an episode of more than `kept.MOST` actions, and of an environment that says `metadata["restorable"] = False`
+    (what it does cannot be done again: a robot, a server), a snapshot holds only why it cannot be restored.
 
     >>> env, copy = (Reexecuted(gymnasium.make("CartPole-v1")) for _ in range(2))
     >>> _ = env.reset(seed=3), env.step(1)
@@ -97,24 +101,27 @@ class Reexecuted(Wrapper):
     True
     """
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: Environment, most: int = MOST) -> None:
         super().__init__(env)
         self._seed: int | None = None
         self._options: dict[str, Any] | None = None
-        self._actions: list[list[Any]] = []
+        self._restorable = bool((env.metadata or {}).get("restorable", True))
+        self._kinds, self._actions = leaves(env.action_space), KeptActions(most)
         self._arrived: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As gymnasium's; without a seed one is drawn, because an unseeded episode could not be executed again."""
         self._seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        self._options, self._actions = options, []
+        self._options, self._actions = options, KeptActions(self._actions.most)
         value, info = self.env.reset(seed=self._seed, options=options)
         self._arrived = value
         return value, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As gymnasium's."""
-        self._actions.append([np.array(one) for one in split(self.action_space, action)])
+        if self._restorable:
+            parts = zip(self._kinds, split(self.action_space, action), strict=True)
+            self._actions.add([np.asarray(one, kind.dtype) for kind, one in parts])
         result = self.env.step(action)
         self._arrived = result[:4]
         return result
@@ -123,18 +130,22 @@ class Reexecuted(Wrapper):
         """`seed`, `actions` (one array (t, ...) per leaf of the action space) and a fingerprint of the last record."""
         if self._options:
             raise TaskError("an episode that was reset with options has no snapshot; give them to the factory instead")
-        parts = [np.stack(part) for part in zip(*self._actions, strict=True)]
-        return {"seed": self._seed, "actions": parts, "arrived": digest(self._arrived)}
+        if not self._restorable:
+            return {LOST: 'it says so (metadata["restorable"])'}
+        if self._actions.full:
+            return {LOST: f"its episode had more than {self._actions.most:,} actions"}
+        return {"seed": self._seed, "actions": self._actions.arrays(), "arrived": digest(self._arrived)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Begin the episode again and execute its actions; Diverged where that leads elsewhere."""
+        if LOST in state:
+            raise Diverged(state[LOST])
         if state["seed"] is None:  # nothing has happened yet
-            self._seed, self._actions, self._arrived = None, [], None
+            self._seed, self._actions, self._arrived = None, KeptActions(self._actions.most), None
             return
         self.reset(seed=state["seed"])
-        kinds = leaves(self.action_space)
         for values in zip(*state["actions"], strict=True):
-            native = [_native(kind, value) for kind, value in zip(kinds, values, strict=True)]
+            native = [_native(kind, value) for kind, value in zip(self._kinds, values, strict=True)]
             self.step(join(self.action_space, iter(native)))
         if digest(self._arrived) != state["arrived"]:
             raise Diverged("executing the episode's actions again led to another record; it is not deterministic")

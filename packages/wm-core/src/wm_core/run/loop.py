@@ -56,9 +56,12 @@ class Environments(Protocol):
 
     def state(self) -> dict[str, Any]: ...
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, state: dict[str, Any]) -> Step | None: ...  # records to go on from, if not those saved
 
     def take_faults(self) -> list[str]: ...
+
+    @property
+    def failure(self) -> str: ...  # why nothing more may be sent, or empty; the state may still be saved
 
     def close(self) -> None: ...
 

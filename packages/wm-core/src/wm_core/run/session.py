@@ -132,8 +132,9 @@ class Session:
             if _numbers(saved.state["agent"]) != _numbers(self.agent.state()):
                 notices.append("it was saved on another kind of device: random numbers go on from a new seed")
             self.agent.load_state(saved.state["agent"])
-            self.envs.load_state(saved.state["envs"])
+            begun = self.envs.load_state(saved.state["envs"])
             at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
+            at.step = at.step if begun is None else begun  # resets that had failed, and happened only now
             notices += self.replay.load_state(saved.state["replay"])
             load_random_state(saved.state["random"])
             self.run.cut(saved.state["run"])
