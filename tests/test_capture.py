@@ -16,7 +16,8 @@ from torch.utils._device import _device_constructors  # noqa: PLC2701 - torch's 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils._pytree import tree_leaves  # noqa: PLC2701 - torch's own, and it has no other door
 from wm_core.capture import WARMUP, compile_parts
-from wm_core.testing import Remembered, assert_same
+from wm_core.dispatched import Dispatched
+from wm_core.testing import assert_same
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
 
@@ -137,14 +138,23 @@ def test_the_refusal_can_refuse(bad: Callable[[Tensor], Any]) -> None:
         bad(x)
 
 
+def record(agent: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Dispatched, list[str]]:
+    """Let it record as on a GPU; what records, and what is said."""
+    recorder, said = Dispatched(), list[str]()
+    for part in ("loops", "scan"):  # what is asked of a CPU would be frozen, and is not asked of a GPU
+        monkeypatch.setattr(f"wm_ssm.{part}.waits", lambda x: True)
+    monkeypatch.setattr("wm_core.agent.compile_parts", lambda parts: None)  # a failure need not take minutes
+    agent.capture("graph", said.append, recorder)
+    return recorder, said
+
+
 def learned(app: str, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any], Any]:
     """Some acts and updates: the agent, all that they gave, and what recorded them."""
-    case, said = prepare(app), []
-    agent, recorder = case.agent, None
+    case = prepare(app)
+    agent, recorder, said = case.agent, None, list[str]()
     replay, given = bench_app.fill(case), []
     if recorded:
-        recorder = Remembered(lambda: [*agent.changing()])
-        agent.capture("graph", said.append, recorder)
+        recorder, said = record(agent, monkeypatch)
     carry, source = agent.initial(2), bench_app.records(case, 2, seed=1)
     for _ in range(WARMUP + 4):
         carry, action, notes = agent.act(carry, next(source))
@@ -162,6 +172,20 @@ def test_a_recorded_agent_is_the_plain_one(app: str, monkeypatch: pytest.MonkeyP
     assert_same(given, expected)
     assert_same(dict(agent.state_dict()), dict(plain.state_dict()))
     assert_same(agent.state(), plain.state())
+
+
+@pytest.mark.parametrize("app", [app for app in APPS if " " not in app])
+def test_a_schedule_beside_the_updates_is_refused(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learning rate that the host lowers by 1% an update would stand still in a graph."""
+    case = prepare(app)
+    agent, replay = case.agent, bench_app.fill(case)
+    rules = list(getattr(agent.optimiser, "rules", {"all": agent.optimiser}).values())
+    _, said = record(agent, monkeypatch)
+    for _ in range(WARMUP + 2):
+        agent.learn(replay)
+        for rule in rules:
+            rule.lr *= 0.99
+    assert len(said) == 1 and said[0].startswith("the update does something else when recorded as one graph"), said
 
 
 @pytest.mark.parametrize("app", APPS)

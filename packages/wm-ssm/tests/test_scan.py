@@ -269,3 +269,13 @@ def test_the_compiler_is_told_the_truth_about_the_operator() -> None:
         ),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_a_gpu_is_not_asked_makes_no_difference(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU rows without a reset are left out; where asking for them would wait, all are computed."""
+    expected = results(linear_scan, problem(40, shared=shared), method="two_level")
+    for part in ("loops", "scan"):
+        monkeypatch.setattr(f"wm_ssm.{part}.waits", lambda x: True)
+    for method in CPU:
+        assert max(gaps(results(linear_scan, problem(40, shared=shared), method=method), expected).values()) < 1e-12

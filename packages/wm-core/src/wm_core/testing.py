@@ -5,13 +5,12 @@ Sizes: B batch, T time, A action.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten  # noqa: PLC2701 - torch's own, and it has no other door
 
 from wm_core import draws
 from wm_core.contracts import Dynamics
@@ -40,42 +39,6 @@ def assert_same(one: Any, other: Any, path: str = "") -> None:
         assert one.shape == other.shape and bool((one == other).all()), path
     else:
         assert one == other, f"{path}: {one} and {other}"
-
-
-class Remembered:
-    """A `wm_core.capture.Recorder` that needs no GPU: it records by remembering the call, and replays by making it.
-
-    state: what the call changes in place, which a recording must leave alone.
-
-    >>> given, replay = Remembered().record(lambda: torch.ones(2), [])
-    >>> _ = given.zero_()
-    >>> replay()
-    >>> given
-    tensor([1., 1.])
-    """
-
-    def __init__(self, state: Callable[[], Iterable[Tensor]] = tuple) -> None:
-        self.state, self.replays = state, 0
-
-    def warm(self, call: Callable[[], Any]) -> Any:
-        return call()
-
-    def record(self, call: Callable[[], Any], generators: Sequence[torch.Generator]) -> tuple[Any, Callable[[], None]]:
-        kept, states = [one.detach().clone() for one in self.state()], [one.get_state() for one in generators]
-        given = call()
-        with torch.no_grad():
-            for one, was in zip(self.state(), kept, strict=True):
-                one.copy_(was)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-        def replay() -> None:
-            self.replays += 1
-            for old, new in zip(tree_flatten(given)[0], tree_flatten(call())[0], strict=True):
-                if isinstance(old, Tensor):
-                    old.detach().copy_(new.detach())
-
-        return given, replay
 
 
 def random_embed(widths: Mapping[str, int], seed: int = 0) -> Embed:

@@ -17,12 +17,17 @@ from torch import Tensor
 Masks = Sequence[Tensor | None]  # of each step (..., B, 1), or None where no row is reset
 
 
+def waits(x: Tensor) -> bool:
+    """Whether to ask for a number of it would wait for its device, and end the recording of a graph."""
+    return x.is_cuda
+
+
 def masks(reset: Tensor | None, length: int) -> Masks:
-    """reset (T, ..., B) -> each step's mask; on a CPU None for steps without a reset, which then cost nothing."""
+    """reset (T, ..., B) -> each step's mask; None for steps without a reset, which then cost nothing, if asking does not."""
     if reset is None:
         return [None] * length
     rows = reset.unsqueeze(-1).unbind()
-    if reset.is_cuda:  # asking would wait for the device
+    if waits(reset):
         return rows
     return [row if some else None for row, some in zip(rows, reset.flatten(1).any(1).tolist(), strict=True)]
 

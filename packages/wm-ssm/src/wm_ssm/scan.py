@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wm_ssm.loops import sequential, two_level
+from wm_ssm.loops import sequential, two_level, waits
 
 METHODS = ("sequential", "two_level", "triton")
 CACHED = 1 << 15  # elements of a temporary that stays in a core's cache
@@ -197,7 +197,7 @@ def _reduce(
 
 def _refill(before: Tensor, start: Tensor, reset: Tensor, h: Tensor, back: Tensor, to_start: Tensor) -> Tensor:
     """`before` with the start where a reset put it; adds to the start's gradient what reaches it from there."""
-    if reset.is_cuda:  # asking which rows would wait for the device
+    if waits(reset):  # asking which rows
         fresh = reset.unsqueeze(-1)
         to_start += torch.where(fresh, h * back, 0).sum(0)
         return torch.where(fresh, start, before)
