@@ -120,3 +120,15 @@ def test_every_ablation_makes_an_update(name: str) -> None:
     mine = {k: getattr(config, k) for k in ("var", "var_weight", "var_detach", "var_critic", "var_state")}
     _, metrics = trained(2, **mine | {"var_warmup": 0})
     assert torch.isfinite(metrics[-1]["loss/var"])
+
+
+def test_acts_are_as_cold_as_they_are_told() -> None:
+    """What IRIS does in Freeway: the temperature is that of the act alone."""
+    agent, _ = prepared()
+    with torch.no_grad():
+        agent.behaviour.actor.out.bias[2] = 0.5
+    envs = make_vec("toy:catch", 64, workers=0)
+    step = envs.reset(0)
+    for temperature, right in ((0.01, range(62, 65)), (1.0, range(15, 45))):  # 45% at 1
+        drawn = agent.act(agent.initial(64), step, temperature=temperature)[1]
+        assert int(drawn[:, 2].sum()) in right

@@ -122,7 +122,9 @@ class FakeAgent(nn.Module):
     def initial(self, n: int) -> dict[str, torch.Tensor]:
         return {"sum": torch.zeros(n, 2)}
 
-    def act(self, carry: Any, step: Any, mode: bool = False) -> tuple[Any, np.ndarray, dict[str, torch.Tensor]]:
+    def act(
+        self, carry: Any, step: Any, mode: bool = False, temperature: float = 1.0
+    ) -> tuple[Any, np.ndarray, dict[str, torch.Tensor]]:
         self.eval()
         n = len(step["first"])
         with draws.drawing(self.source):

@@ -12,13 +12,14 @@ import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop
-from wm_core.run import checkpoint, commands, filmstrip, report
+from wm_core.run import checkpoint, commands, filmstrip, report, scoring
 from wm_core.run.cli import main
 from wm_core.run.estimate import Spent, Tried, estimate, extrapolate, sentence
 from wm_core.run.gather import Group, read
@@ -174,14 +175,73 @@ def test_eval_samples_unless_told_otherwise(fakes, run, capsys):
 
 def test_eval_plays_other_episodes_than_training(fakes, run, capsys, monkeypatch):
     seeds = []
-    monkeypatch.setattr(commands, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)] * 10)
+    monkeypatch.setattr(scoring, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)] * 10)
     main(fakes.app, ["eval", "D"])
     main(fakes.app, ["eval", "D", "--seed", "7"])
     assert len(set(seeds) - {0, 7}) == 2
 
 
+def test_a_run_is_evaluated_as_its_settings_say(fakes, dreaming, quiet, capsys):
+    """Mode, number of episodes and of environments are the run's: on the way, at its end, and for `eval` by itself."""
+    words = ["--eval-acting", "mode", "--eval-envs", "5", "--final-episodes", "7", "--eval-every", "100"]
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D", *words])
+    assert "evaluation  D/eval/" in capsys.readouterr().out
+    step = checkpoint.load(checkpoint.latest("D")).step
+    (path,) = Path("D/eval").iterdir()
+    end = json.loads(path.read_text())
+    assert path.name == f"{step}-mode.json"
+    assert (end["acting"], end["episodes"], end["environments"], len(end["scores"])) == ("mode", 7, 5, 7)
+    rows = [json.loads(line) for line in Path("D/metrics.jsonl").read_text().splitlines()]
+    assert [row["eval/episodes"] for row in rows if "eval/score" in row] == [3, 3]
+    main(fakes.app, ["eval", "D"])
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text()) == end
+    assert report.newest_eval(read(Path("D"))) == end
+    main(fakes.app, ["eval", "D", "--sample", "--episodes", "2"])
+    other = json.loads(capsys.readouterr().out)
+    assert (other["acting"], other["episodes"], other["environments"]) == ("sample", 2, 2)
+    assert report.newest_eval(read(Path("D"))) == end  # what the run wants comes first
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--eval-acting", "sample"])
+    assert "give --mode or --sample" in capsys.readouterr().err
+
+
+def test_a_run_stopped_at_its_end_is_evaluated_when_it_goes_on(fakes, quiet, capsys, monkeypatch):
+    played = scoring.play
+
+    def stopped(*args, go_on, **given):
+        fakes.signals["term"]()
+        return played(*args, go_on=go_on, **given)
+
+    monkeypatch.setattr(scoring, "play", stopped)
+    words = ["train", "--preset", "tiny", "--logdir", "D", "--final-episodes", "4"]
+    with pytest.raises(SystemExit):
+        main(fakes.app, words)
+    assert not Path("D/eval").exists()
+    monkeypatch.setattr(scoring, "play", played)
+    main(fakes.app, words)
+    (path,) = Path("D/eval").iterdir()
+    assert json.loads(path.read_text())["episodes"] == 4
+
+
+def test_evaluations_have_environments_of_their_own_where_an_app_says_so(fakes, quiet, capsys):
+    """What they have otherwise than training's stands beside the score, and the result is still the run's own."""
+
+    class Own(fakes.envs):
+        protocol: ClassVar[dict[str, Any]] = {"name": "fake, own seeds", "sizes": (1, 2)}
+
+    app = dataclasses.replace(fakes.app, fresh=lambda config, n: Own(n))
+    main(app, ["train", "--preset", "tiny", "--logdir", "D", "--final-episodes", "2"])
+    capsys.readouterr()
+    main(app, ["eval", "D", "--episodes", "2"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"] == {"name": "fake", "sizes": [1, 2]}
+    assert found["evaluated_with"] == {"name": "fake, own seeds"}
+    assert report.newest_eval(read(Path("D"))) == found
+    assert json.loads(Path("D/protocol.json").read_text())["name"] == "fake"
+
+
 def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "evaluate", lambda *args, episodes, **_: [(1.0, 1)] * episodes)
+    monkeypatch.setattr(scoring, "evaluate", lambda *args, episodes, **_: [(1.0, 1)] * episodes)
     main(fakes.app, ["eval", "D", "--episodes", "4"])
     (own,) = (run / "eval").iterdir()
     text = own.read_bytes()
@@ -540,7 +600,7 @@ def test_a_stop_during_an_evaluation_saves_and_does_not_wait_for_it(fakes, dream
         assert not go_on()
         return []
 
-    monkeypatch.setattr(commands, "evaluate", endless)
+    monkeypatch.setattr(scoring, "evaluate", endless)
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, ["train", "--preset", "tiny", "--steps", "200", "--eval-every", "40", "--logdir", "D"])
     assert stop.value.code == 128 + signal.SIGTERM
@@ -549,7 +609,7 @@ def test_a_stop_during_an_evaluation_saves_and_does_not_wait_for_it(fakes, dream
 
 
 def test_an_episode_without_end_ends_no_run(fakes, dreaming, quiet, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "evaluate", lambda *given, **named: [])
+    monkeypatch.setattr(scoring, "evaluate", lambda *given, **named: [])
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--eval-every", "40", "--logdir", "D"])
     assert "no evaluation at step 40: an episode has not ended" in capsys.readouterr().err
 
@@ -591,7 +651,7 @@ def test_processes_share_the_updates(fakes):
 
 
 def test_an_evaluation_without_end_is_told(fakes, run, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "evaluate", lambda *given, **named: [(0.0, 1)])
+    monkeypatch.setattr(scoring, "evaluate", lambda *given, **named: [(0.0, 1)])
     with pytest.raises(SystemExit):
         main(fakes.app, ["eval", "D"])
     assert "an episode has not ended after 200,000 steps" in capsys.readouterr().err

@@ -63,6 +63,7 @@ def play(fakes: Any, iterations: int, **changes: Any) -> tuple[Any, Recording, R
     at = Position.begin(agent, envs, seed=0, train_ratio=config.train_ratio, replayed=8)
     count = iter(range(iterations))
     options = {"log_every": config.log_every, "learning_starts": config.learning_starts, "length": 4}
+    options["temperature"] = config.act_temperature
     train(agent, envs, replay, at, log, go_on=lambda at: next(count, None) is not None, **options)
     return agent, envs, replay, at, log
 
@@ -208,6 +209,20 @@ def test_evaluation_disturbs_nothing(fakes):
     assert torch.equal(agent.source.state_dict()["state"], before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
     assert int(agent.clock.steps) == before[2]
+
+
+def test_collecting_has_a_temperature_and_an_evaluation_has_none(fakes, monkeypatch):
+    told, act = [], fakes.agent.act
+
+    def noted(self, carry, step, mode=False, temperature=1.0):
+        told.append(temperature)
+        return act(self, carry, step, mode)
+
+    monkeypatch.setattr(fakes.agent, "act", noted)
+    agent = play(fakes, 3, act_temperature=0.25)[0]
+    assert told == [0.25] * 3
+    evaluate(agent, fakes.envs(2), episodes=2, seed=3)
+    assert len(told) > 5 and set(told[3:]) == {1.0}
 
 
 def test_evaluation_depends_on_its_seed_alone(fakes):

@@ -189,6 +189,25 @@ def test_samples_follow_the_probabilities_and_carry_their_gradient():
     assert torch.allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 2.0])
+def test_a_tempered_policy_is_the_density_to_a_power(temperature):
+    """Of the mixed probabilities, in float64; a colder policy is all but its mode."""
+    logits = torch.randn(7, 4, dtype=torch.float64)
+    mixed = 0.99 * logits.softmax(-1) + 0.01 / 4
+    powers = mixed ** (1 / temperature)
+    cold = OneHot(logits, unimix=0.01).tempered(temperature)
+    assert torch.allclose(cold.logits.exp(), powers / powers.sum(-1, keepdim=True), atol=1e-12)
+    assert torch.equal(cold.mode(), OneHot(logits).mode())
+    mean, std = torch.randn(7, 2, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    warm = BoundedNormal(mean, std)
+    apart = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None, None].expand(9, 7, 2)
+    slope = [one.log_prob(apart) - one.log_prob(warm.mean) for one in (warm.tempered(temperature), warm)]
+    assert torch.allclose(slope[0], slope[1] / temperature, rtol=1e-10)
+    policy = PolicyHead(discrete=(3, 2), continuous=2, widths={"deter": 8, "stoch": 6}, units=16, layers=1)
+    joint = policy(Latent(torch.randn(40, 8), torch.randn(40, 2, 3))).tempered(1e-6)
+    assert torch.allclose(joint.sample(), joint.mode(), atol=1e-2)
+
+
 def test_bounded_normal_matches_torch():
     mean, std = torch.randn(6, 3), torch.randn(6, 3)
     mine = BoundedNormal(mean, std)

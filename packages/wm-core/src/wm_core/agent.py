@@ -61,23 +61,26 @@ class Agent(nn.Module):
         return self.world.dynamics.initial(n)
 
     def act(
-        self, carry: Carry, step: Mapping[str, np.ndarray], mode: bool = False
+        self, carry: Carry, step: Mapping[str, np.ndarray], mode: bool = False, temperature: float = 1.0
     ) -> tuple[Carry, np.ndarray, dict[str, Tensor]]:
         """Observe one step of n environments and choose: carry, actions float32 (n, A), notes for replay (n, ...).
 
-        `mode` takes the policy's mode instead of a sample.
+        `mode` takes the policy's mode instead of a sample; `temperature` is that of the sample.
         """
         self.eval()
         steps = {key: torch.as_tensor(value)[:, None].to(self.device) for key, value in step.items()}
-        carry, action, notes = (self._choosing or self.choose)(carry, steps, mode)
+        carry, action, notes = (self._choosing or self.choose)(carry, steps, mode, temperature)
         return carry, action.float().cpu().numpy(), notes
 
     @torch.no_grad()
-    def choose(self, carry: Carry, steps: Steps, mode: bool) -> tuple[Carry, Tensor, dict[str, Tensor]]:
+    def choose(
+        self, carry: Carry, steps: Steps, mode: bool, temperature: float = 1.0
+    ) -> tuple[Carry, Tensor, dict[str, Tensor]]:
         """Tensors alone: `act` on steps (n, 1, ...), in the training mode that is on."""
         with draws.drawing(self.source), self.computing():
             trace = self.world.observe(carry, steps)
             policy = self.behaviour.policy(self.world.latest(trace))
+            policy = policy if temperature == 1 else policy.tempered(temperature)
             action = policy.mode() if mode else policy.sample()
         return trace.carry, action, {name: value[:, 0] for name, value in self.world.dynamics.stored(trace).items()}
 

@@ -88,6 +88,9 @@ class ActionDistribution(Protocol):
 
     def mode(self) -> Tensor: ...
 
+    def tempered(self, temperature: float) -> ActionDistribution:
+        """The density to the power of 1 / temperature, normalised."""
+
     def log_prob(self, action: Tensor) -> Tensor: ...
 
     def entropy(self) -> Tensor: ...

@@ -6,6 +6,7 @@ Sizes: S latents of K classes, A actions, V bins.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
@@ -68,6 +69,10 @@ class OneHot:
     def mode(self) -> Tensor:
         return F.one_hot(self.raw.argmax(-1), self.raw.shape[-1]).to(self.raw.dtype)
 
+    def tempered(self, temperature: float) -> OneHot:
+        """p^(1 / temperature), normalised, of the mixed probabilities: below 1 nearer to the mode, above it to chance."""
+        return OneHot(self.logits / temperature)
+
     def log_prob(self, action: Tensor) -> Tensor:
         return (action * self.logits).sum(-1)
 
@@ -119,6 +124,9 @@ class OneHots:
     def mode(self) -> Tensor:
         return torch.cat([p.mode() for p in self.parts], -1)
 
+    def tempered(self, temperature: float) -> OneHots:
+        return OneHots([p.tempered(temperature) for p in self.parts])
+
     def log_prob(self, action: Tensor) -> Tensor:
         return sum_of(p.log_prob(a) for p, a in zip(self.parts, action.split(self.sizes, -1), strict=True))
 
@@ -150,6 +158,12 @@ class BoundedNormal:
     def mode(self) -> Tensor:
         return self.mean
 
+    def tempered(self, temperature: float) -> BoundedNormal:
+        """The density to the power of 1 / temperature, normalised: a normal again, temperature times as wide in variance."""
+        colder = copy.copy(self)
+        colder.std = self.std * temperature**0.5
+        return colder
+
     def log_prob(self, action: Tensor) -> Tensor:
         z = (action - self.mean) / self.std
         return (-0.5 * z**2 - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -169,6 +183,10 @@ class Joint:
 
     def mode(self) -> Tensor:
         return torch.cat([p.mode() for p in self.parts], -1)
+
+    def tempered(self, temperature: float) -> Joint:
+        discrete, continuous = self.parts
+        return Joint(discrete.tempered(temperature), continuous.tempered(temperature), self.width)
 
     def log_prob(self, action: Tensor) -> Tensor:
         one, two = action[..., : self.width], action[..., self.width :]

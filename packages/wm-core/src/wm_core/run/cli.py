@@ -39,7 +39,8 @@ class App:
     sizes: field overrides by name. build(config, observation_space, action_spec) -> Agent, with device and precision
     of the config resolved. environments(config, n) -> n environments (wm_core.run.loop.Environments).
     decode_action(space, vector (A,)) -> native action. estimate(config, numbers) -> entries to add to what `info`
-    measured. mistakes: names of foreign exception classes whose message is a sentence for the user.
+    measured. fresh(config, n): environments that a run does not learn from, where they are not made as those it does.
+    mistakes: names of foreign exception classes whose message is a sentence for the user.
     """
 
     name: str
@@ -54,6 +55,7 @@ class App:
     estimate: Part | None = None
     paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
     mistakes: tuple[str, ...] = ("TaskError",)
+    fresh: Part | None = None
     remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
     acting: tuple[str, ...] = ()  # fields of the method that count where nothing is learned, as `eval --help` shows
 
@@ -125,12 +127,12 @@ class Eval:
 
     logdir: str
     """The folder of a run."""
-    episodes: int = 10
-    """How many."""
+    episodes: int | None = None
+    """How many; where it is not given, the run's `final_episodes`, or 10 where it has none."""
     mode: bool = False
-    """Act by the policy's mode."""
+    """Act by the policy's mode; the run's `eval_acting` says what is done where neither is given."""
     sample: bool = False
-    """Act by a sample of the policy, as in training (the default)."""
+    """Act by a sample of the policy, as in training."""
     memory: Literal["auto", "training", "empty"] = "auto"
     """What the agent remembers at the start: training's last steps, or nothing; auto is training's for an agent whose
     memory outlives episodes."""

@@ -26,7 +26,7 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, evaluation, filmstrip, launch, sensitivity, typed
+from wm_core.run import checkpoint, evaluation, filmstrip, launch, scoring, sensitivity, typed
 from wm_core.run.alarm import NotFinite
 from wm_core.run.allocator import give_back
 from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
@@ -35,16 +35,16 @@ from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.lock import locked
-from wm_core.run.loop import LONGEST, Environments, Position, check_carry, evaluate, remembered, rollout
+from wm_core.run.loop import LONGEST, Environments, Position, check_carry, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
+from wm_core.run.scoring import FRESH, fresh
 from wm_core.run.session import Session, seed_all
 from wm_core.run.writers import outside
 from wm_core.types import Batch, Index, Past
 from wm_core.world import left
 
 STRIDE = 1_000_003  # between the seeds of the processes of one run
-FRESH = 10_000  # added to a run's seed for environments that it never learns from
 FPS = 15.0
 VIDEO_STEPS = 500
 DREAM_STREAMS = 4
@@ -166,11 +166,13 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                 log_every=config.log_every,
                 learning_starts=config.learning_starts,
                 length=config.longest,
+                temperature=config.act_temperature,
                 go_on=watch,
                 say=say,
             )
             if watch.saved != at.steps or saved is None and begun == at.steps:
                 session.save(at)
+            scored = None if stop else watch.finish(at)
         except NotFinite as error:
             say(f"{app.name}: {session.alarm(error, at)}")
             return 1
@@ -181,6 +183,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     print(f"finished at step {at.steps:,}")
     print(f"checkpoint  {run.logdir / 'checkpoint' / str(at.steps)}")
     print(f"scores      {run.logdir / 'scores.jsonl'}")
+    if scored is not None:
+        print(f"evaluation  {scored}")
     for path in shown:
         print(f"video       {path}")
     print(f"next: {command.program} eval {_quoted(run.logdir)}")
@@ -228,23 +232,48 @@ class Watch:
         self.saved = at.steps
 
     def _eval(self, at: Position) -> None:
-        config, agent = self.session.config, self.session.agent
-        with closing(_fresh(self.session.app, config, min(config.envs, config.eval_episodes))) as envs:
-            seed, count = config.seed + FRESH, config.eval_episodes
-            carry = remembered(at.carry, envs.num_envs) if self.session.app.remembers else None
-            results = evaluate(agent, envs, episodes=count, seed=seed, carry=carry, go_on=lambda: not self.stopped())
-        if len(results) < count:
-            if not self.stopped():
-                say(f"no evaluation at step {at.steps:,}: an episode has not ended after {LONGEST:,} steps")
+        config = self.session.config
+        scored = self._scored(at, config.eval_episodes)
+        if scored is None:
             return
-        scores = [score for score, _ in results]
-        numbers = {"eval/score": float(np.mean(scores)), "eval/episodes": len(scores)}
+        numbers = {"eval/score": float(np.mean(scored.scores)), "eval/episodes": len(scored.scores)}
         if key_shown(self.session.envs) is not None:
             found = list(_open_loop_of(self.session).values())
             numbers |= found[0].horizons() if found else {}
             for one in found if len(found) > 1 else ():
                 numbers |= one.horizons(name=f"openloop/{one.key}")
         self.metrics(at.steps, numbers)
+
+    def _scored(self, at: Position, episodes: int) -> scoring.Scored | None:
+        """An evaluation as the config has it; None where it did not come to its end, of which a sentence tells."""
+        session = self.session
+        scored = scoring.play(
+            session.app,
+            session.config,
+            session.agent,
+            session.envs.protocol,
+            episodes=episodes,
+            acting=session.config.eval_acting,
+            carry=at.carry if session.app.remembers else None,
+            go_on=lambda: not self.stopped(),
+        )
+        if len(scored.episodes) == episodes:
+            return scored
+        if not self.stopped():
+            say(f"no evaluation at step {at.steps:,}: an episode has not ended after {LONGEST:,} steps")
+        return None
+
+    def finish(self, at: Position) -> Path | None:
+        """The evaluation of the end, where the config has one: its file, LOGDIR/eval/<step>.json."""
+        session, config = self.session, self.session.config
+        scored = self._scored(at, config.final_episodes) if config.final_episodes and not ranks().index else None
+        if scored is None:
+            return None
+        app, protocol = session.app, _json(session.envs.protocol)
+        found = scoring.result(app, config, at.steps, scored, protocol, remembers=app.remembers) | {"changed": {}}
+        path = session.run.logdir / "eval" / evaluation.file_name(at.steps, scored.acting, {})
+        _write_json(path, _json(found))
+        return path
 
     def _video(self, at: Position) -> None:
         _videos(self.session, at.steps)
@@ -292,42 +321,27 @@ def eval(app: App, command: Command) -> int:
     options: Eval = command.options
     if options.mode and options.sample:
         raise UserError("--mode and --sample exclude each other: give one")
-    if options.episodes < 1:
+    if options.episodes is not None and options.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {options.episodes}")
     changed = evaluation.changed(command.saved, command.config)
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
-    config = loaded.config
-    with closing(_fresh(app, config, min(config.envs, options.episodes))) as envs:
-        carry = None
-        if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
-            check_carry(loaded.agent, loaded.carry)
-            carry = remembered(loaded.carry, envs.num_envs)
-        changed |= {"memory": options.memory} if remembers != app.remembers else {}
-        seed = config.seed + FRESH
-        results = evaluate(loaded.agent, envs, episodes=options.episodes, seed=seed, mode=options.mode, carry=carry)
-    if len(results) < options.episodes:
+    config, agent, protocol = loaded.config, loaded.agent, _json(loaded.protocol)
+    count = options.episodes or config.final_episodes or scoring.MANY
+    acting = "mode" if options.mode else "sample" if options.sample else config.eval_acting
+    if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
+        check_carry(agent, loaded.carry)
+    changed |= {"memory": options.memory} if remembers != app.remembers else {}
+    carry = loaded.carry if remembers else None
+    scored = scoring.play(app, config, agent, loaded.protocol, episodes=count, acting=acting, carry=carry)
+    if len(scored.episodes) < count:
         raise UserError(f"an episode has not ended after {LONGEST:,} steps: is there a limit of time in {config.task}?")
-    scores = np.array([score for score, _ in results])
-    result = {
-        "app": app.name,
-        "task": config.task,
-        "step": loaded.step,
-        "seed": config.seed + FRESH,
-        "episodes": len(results),
-        "acting": "mode" if options.mode else "sample",
-        "memory": "training's at the start" if remembers else "empty at the start",
-        "score": float(scores.mean()),
-        "score_standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None,
-        "scores": scores.tolist(),
-        "lengths": [length for _, length in results],
-        "protocol": _json(loaded.protocol),
-        "changed": _json(changed),
-    }
+    found = scoring.result(app, config, loaded.step, scored, protocol, remembers=remembers)
+    result = _json(found | {"changed": changed})
     try:
         print(json.dumps(result), flush=True)  # first, for the folder may be closed to us
     finally:
-        _write_json(logdir / "eval" / evaluation.file_name(loaded.step, str(result["acting"]), changed), result)
+        _write_json(logdir / "eval" / evaluation.file_name(loaded.step, scored.acting, changed), result)
     return 0
 
 
@@ -408,7 +422,7 @@ def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tup
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
     steps = options.observed + options.imagined
     past = max(agent.stores.values(), default=0)
-    with closing(_fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
+    with closing(fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
         held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH)
     batch = held_out.sample(max(64, options.rows), steps, past)
     later = batch.steps["first"].clone()
@@ -492,7 +506,7 @@ def _videos(session: Session, step: int) -> list[Path]:
     paths = []
     if key := image_key(session.envs):
         frames: list[NDArray[np.uint8]] = []
-        with closing(_fresh(app, config, 1)) as envs:
+        with closing(fresh(app, config, 1)) as envs:
             for record in rollout(agent, envs, seed=config.seed + FRESH):
                 frames.append(filmstrip.rgb(record[key][0]))
                 if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
@@ -505,11 +519,6 @@ def _videos(session: Session, step: int) -> list[Path]:
     shown = _show(run.logdir, str(step), first, 4) if first.image else []
     _measured(run.logdir, app, config, step, found, shown, {}, {})
     return [*paths, *shown]
-
-
-def _fresh(app: App, config: RunConfig, n: int) -> Environments:
-    """Environments that the run does not learn from, in this process where that is cheap."""
-    return environments(app, dataclasses.replace(config, workers=0) if n == 1 else config, n)
 
 
 # ---- info

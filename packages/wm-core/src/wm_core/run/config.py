@@ -26,6 +26,8 @@ RESUMABLE = (
     "milestone_every",
     "eval_every",
     "eval_episodes",
+    "eval_envs",
+    "final_episodes",
     "video_every",
     "tensorboard",
     "log",
@@ -105,6 +107,8 @@ class RunConfig:
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
     learning_starts: int = 1024
     """Records in the replay of each process before the first update. The policy acts from the first step on."""
+    act_temperature: float = now(1.0, was=1.0)
+    """Of the policy's samples while training collects; dreams and evaluations have none."""
     replay_bytes: int = 20_000_000_000
     """Budget of the replay on disk, an eighth of it for what a resumed run needs back; beyond it the oldest chunk goes."""
     chunk: int = 1024
@@ -123,6 +127,12 @@ class RunConfig:
     """Environment steps between two evaluations in fresh environments; 0: none."""
     eval_episodes: int = 10
     """Episodes of such an evaluation."""
+    eval_acting: Literal["sample", "mode"] = now("sample", was="sample")
+    """How the policy acts in evaluations, and in `eval` where neither --mode nor --sample is given."""
+    eval_envs: int = now(0, was=0)
+    """Environments side by side in evaluations; 0: as many as in training."""
+    final_episodes: int = now(0, was=0)
+    """Episodes of the evaluation at the end of the run, and of `eval` where it is not told how many; 0: none at the end."""
     video_every: int = 0
     """Environment steps between two videos of policy and open loop; 0: only at the end."""
     tensorboard: bool = True
@@ -154,6 +164,8 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{name} must be at least {least}, not {value}")
         if not math.isfinite(value):
             raise UserError(f"{name} must be a finite number, not {value}")
+        if name == "act_temperature" and value == 0:
+            raise UserError("act_temperature must be above 0: 0.01 is all but the policy's mode")
         if name in SHARES and not (value <= 1 if name in ("lam", "slow_rate") else value < 1):
             raise UserError(f"{name} is a share and must lie below 1, not {value}")
     if config.seed >= 2**62:  # others are made of it by adding, and torch takes 64 bits

@@ -1,6 +1,7 @@
 """What an evaluation was of, and which file of LOGDIR/eval it is: <step>.json is the run's own, others say what they are.
 
-A run's own acts as in training, on the task and with every number of the run; how many episodes does not matter.
+A run's own is of the task and of every number of the run; how many episodes does not matter. Where the policy acted by its
+mode the file's name says so, also where the run wants it so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from wm_core.errors import UserError
 from wm_core.run.config import RunConfig
 
 MACHINE = ("device", "capture", "threads", "workers")  # where it ran
-CHANCE = ("seed", "envs")  # which episodes were drawn
+CHANCE = ("seed", "envs", "eval_envs")  # which episodes were drawn
 TRAINING = (  # numbers that nobody reads where nothing is learned
     "steps",
     "devices",
@@ -23,6 +24,7 @@ TRAINING = (  # numbers that nobody reads where nothing is learned
     "length",
     "train_ratio",
     "learning_starts",
+    "act_temperature",
     "replay_bytes",
     "chunk",
     "log_every",
@@ -32,10 +34,17 @@ TRAINING = (  # numbers that nobody reads where nothing is learned
     "init_from",
     "eval_every",
     "eval_episodes",
+    "eval_acting",
+    "final_episodes",
     "video_every",
     "tensorboard",
     "log",
 )
+INSTEAD = {  # of a field, the option of `eval`
+    "eval_episodes": "give --episodes",
+    "final_episodes": "give --episodes",
+    "eval_acting": "give --mode or --sample",
+}
 
 
 def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") -> dict[str, Any]:
@@ -52,7 +61,7 @@ def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") ->
     found = {name: new[name] for name in old if old[name] != new[name]}
     for name in TRAINING:
         if name in found:
-            instead = "give --episodes" if name == "eval_episodes" and command == "eval" else "leave it out"
+            instead = INSTEAD.get(name, "leave it out") if command == "eval" else "leave it out"
             raise UserError(f"--{name} is for training, and `{command}` does not read it: {instead}")
     return found
 

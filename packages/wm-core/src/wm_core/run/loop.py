@@ -214,10 +214,11 @@ def train(
     log_every: int,
     learning_starts: int,
     length: int,
+    temperature: float = 1.0,
     go_on: Callable[[Position], bool],
     say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
 ) -> None:
-    """Act, keep, learn, step, until `go_on(at)` says no; it is asked before every iteration, and may save or show.
+    """Act (at the `temperature` of the policy's samples), keep, learn, step, until `go_on(at)` says no; it is asked before every iteration, and may save or show.
 
     The environments step while the agent learns, where they have processes of their own. What is learned takes effect
     at the next act, and what arrives is kept after it, so this changes no number: the run is a function of its seed,
@@ -228,7 +229,7 @@ def train(
     timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
     sentinel = Sentinel()
     while go_on(at):
-        at.carry, action, notes = agent.act(at.carry, at.step)
+        at.carry, action, notes = agent.act(at.carry, at.step, temperature=temperature)
         envs.send(action)
         replay.add({**at.step, **notes})
         waiting = replay.steps < learning_starts or not replay.ready(length)

@@ -80,10 +80,11 @@ def finals(group: Group) -> dict[str, Any]:
 
 
 def newest_eval(run: Logged) -> dict[str, Any] | None:
-    """The result of the last `eval` of a run, by step, on its own task and protocol; of one step that which acted as in
-    training comes first, then that of the run's own seed."""
+    """The result of the last `eval` of a run, by step, on its own task and protocol; of one step that which acted as the
+    run wants it comes first, then that of the run's own seed."""
+    wanted = run.config.get("eval_acting", "sample")
     found = [
-        ((_step(path), value.get("acting") == "sample", path.stem.isdecimal()), value)
+        ((_step(path), value.get("acting") == wanted, not value.get("changed"), path.stem.isdecimal()), value)
         for path, value in _results(run, "eval")
         if value is not None and evaluation.same(value, run.task, run.protocol)
     ]
