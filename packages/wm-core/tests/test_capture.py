@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from wm_core import draws
-from wm_core.capture import WARMUP, Captured, compile_parts, due
+from wm_core.capture import WARMUP, Captured, due
+from wm_core.compiled import compile_parts
 from wm_core.dispatched import Dispatched
 from wm_core.errors import UserError
 from wm_core.run.config import RunConfig
@@ -327,7 +328,7 @@ def test_what_cannot_be_compiled_stays_as_it_is() -> None:
 
     odd, layer, x = Odd(), nn.Linear(3, 2), torch.ones(3)
     expected, names = layer(x), layer.state_dict().keys()
-    compile_parts([odd, layer], refuse)  # type: ignore[arg-type]
+    compile_parts([(odd, "forward"), (layer, "forward")], refuse)
     assert odd(x).tolist() == [3, 3, 3]
     assert torch.equal(layer(x), expected) and layer.state_dict().keys() == names
 

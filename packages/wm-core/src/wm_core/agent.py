@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from wm_core import draws
-from wm_core.capture import Captured, CudaGraphs, Recorder, compile_parts
+from wm_core.capture import Captured, CudaGraphs, Recorder
 from wm_core.clock import Clock
+from wm_core.compiled import Part, compile_parts, of_dynamics, of_head
 from wm_core.contracts import Behaviour, Metrics
 from wm_core.replay import Replay
 from wm_core.types import Batch, Carry, Steps
@@ -101,8 +102,7 @@ class Agent(nn.Module):
         """How updates and acts are made from now on, with the same results.
 
         "graph": recorded while their shapes stay, and replayed, see `wm_core.capture`; where that fails, `say` is told,
-        and it goes on as "compile". "compile": encoder, decoder and heads are compiled at their first call. "eager":
-        plainly. recorder: another than CUDA's.
+        and it goes on as "compile". "compile": all `networks` are compiled at their first call. "eager": plainly. recorder: another than CUDA's.
         """
         self._updating = self._choosing = None
         if how == "compile":
@@ -124,10 +124,15 @@ class Agent(nn.Module):
         )
         self._choosing = Captured(self.choose, recorder, name="acting", **common)
 
-    def networks(self) -> list[nn.Module]:
-        """What is worth compiling alone: encoder, decoder, heads, policy and critics."""
-        found = [self.world.encoder, self.world.decoder, *self.world.heads.values(), *self.behaviour.children()]  # type: ignore[attr-defined]
-        return [part for part in found if isinstance(part, nn.Module) and any(True for _ in part.parameters())]
+    def networks(self) -> list[Part]:
+        """What is worth compiling: encoder, decoder, dynamics, heads, policy and critics, each where it is called."""
+        world = self.world
+        heads: list[Any] = [*world.heads.values(), *self.behaviour.children()]  # type: ignore[attr-defined]
+        found = [(part, "forward") for part in (world.encoder, world.decoder) if isinstance(part, nn.Module)]
+        if isinstance(world.dynamics, nn.Module):
+            found += of_dynamics(world.dynamics)
+        found += map(of_head, heads)
+        return [(part, method) for part, method in found if any(True for _ in part.parameters())]
 
     @property
     def generators(self) -> Sequence[torch.Generator]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten  # noqa: PLC2701 - torch's own, and it has no other door
 
 from wm_core.agreement import Outcome, difference
@@ -254,17 +254,6 @@ def due(calls: int) -> bool:
     [1, 2, 10, 100, 1000]
     """
     return calls == 2 or str(calls).strip("0") == "1"
-
-
-def compile_parts(parts: Iterable[nn.Module], backend: str = "inductor") -> None:
-    """Have torch compile the forward pass of each, when it is first called; names of weights stay, and what torch cannot
-    compile stays as it is. With torch's own backend that takes minutes.
-    """
-    import torch._dynamo  # slow to import, and not needed elsewhere
-
-    torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - documented by that name
-    for part in parts:
-        part.compile(dynamic=False, backend=backend)
 
 
 def _described(leaf: Any) -> Any:

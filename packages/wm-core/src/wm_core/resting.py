@@ -39,6 +39,8 @@ def kept() -> bool:
 def once(make: Callable[[], Tensor], *weights: Tensor) -> Tensor:
     """`make()`, which depends on these weights alone (one function for one set of weights); inside `resting` at the
     first call only."""
+    if torch.compiler.is_compiling():  # the compiler's own business, and it would watch every entry
+        return make()
     made = _made.get()
     if made is None:
         return make()
