@@ -61,6 +61,7 @@ def test_it_goes_on(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> No
     main(app_of(run.name), ["train", "--logdir", str(run), "--steps", "120"])
     said = capsys.readouterr().err
     assert f"resuming {run} at step 60; steps: 110 -> 120\n" in said
+    assert said.count("config.toml is taken at its word") == 1
     for odd in ("passed over", "damaged", "evicted", "as later updates left them", "anew"):
         assert odd not in said
     after = checkpoint.load(checkpoint.latest(run) or run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import pickle
 import resource
@@ -16,6 +17,7 @@ import pytest
 import torch
 from wm_core.run import checkpoint
 from wm_core.run.checkpoint import CheckpointError, latest, load, save
+from wm_core.run.manifest import OtherFormat, sealed
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(3, dtype=torch.bfloat16)}
 
@@ -151,11 +153,92 @@ def test_what_once_was_whole_is_told_from_what_was_being_written(tmp_path: Path)
     assert checkpoint.damaged(tmp_path) == [paths[2], paths[0]]
 
 
-def test_a_damaged_one_takes_no_place_among_the_kept(tmp_path: Path) -> None:
+def test_a_damaged_one_takes_no_place_among_the_kept_and_is_not_deleted(tmp_path: Path) -> None:
     put(tmp_path, 10)
     os.truncate(put(tmp_path, 20) / "state.pt", 10)
     put(tmp_path, 30)
-    assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"10", "30", "latest"}
+    assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"10", "unread-20", "30", "latest"}
+    assert (tmp_path / "checkpoint/unread-20/model.safetensors").stat().st_size
+    assert checkpoint.damaged(tmp_path) == []
+
+
+def test_a_damaged_one_is_not_overwritten_at_its_own_step(tmp_path: Path) -> None:
+    for k in range(2):
+        put(tmp_path, 10)
+        os.truncate(put(tmp_path, 20) / "state.pt", 10 + k)
+        assert checkpoint.passed_over(tmp_path / "checkpoint" / "10") == [tmp_path / "checkpoint" / "20"]
+    assert latest(tmp_path) == tmp_path / "checkpoint" / "10"
+    put(tmp_path, 15)
+    path = put(tmp_path, 20)
+    assert load(path).step == 20 and checkpoint.passed_over(path) == []
+    sizes = [(tmp_path / f"checkpoint/unread-20{k}" / "state.pt").stat().st_size for k in ("", "-1")]
+    assert sizes == [10, 11]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_one_of_another_format_is_neither_passed_over_nor_deleted(tmp_path: Path, keep: int) -> None:
+    put(tmp_path, 10)
+    path = put(tmp_path, 20, keep=9)
+    edit(path, format=checkpoint.FORMAT + 1, wm_core="9.1", files={}, meta={"version": "0.7.2"})
+    said = rf"{path} has format 2, written by toy 0.7.2 with wm-core 9.1, and this wm-core reads format 1: go on with"
+    for pointer in ("20", "10", "nothing"):
+        (tmp_path / "checkpoint/latest").write_text(pointer)
+        for ask in (latest, lambda logdir: checkpoint.agreed([logdir, logdir])):
+            with pytest.raises(OtherFormat, match=said):
+                ask(tmp_path)
+    assert checkpoint.damaged(tmp_path) == []
+    put(tmp_path, 15, keep=keep)  # whoever does not ask
+    assert path.is_dir()
+    put(tmp_path, 20, keep=keep)
+    put(tmp_path, 30, keep=keep)
+    assert json.loads((tmp_path / "checkpoint/unread-20/manifest.json").read_text())["wm_core"] == "9.1"
+    assert latest(tmp_path) == tmp_path / "checkpoint" / "30"
+
+
+def test_one_of_an_earlier_step_and_another_format_is_nobodys_concern(tmp_path: Path) -> None:
+    edit(put(tmp_path, 10), format=checkpoint.FORMAT - 1)
+    assert latest(tmp_path / "nowhere") is None
+    path = put(tmp_path, 20)
+    assert latest(tmp_path) == path and (tmp_path / "checkpoint" / "10").is_dir()
+
+
+@pytest.mark.parametrize("field", ["step", "meta", "milestone", "wm_core"])
+def test_a_manifest_that_was_changed_is_noticed(tmp_path: Path, field: str) -> None:
+    path = put(tmp_path, 120)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {field: 920}))
+    if field == "meta":
+        (path / "manifest.json").write_text(json.dumps(manifest | {field: {"app": "toy", "note": 121}}))
+    refused(path, "manifest.json is not what was saved")
+
+
+def test_a_step_that_was_changed_is_noticed_where_there_is_no_seal(tmp_path: Path) -> None:
+    """As of commit 2028e95."""
+    path = put(tmp_path, 120)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["seal"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert load(path).step == 120
+    (path / "manifest.json").write_text(json.dumps(manifest | {"step": 920}))
+    refused(path, "says step 920, and its folder 120")
+
+
+def test_what_is_removed_is_never_seen_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the middle of removing: what is left is no damaged checkpoint, and the next save takes it away."""
+    put(tmp_path, 10)
+
+    def half(path: Path, **options: Any) -> None:
+        if path.exists():
+            min(path.iterdir()).unlink()
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half)
+        with pytest.raises(Killed):
+            put(tmp_path, 20, keep=1)
+    assert checkpoint.damaged(tmp_path) == [] and latest(tmp_path) == tmp_path / "checkpoint" / "20"
+    put(tmp_path, 30, keep=1)
+    assert {p.name for p in (tmp_path / "checkpoint").iterdir()} == {"30", "latest"}
 
 
 def test_a_checkpoint_of_a_cut_off_future_goes(tmp_path: Path) -> None:
@@ -208,7 +291,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
-STAGES = ["_weights_file", "_state_file", "_text_file", "_sync_folder", "_point", "_prune"]
+STAGES = ["_weights_file", "_state_file", "_manifest_file", "durable.sync", "_point", "_prune"]
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["next step", "same step"])
@@ -219,7 +302,7 @@ def test_killed_at_any_stage_a_whole_checkpoint_is_left(
 ) -> None:
     put(tmp_path, 10)
     step = 10 if again else 20
-    real = getattr(checkpoint, stage)
+    real = operator.attrgetter(stage)(checkpoint)
 
     def killed(*args: Any) -> None:
         if when == "after":
@@ -227,7 +310,7 @@ def test_killed_at_any_stage_a_whole_checkpoint_is_left(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, stage, killed)
+        patch.setattr(f"wm_core.run.checkpoint.{stage}", killed)
         with pytest.raises(Killed):
             put(tmp_path, step)
     found = latest(tmp_path)
@@ -300,7 +383,7 @@ def test_latest_passes_over_incomplete_ones(tmp_path: Path) -> None:
 
 def edit(path: Path, **changes: Any) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | changes))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest | changes)))
 
 
 def refused(path: Path, says: str, **options: Any) -> None:
@@ -343,11 +426,11 @@ def test_another_app_is_refused(tmp_path: Path) -> None:
     refused(save(tmp_path, 20, weights={}, state={}, meta={}), "not of 'toy'", app="toy")
 
 
-@pytest.mark.parametrize(("by", "age"), [(1, "newer"), (-1, "older")])
+@pytest.mark.parametrize(("by", "age"), [(1, "a newer"), (-1, "an older")])
 def test_another_format_is_refused(tmp_path: Path, by: int, age: str) -> None:
     path = put(tmp_path, 10)
-    edit(path, format=checkpoint.FORMAT + by, files={})
-    refused(path, f"install the {age} wm-core that wrote it")
+    edit(path, format=checkpoint.FORMAT + by, files={}, wm_core="")
+    refused(path, f"written by {age} wm-core, and this wm-core reads format 1: go on with that version")
 
 
 class Hostile:

@@ -20,6 +20,7 @@ from wm_core.replay import Replay
 from wm_core.run import checkpoint, preflight
 from wm_core.run.alarm import NotFinite, Sentinel, check_weights
 from wm_core.run.cli import main
+from wm_core.run.manifest import sealed
 from wm_core.types import Batch, Index
 
 LOG = "metrics.jsonl"
@@ -216,6 +217,7 @@ def test_a_checkpoint_that_lost_a_part_is_passed_over_and_that_is_said(fakes: An
     said = capsys.readouterr().err
     assert f"{last} lacks a part and is passed over" in said and "resuming D at step 10" in said
     assert checkpoint.damaged(run) == [] and checkpoint.load(newest(run)).step >= 240
+    assert (run / f"checkpoint/unread-{last.name}/state.pt").stat().st_size == 100  # kept, not overwritten
 
 
 def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(fakes: Any, capsys: Any, run: Path) -> None:
@@ -239,7 +241,7 @@ def test_a_half_written_first_checkpoint_is_no_checkpoint(fakes: Any, run: Path)
 
 def edit(path: Path, **changes: Any) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | changes))
+    (path / "manifest.json").write_text(json.dumps(sealed(manifest | changes)))
 
 
 def test_a_checkpoint_of_another_app(fakes: Any, capsys: Any, run: Path) -> None:
@@ -254,10 +256,25 @@ def test_a_checkpoint_of_an_older_format(fakes: Any, capsys: Any, run: Path) -> 
     for path in (run / "checkpoint").glob("[0-9]*"):
         edit(path, format=0)
     before = contents(run)
-    assert "no checkpoint in D is whole" in refused(fakes, capsys, "train --logdir D --steps 240")
-    assert "install the older wm-core that wrote it" in refused(
-        fakes, capsys, f"train --preset tiny --init-from {path}"
-    )
+    for line in (
+        "train --logdir D --steps 240",
+        "eval D",
+        "dream D",
+        f"train --preset tiny --init-from {path}",
+        "train --preset tiny --init-from D",
+    ):
+        assert "has format 0, written by fakeapp 1.2.3 with wm-core" in refused(fakes, capsys, line)
+    assert contents(run) == before
+
+
+def test_the_newest_checkpoint_of_a_newer_format_is_not_passed_over(fakes: Any, capsys: Any, run: Path) -> None:
+    """With one of ours before it, from which the run would go on and overwrite it."""
+    last = newest(run)
+    edit(last, format=2, meta={"version": "2.0.0"})
+    before = contents(run)
+    for line in ("train --logdir D --steps 240", "eval D", "dream D", "train --preset tiny --init-from D"):
+        said = refused(fakes, capsys, line)
+        assert f"{last} has format 2, written by fakeapp 2.0.0" in said and "go on with that version" in said
     assert contents(run) == before
 
 

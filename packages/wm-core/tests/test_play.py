@@ -283,7 +283,7 @@ def test_without_a_display_a_video_is_written(fakes, run, capsys, monkeypatch, o
     monkeypatch.setattr(play, "has_display", lambda: False)
     main(fakes.app, ["play", "D", "--frames", "12", "--episodes", "99", *option.split()])
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == f"D/video/{name}" and "no display here" in err
+    assert out.splitlines()[-1] == f"D/video/{name}" and "no display here" in err and "fakeapp at step 7" in out
     assert len(imageio.imread(f"D/video/{name}", plugin="pyav")) == 12
     assert {path.name for path in run.iterdir()} == {"checkpoint", "config.toml", "video"}
 

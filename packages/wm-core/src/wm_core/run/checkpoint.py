@@ -8,13 +8,15 @@ safetensors, state.pt holds plain values and tensors and is read with weights_on
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -22,15 +24,37 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from wm_core.errors import UserError
+from wm_core import durable
+from wm_core.run import manifest as manifests
+from wm_core.run.manifest import (
+    FILES,
+    FORMAT,
+    CheckpointError,
+    OtherFormat,
+    agreed,
+    damaged,
+    latest,
+    ours,
+    passed_over,
+    way_out,
+)
 
-FORMAT = 1
-FILES = ("model.safetensors", "state.pt")
+__all__ = [
+    "FILES",
+    "FORMAT",
+    "Checkpoint",
+    "CheckpointError",
+    "OtherFormat",
+    "agreed",
+    "check_step",
+    "damaged",
+    "go_back",
+    "latest",
+    "load",
+    "passed_over",
+    "save",
+]
 NUMPY = "__numpy__"  # marks a mapping that stands for an array, or for a numpy scalar
-
-
-class CheckpointError(UserError):
-    """What a user can do about it is in the sentence."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +84,8 @@ def save(
 
     state: nested dict, list and tuple of tensors, numpy arrays and scalars, str, int, float, bool and None. Tensors come
     back on the CPU, everything else as it was. meta: what JSON can hold; its "app" is checked by `load`. A checkpoint of a
-    later step belongs to a future that was cut off, and goes. Raises CheckpointError, with the older ones untouched.
+    later step belongs to a future that was cut off, and goes; one that cannot be read stays, as unread-<step> where it
+    is in the way. Raises CheckpointError, with the older ones untouched.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as logdir:
@@ -77,8 +102,8 @@ def save(
         raise CheckpointError(f"the meta of a checkpoint must be JSON: {error}") from error
     root = Path(logdir) / "checkpoint"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        before = max((s for s, p in _steps(root) if s < step and _complete(p)), default=0)
+        durable.make_folder(root)
+        before = max((s for s, p in manifests.steps(root) if s < step and ours(p)), default=0)
         milestone = bool(milestone_every) and step // milestone_every > before // milestone_every
         path = _commit(root, step, tensors, plain, json.loads(described), milestone)
         _point(root, path)
@@ -93,57 +118,12 @@ def save(
     return path
 
 
-def latest(logdir: Path | str) -> Path | None:
-    """The checkpoint that `checkpoint/latest` names if it is complete, else the newest complete one, else None.
-
-    What was being written when its process was killed is no checkpoint yet. `damaged` names those that once were whole.
-    """
-    root = Path(logdir) / "checkpoint"
-    pointer = root / "latest"
-    steps = _steps(root)
-    if pointer.is_file():
-        name = pointer.read_text(errors="replace").strip()  # of a damaged one nothing has the name
-        if named := [path for _, path in steps if path.name == name and _complete(path)]:
-            return named[0]
-    found = [(step, path) for step, path in steps if _complete(path)]
-    return max(found)[1] if found else None
-
-
-def agreed(logdirs: Sequence[Path | str]) -> Path | None:
-    """In the first folder, the newest complete checkpoint whose step is complete in all; None where none has any.
-
-    Processes that learn together save one after the other, and may be killed in between. Raises CheckpointError where
-    some have checkpoints and no step is common.
-    """
-    found = [dict(sorted((s, p) for s, p in _steps(Path(d) / "checkpoint") if _complete(p))) for d in logdirs]
-    common = set.intersection(*map(set, found))
-    if common:
-        return found[0][max(common)]
-    if not any(found):
-        return None
-    lacking = [str(folder) for folder, steps in zip(logdirs, found, strict=True) if not steps]
-    raise CheckpointError(
-        f"the processes of this run have no checkpoint of one step ({', '.join(lacking) or 'each'} lacks the others'): "
-        "put the missing one back, or give another --logdir to begin anew"
-    )
-
-
 def go_back(path: Path) -> None:
     """`path` is the latest from now on; those of later steps belong to a future that is cut off, and go."""
     _point(path.parent, path)
-    for step, later in _steps(path.parent):
-        if step > _manifest(path)["step"]:
-            shutil.rmtree(later)
-
-
-def damaged(logdir: Path | str) -> list[Path]:
-    """Checkpoints that were once complete and now lack a file or a part of one, newest first.
-
-    >>> damaged("nowhere")
-    []
-    """
-    found = sorted(_steps(Path(logdir) / "checkpoint"), reverse=True)
-    return [path for _, path in found if path.name.isdecimal() and not _complete(path)]
+    for step, later in manifests.steps(path.parent):
+        if step > manifests.read(path)["step"] and ours(later):
+            _remove(later)
 
 
 def load(path: Path | str, *, app: str | None = None) -> Checkpoint:
@@ -152,7 +132,8 @@ def load(path: Path | str, *, app: str | None = None) -> Checkpoint:
     app: whose checkpoint it must be. Raises CheckpointError, in one sentence with the way out.
     """
     path = Path(path)
-    manifest = _manifest(path)
+    manifest = manifests.read(path)
+    manifests.check(path, manifest)
     if app is not None and manifest["app"] != app:
         raise CheckpointError(
             f"{path} is a checkpoint of {manifest['app'] or 'no app'!r}, not of {app!r}: use that app"
@@ -160,24 +141,33 @@ def load(path: Path | str, *, app: str | None = None) -> Checkpoint:
     for name in FILES:
         file, expected = path / name, manifest["files"][name]
         if not file.is_file():
-            raise CheckpointError(f"{file} is missing: {_way_out(path)}")
+            raise CheckpointError(f"{file} is missing: {way_out(path)}")
         with file.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                raise CheckpointError(f"{file} is not what was saved (its sha256 differs): {_way_out(path)}")
+                raise CheckpointError(f"{file} is not what was saved (its sha256 differs): {way_out(path)}")
     try:
         weights = safetensors.torch.load_file(path / "model.safetensors")
         plain = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         state = _decode(plain)
     except Exception as error:  # whatever a foreign file makes the two readers raise
-        raise CheckpointError(f"{path} cannot be read safely ({_reason(error)}): {_way_out(path)}") from error
+        raise CheckpointError(f"{path} cannot be read safely ({_reason(error)}): {way_out(path)}") from error
     return Checkpoint(weights, state, manifest["meta"], manifest["step"], path)
+
+
+def check_step(saved: Checkpoint) -> None:
+    """Raises CheckpointError where a manifest without a seal names another step than the run stood at."""
+    stood = saved.state.get("loop", {}).get("steps", saved.step)
+    if stood != saved.step:
+        raise CheckpointError(
+            f"{saved.path} says step {saved.step}, and its run stood at {stood}: {way_out(saved.path)}"
+        )
 
 
 def _commit(
     root: Path, step: int, weights: dict[str, Tensor], state: Any, meta: dict[str, Any], milestone: bool
 ) -> Path:
     """Everything on disk under a hidden name, then one rename."""
-    for leftover in root.glob(".saving-*"):
+    for leftover in (*root.glob(".saving-*"), *root.glob(".removing-*")):
         shutil.rmtree(leftover)
     draft, path = root / f".saving-{step}", root / str(step)
     draft.mkdir()
@@ -189,85 +179,68 @@ def _commit(
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             os.fsync(stream.fileno())
         files[name] = {"sha256": digest, "bytes": (draft / name).stat().st_size}
-    manifest = {"format": FORMAT, "app": meta.get("app", ""), "step": step, "files": files, "meta": meta}
-    manifest |= {"milestone": True} if milestone else {}
-    _text_file(draft / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    _sync_folder(draft)
+    manifest = {"format": FORMAT, "wm_core": _version(), "app": meta.get("app", ""), "step": step, "files": files}
+    manifest |= {"meta": meta} | ({"milestone": True} if milestone else {})
+    _manifest_file(draft / "manifest.json", json.dumps(manifests.sealed(manifest), indent=1) + "\n")
+    durable.sync(draft)
     old = root / f".replaced-{step}"
-    if path.exists():  # saved twice at one step: `_steps` still finds the first one under this name
+    if path.exists() and not ours(path):
+        _set_aside(path)
+    if path.exists():  # saved twice at one step: `steps` still finds the first one under this name
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
     draft.rename(path)
-    _sync_folder(root)
+    durable.sync(root)
     shutil.rmtree(old, ignore_errors=True)
     return path
 
 
 def _point(root: Path, path: Path) -> None:
     """Name `path` in `latest`, in one step."""
-    draft = root / "latest.draft"
-    _text_file(draft, path.name + "\n")
-    draft.replace(root / "latest")
-    _sync_folder(root)
+    durable.write(root / "latest", path.name + "\n")
 
 
 def _prune(root: Path, path: Path, keep: int) -> None:
-    """Only `path`, the keep - 1 newest complete ones before it and the milestones before it stay."""
+    """Of those that can be read only `path`, the keep - 1 newest before it and the milestones before it stay."""
     step = int(path.name)
-    older = sorted((s, p) for s, p in _steps(root) if s < step and _complete(p))
-    kept = {path, *(p for _, p in older[len(older) - min(len(older), keep - 1) :])}
-    kept |= {p for _, p in older if _manifest(p).get("milestone")}
-    for _, other in _steps(root):
+    readable = sorted((s, p) for s, p in manifests.steps(root) if ours(p))
+    older = [p for s, p in readable if s < step]
+    kept = {path, *older[len(older) - min(len(older), keep - 1) :]}
+    kept |= {p for p in older if manifests.read(p).get("milestone")}
+    for other in damaged(root.parent):
+        if int(other.name) < step:
+            _set_aside(other)
+    for _, other in readable:
         if other not in kept:
-            shutil.rmtree(other)
+            _remove(other)
 
 
-def _steps(root: Path) -> list[tuple[int, Path]]:
-    """Every folder that may be a checkpoint, with its step."""
-    folders = [(p.name.removeprefix(".replaced-"), p) for p in root.glob("*")] if root.is_dir() else []
-    return [(int(name), path) for name, path in folders if name.isdecimal() and path.is_dir()]
+def _remove(path: Path) -> None:
+    """Gone as a checkpoint in one step, so that none is ever seen in part for having been removed in part."""
+    hidden = path.with_name(f".removing-{path.name.removeprefix('.replaced-')}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden)
 
 
-def _complete(path: Path) -> bool:
-    """Whether all files are there at full length. `load` checks their content."""
+def _set_aside(path: Path) -> None:
+    """Out of the way, under a name that says that it could not be read: somebody may mend it."""
+    names = (path.with_name(f"unread-{path.name}{f'-{k}' if k else ''}") for k in itertools.count())
+    path.rename(next(name for name in names if not name.exists()))
+
+
+def _version() -> str:
+    """Of this wm-core, as installed."""
     try:
-        files = _manifest(path)["files"]
-        return all((path / n).is_file() and (path / n).stat().st_size == files[n]["bytes"] for n in FILES)
-    except (CheckpointError, FileNotFoundError):  # a run that trains may take it away meanwhile
-        return False
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    file = path / "manifest.json"
-    if not file.is_file():
-        raise CheckpointError(f"no checkpoint in {path} (manifest.json is missing): {_way_out(path)}")
-    try:
-        manifest = json.loads(file.read_text())
-        number = int(manifest["format"])
-        if number == FORMAT:
-            int(manifest["step"]), str(manifest["app"]), dict(manifest["meta"])
-            for name in FILES:
-                int(manifest["files"][name]["bytes"]), str(manifest["files"][name]["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is not a checkpoint's manifest: {_way_out(path)}") from error
-    if number != FORMAT:
-        age = "newer" if number > FORMAT else "older"
-        raise CheckpointError(
-            f"{path} has format {number}, this wm-core reads {FORMAT}: install the {age} wm-core that wrote it"
-        )
-    return dict(manifest)
+        return importlib.metadata.version("wm-core")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _reason(error: Exception) -> str:
     """The first sentence of what went wrong."""
     first = str(error).strip().split("\n")[0].split(". ")[0]
     return f"{type(error).__name__}: {first}"
-
-
-def _way_out(path: Path) -> str:
-    if (path / "checkpoint").is_dir():
-        return f"a run folder is given; name one of the folders in {path / 'checkpoint'}"
-    return "remove this folder to go on from the checkpoint before it, or copy it again from where it is whole"
 
 
 def _weights_file(path: Path, weights: dict[str, Tensor]) -> None:
@@ -277,26 +250,12 @@ def _weights_file(path: Path, weights: dict[str, Tensor]) -> None:
 def _state_file(path: Path, state: Any) -> None:
     with path.open("wb") as file:
         torch.save(state, file)
-        _sync(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def _text_file(path: Path, text: str) -> None:
-    with path.open("wb") as file:
-        file.write(text.encode())
-        _sync(file)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _manifest_file(path: Path, text: str) -> None:
+    durable.fill(path, text)
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

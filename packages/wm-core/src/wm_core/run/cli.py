@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wm_core.errors import UserError
-from wm_core.run import typed
+from wm_core.run import manifest, typed
 from wm_core.run.config import RESUMABLE, RunConfig, check, unsaid
 from wm_core.run.evaluation import TRAINING
 
@@ -352,7 +352,7 @@ def _help(app: App, name: str, options: Any, given: RunConfig, words: list[str],
 def _base(app: App, options: Any, given: RunConfig) -> tuple[RunConfig | None, RunConfig, Origin]:
     """The saved config if there is a run, the config that the command line then changes, and where it came from."""
     logdir = Path(options.logdir) if options.logdir else None
-    if logdir is not None and (logdir / "config.toml").is_file():
+    if logdir is not None and ((logdir / "config.toml").is_file() or kept_config(logdir)):
         saved, origin = read_run(app, logdir)
         for name in ("preset", "size", "ablation"):
             asked, had = getattr(options, name, ""), getattr(origin, name)
@@ -447,17 +447,40 @@ def write_run(app: App, config: RunConfig, origin: Origin) -> dict[str, Any]:
 def read_run(app: App, logdir: Path) -> tuple[RunConfig, Origin]:
     """Config and origin of the run in a folder; a field that it lacks is as it was when the run was made.
 
-    Raises UserError for no run, or that of another app.
+    Where config.toml is lost, the copy in the last checkpoint stands for it. Raises UserError for no run, or that of
+    another app.
     """
     path = logdir / "config.toml"
-    if not path.is_file():
+    values = kept_config(logdir) if lost(path) else _toml(path)
+    if not values and path.is_file():
+        raise UserError(
+            f"{path} is empty, and no checkpoint beside it holds a copy: put it back, or name another folder"
+        )
+    if not values:
         raise UserError(f"there is no run in {logdir} (no config.toml): name the folder that `train` printed")
-    values = _toml(path)
-    run = values.pop("run", {})
+    run = values.get("run", {})
     if run.get("app") != app.name:
         raise UserError(f"{logdir} holds a run of {run.get('app') or 'no app'!r}, not of {app.name!r}: use that app")
     origin = Origin(**{name: run.get(name, "") for name in ("preset", "size", "ablation")})
-    return overlay(app.config(), unsaid(app.config, values) | values, str(path)), origin
+    return config_of(app, values, str(path)), origin
+
+
+def config_of(app: App, values: Mapping[str, object], where: str) -> RunConfig:
+    """The config that a run was saved with, from all that config.toml holds. Raises UserError for other fields."""
+    fields = {name: value for name, value in values.items() if name != "run"}
+    return overlay(app.config(), unsaid(app.config, fields) | fields, where)
+
+
+def lost(path: Path) -> bool:
+    """Whether a file is missing or, as a power cut leaves it, without a word: empty, or zeros."""
+    return not path.is_file() or not path.read_bytes().strip(b"\0\r\n\t ")
+
+
+def kept_config(logdir: Path) -> dict[str, Any]:
+    """What config.toml held when the last checkpoint was made; {} where none says."""
+    path = manifest.latest(logdir)
+    meta = manifest.read(path)["meta"] if path else {}
+    return dict(meta.get("config", {}))
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -26,13 +26,13 @@ from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, evaluation, filmstrip, launch, scoring, sensitivity, typed
+from wm_core.run import bound, checkpoint, evaluation, filmstrip, launch, scoring, sensitivity, typed
 from wm_core.run.alarm import NotFinite
 from wm_core.run.allocator import give_back
-from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, resolve, write_run
+from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, lost, resolve, write_run
 from wm_core.run.config import RunConfig
 from wm_core.run.estimate import estimate, sentence, told
-from wm_core.run.folder import Progress, Run, default_logdir, write_video
+from wm_core.run.folder import Progress, Run, default_logdir, plain, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.lock import locked
 from wm_core.run.loop import LONGEST, Environments, Position, check_carry, rollout
@@ -110,9 +110,12 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
             )
             path = _last(logdir)
             saved = checkpoint.load(path, app=app.name) if path else None
-            services = outside(config.log, logdir, write_run(app, command.config, command.origin), project=app.name)
+            written = write_run(app, command.config, command.origin)
+            protocol = {"task": config.task, "repeat": envs.repeat, **envs.protocol}
+            about = _json(plain(bound.described(written, protocol)))
+            services = outside(config.log, logdir, written, project=app.name)
             with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
-                return _run(app, command, config, Session(app, config, agent, envs, replay, run), saved)
+                return _run(app, command, config, Session(app, config, agent, envs, replay, run, about), saved)
 
 
 def _last(logdir: Path) -> Path | None:
@@ -140,7 +143,11 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
             f"the weights into a new run with --init-from {run.logdir}"
         )
     else:
+        bound.check(app, command.saved, saved)
         at, notices = session.load(saved)
+        notices += bound.notices(saved, session.about["protocol"])
+        if lost(run.logdir / "config.toml"):
+            notices.append(f"config.toml was lost, and is written again from the copy in {saved.path}")
         changes = "".join(f"; {change}" for change in command.changes())
         say(f"resuming {run.logdir} at step {at.steps:,}{changes}")
         for notice in notices:
@@ -149,7 +156,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         say(late)
     session.check_room(at)  # before the folder holds a run that keeps what it was started with
     run.config(write_run(app, command.config, command.origin))
-    run.protocol({"task": config.task, "repeat": session.envs.repeat, **session.envs.protocol})
+    run.protocol(session.about["protocol"])
     run.environment()
     parameters = agent.parameters_by_module()["total"]
     say(f"{app.method} on {config.task}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}")
@@ -364,7 +371,8 @@ def dream(app: App, command: Command) -> int:
     paths = _show(logdir, name, first, options.rows) if first.image else []
     maps = sensitivity.show(logdir, loaded, first, name) if options.sensitivity else []
     for key, errors in _measured(logdir, app, loaded.config, loaded.step, found, paths, blank, changed).items():
-        print(f"{'share of wrong values' if found[key].discrete else 'mean squared error'} of {key!r}, held-out steps")
+        measured = "share of wrong values" if found[key].discrete else "mean squared error"
+        print(f"{measured} of {key!r}, held-out steps, at step {loaded.step:,}")
         print(f"{'steps ahead':>12}" + "".join(f"{name:>12}" for name in errors))
         for ahead in (1, 5, 15, 45):
             if ahead <= options.imagined and not math.isnan(errors["model"][ahead - 1]):  # episodes may be shorter

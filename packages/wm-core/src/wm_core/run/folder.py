@@ -92,7 +92,7 @@ class Run:
 
     def protocol(self, values: Mapping[str, Any]) -> None:
         """protocol.json: what a score of this run means."""
-        _write(self.logdir / "protocol.json", json.dumps(_plain(values), indent=1) + "\n")
+        _write(self.logdir / "protocol.json", json.dumps(plain(values), indent=1) + "\n")
 
     def environment(self) -> None:
         """env.json: versions, commit and hardware of this start."""
@@ -448,12 +448,12 @@ def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, (int, np.integer, np.bool_)) else float(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON for what protocols are made of: numpy scalars as numbers, tuples as lists, nan and inf as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from wm_core.agent import Agent
 from wm_core.errors import UserError
-from wm_core.run import checkpoint
+from wm_core.run import bound, checkpoint
 from wm_core.run.allocator import keep_pages
 from wm_core.run.cli import read_run
 from wm_core.run.config import RunConfig
@@ -97,13 +98,17 @@ def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
 
 
 def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
-    """The same with another device, seed or task in the config."""
+    """The same with another device, seed or task in the config. What was passed over is said on stderr."""
+    stated, _ = read_run(app, logdir)
     _latest(logdir)  # asked before time is spent
     config = runtime(config)
     with closing(environments(app, config, 1)) as envs:
         agent = build(app, config, envs)
         saved = _newest(app, logdir)
+        bound.check(app, stated, saved)
+        checkpoint.check_step(saved)
         fit(agent, saved)
+        tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
         return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry)
@@ -135,6 +140,12 @@ def _newest(app: App, logdir: Path) -> checkpoint.Checkpoint:
             tried.append(path)
 
 
+def tell_passed_over(path: Path) -> None:
+    """Say on stderr that a later checkpoint than the one that is used is damaged."""
+    for other in checkpoint.passed_over(path):
+        print(f"{other} lacks a part and is passed over: the one of step {path.name} is used", file=sys.stderr)
+
+
 def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
     """The checkpoint's weights into the agent. Raises UserError where names or shapes are of another network."""
     mine = {name: tuple(value.shape) for name, value in agent.state_dict().items()}
@@ -160,6 +171,7 @@ def initialise(agent: Agent, source: Path | str) -> Path:
             odd = "only a damaged" if checkpoint.damaged(path) else "no"
             raise UserError(f"there is {odd} checkpoint in {path}: name a run folder or one of its checkpoint/<step>")
         path = found
+        tell_passed_over(path)
     fit(agent, checkpoint.load(path))
     return path
 

@@ -445,6 +445,7 @@ def play(app: App, command: Command) -> int:
     changed = evaluation.changed(command.saved, command.config, "play")
     loaded = restore(app, Path(options.logdir), command.config)
     config, agent = loaded.config, loaded.agent
+    print(f"{app.name} at step {loaded.step:,}", flush=True)
     seed = config.seed + FRESH
     screen = open_window(options.show, f"{app.name}: {config.task}{', dreamed' if options.dream else ''}")
     with closing(environments(app, replace(config, workers=0), 1)) as envs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class Session:
     envs: Environments
     replay: Replay
     run: Run
+    about: Mapping[str, Any] = field(default_factory=dict)  # its config and protocol, for each checkpoint
 
     @property
     def _ratio(self) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Session:
             "run": self.run.offsets(),
             "random": random_state(),
         }
-        meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task}
+        meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task, **self.about}
         keep = max(self.config.keep, min(2, ranks().count))  # others may be killed before they have saved
         kept = {"keep": keep, "milestone_every": self.config.milestone_every}
         weights = self.agent.state_dict()
@@ -126,8 +127,7 @@ class Session:
         Raises UserError for a state that is not this program's. The logs are cut last: all else may still refuse.
         """
         fit(self.agent, saved)
-        newer = [path for path in checkpoint.damaged(self.run.logdir) if int(path.name) > saved.step]
-        notices = [f"{path} lacks a part and is passed over" for path in newer]
+        notices = [f"{path} lacks a part and is passed over; it is kept" for path in checkpoint.passed_over(saved.path)]
         try:
             if _numbers(saved.state["agent"]) != _numbers(self.agent.state()):
                 notices.append("it was saved on another kind of device: random numbers go on from a new seed")
@@ -135,6 +135,7 @@ class Session:
             begun = self.envs.load_state(saved.state["envs"])
             at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
             at.step = at.step if begun is None else begun  # resets that had failed, and happened only now
+            checkpoint.check_step(saved)
             notices += self.replay.load_state(saved.state["replay"])
             load_random_state(saved.state["random"])
             self.run.cut(saved.state["run"])
