@@ -75,7 +75,7 @@ def gradients(loss, module):
 
 def test_losses_are_per_step_and_named(world, steps):
     losses, trace = world.losses(world.prefill(None, ROWS), steps)
-    assert losses.keys() == {"vector", "reward", "cont", "dyn", "rep"}
+    assert losses.keys() == {"obs/vector", "reward", "cont", "dyn", "rep"}
     assert all(loss.shape == (ROWS, LENGTH) for loss in losses.values())
     assert trace.latent.read("deter", "stoch").shape == (ROWS, LENGTH, 28)
 

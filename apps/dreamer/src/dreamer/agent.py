@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import wm_var
 from torch import Tensor
-from wm_core import draws
+from wm_core import draws, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
@@ -64,17 +64,18 @@ class Dreamer(Agent):
                 losses, trace = world.losses(carry, batch.steps, self.clock)
                 dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
-                losses |= behaviour.losses(dream, evaluation)
-                losses |= behaviour.replay_value(trace, batch.steps, evaluation)
+                losses = names.together(losses, behaviour.losses(dream, evaluation))
+                losses = names.together(losses, behaviour.replay_value(trace, batch.steps, evaluation))
             means = averages(losses)
             optimised = self.optimiser.step(total(means, self.scales))
         behaviour.follow()
         self.clock.count_update()
-        metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
+        shown = names.logged(means)
+        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
         metrics |= {f"{n}/{k}": v for n, term in world.regularisers.items() for k, v in term.metrics().items()}  # type: ignore[operator]
         metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
-        return metrics, world.dynamics.stored(trace)
+        return metrics, world.stored(trace)
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
@@ -135,7 +136,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         apart = behaviour.actor.components() if config.agc_policy == "tensor" else ()
         clip = AdaptiveClip(config.agc, apart=apart)
         optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=clip)
-    scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
+    scales = names.observed(dict.fromkeys(seen.keys, config.reconstruction_scale)) | {
         "reward": 1.0,
         "cont": 1.0,
         "dyn": config.dyn_scale,

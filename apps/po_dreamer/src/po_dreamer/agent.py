@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from wm_core import contracts, draws
+from wm_core import contracts, draws, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Dynamics, Metrics
@@ -74,7 +74,7 @@ class Refresh:
         seen = {name: past.stored[name] for name in self.stores}
         key = self.encoder.again(seen | {"first": past.first})
         stored = {name: value for name, value in past.stored.items() if name not in self.stores}
-        return replace(past, stored=stored | {"key": key})
+        return replace(past, stored=stored | names.noted({"key": key}))
 
 
 class PODreamer(Agent):
@@ -124,17 +124,18 @@ class PODreamer(Agent):
                 losses, trace = world.losses(world.prefill(batch.past, len(batch.steps["first"])), batch.steps)
                 dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
-                losses |= behaviour.losses(dream, evaluation)
+                losses = names.together(losses, behaviour.losses(dream, evaluation))
                 if "replay_value" in self.scales:
-                    losses |= behaviour.replay_value(trace, batch.steps, evaluation)
+                    losses = names.together(losses, behaviour.replay_value(trace, batch.steps, evaluation))
             means = averages(losses)
             optimised = self.optimiser.step(total(means, self.scales))
         behaviour.follow()
         self.clock.count_update()
-        metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
+        shown = names.logged(means)
+        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
         metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
-        return metrics, world.dynamics.stored(trace)
+        return metrics, world.stored(trace)
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"updates": self.updates}
@@ -193,7 +194,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer
             slow_rate=config.slow_rate,
         )
         optimiser = make_optimiser(config, world, behaviour)
-    scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
+    scales = names.observed(dict.fromkeys(seen.keys, config.reconstruction_scale)) | {
         "reward": 1.0,
         "cont": 1.0,
         "dyn": config.dyn_scale,

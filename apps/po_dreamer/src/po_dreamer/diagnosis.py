@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from wm_core import draws
+from wm_core import draws, names
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
 from wm_core.types import Batch
@@ -29,7 +29,7 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
         earlier = torch.ones(length, length, dtype=torch.bool, device=agent.device).tril(-1).expand(rows, -1, -1)
         # at most a quarter of what a query sees, so that two selections can differ
         late, few = slice(length // 2, None), max(1, length // 8)
-        found |= staleness(embed["key"][:, late], steps["key"].float(), embed["key"], earlier[:, late], count=few)
+        found |= staleness(embed["key"][:, late], names.notes(steps)["key"].float(), embed["key"], earlier[:, late], count=few)
         if isinstance(world.dynamics, FusedRSSM):
             trace = world.dynamics.observe(carry, embed, steps["action"], steps["reset"])
             found |= branch_kl(trace)
@@ -39,7 +39,8 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
                 head = world.heads[name]
                 found[f"recall/worth_{name}"] = (head(ablated).loss(target) - head(trace.latent).loss(target)).mean()
             shown, hidden = world.decoder(trace.latent), world.decoder(ablated)
-            for key in shown:
+            told = names.logged(["reward", "cont", *names.observed(shown)])
+            for key, name in zip(shown, names.observed(shown), strict=True):
                 worth = (hidden[key].loss(steps[key]) - shown[key].loss(steps[key])).mean()
-                found[f"recall/worth_{key}"] = worth
+                found[f"recall/worth_{told[name]}"] = worth
     return found

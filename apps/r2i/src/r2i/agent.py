@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from wm_core import draws, product
+from wm_core import draws, names, product
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import MLP
@@ -87,15 +87,16 @@ class R2I(Agent):
                 losses, trace = world.losses(world.prefill(batch.past, len(steps["first"])), steps)
                 dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
-                losses |= behaviour.losses(dream, evaluation)
+                losses = names.together(losses, behaviour.losses(dream, evaluation))
             means = averages(losses)
             optimised = self.optimiser.step(total(means, self.scales))
         behaviour.follow()
         self.clock.count_update()
-        metrics = {f"loss/{name}": mean.detach() for name, mean in means.items()}
+        shown = names.logged(means)
+        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
         metrics |= {f"opt/{name}": value for name, value in optimised.items()}
         metrics |= world.metrics(trace, steps, dream) | behaviour.metrics(dream, evaluation)
-        return metrics | self.radius(), world.dynamics.stored(trace)
+        return metrics | self.radius(), world.stored(trace)
 
     @torch.no_grad()
     def radius(self) -> Metrics:
@@ -148,7 +149,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
             discount=discount,
             slow_rate=config.slow_rate,
         )
-    scales = dict.fromkeys(seen.keys, config.reconstruction_scale) | {
+    scales = names.observed(dict.fromkeys(seen.keys, config.reconstruction_scale)) | {
         "reward": 1.0,
         "cont": 1.0,
         "dyn": config.dyn_scale,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import wm_var
-from wm_core import draws
+from wm_core import draws, names
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
 from wm_core.health import latents
@@ -49,12 +49,13 @@ class Storm(Agent):
         context: int,
         horizon: int,
         scales: dict[str, float],
+        observed: tuple[str, ...],
         own: draws.Generator,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
-        self.dreams, self.context, self.own = dreams, context, own
+        self.dreams, self.context, self.own, self.observed = dreams, context, own, observed
 
     def learn(self, replay: Replay) -> Metrics:
         contexts = self.to_device(replay.sample(self.dreams, self.context + 1))
@@ -68,7 +69,7 @@ class Storm(Agent):
         world, behaviour, rules = self.world, self.behaviour, self.optimiser.rules
         with draws.drawing(self.source):
             self.train()
-            steps = rows(batch.steps)
+            steps = rows(batch.steps, self.observed)
             with self.computing():
                 losses, trace = world.losses(world.prefill(None, self.batch), steps, self.clock)
             optimised = {"world": rules["world"].step(total(losses, self.scales))}
@@ -81,7 +82,9 @@ class Storm(Agent):
             optimised["behaviour"] = rules["behaviour"].step(total(learned, dict.fromkeys(learned, 1.0)))
         behaviour.follow()
         self.clock.count_update()
-        metrics |= {f"loss/{name}": loss.detach().mean() for name, loss in (losses | learned).items()}
+        both = names.together(losses, learned)
+        shown = names.logged(both)
+        metrics |= {f"loss/{shown[name]}": loss.detach().mean() for name, loss in both.items()}
         metrics |= {f"opt/{name}/{rule}": v for rule, found in optimised.items() for name, v in found.items()}
         for name, term in world.regularisers.items():
             metrics |= {f"{name}/{key}": value for key, value in term.metrics(steps["weight"]).items()}  # type: ignore[operator]
@@ -138,7 +141,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
                 behaviour.parameters(), lr=config.behaviour_lr, eps=1e-5, clip=NormClip(config.behaviour_clip)
             ),
         )
-    scales = dict.fromkeys(seen.keys, 1.0) | {"reward": 1.0, "cont": 1.0}
+    scales = names.observed(dict.fromkeys(seen.keys, 1.0)) | {"reward": 1.0, "cont": 1.0}
     scales |= {"dyn": config.dyn_scale, "rep": config.rep_scale} | dict.fromkeys(world.regularisers, 1.0)
     return Storm(
         world=world,
@@ -152,6 +155,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
         context=config.dream_context,
         horizon=config.horizon,
         scales=scales,
+        observed=seen.keys,
         own=own,
     )
 

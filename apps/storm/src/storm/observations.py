@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wm_core.contracts import Distribution
 from wm_core.distributions import ImageMSE
 from wm_core.encoders import Discretes, Vector, VectorInput
+from wm_core.names import module
 from wm_core.observations import Observations
 from wm_core.product import Linear
 from wm_core.types import Latent, Steps
@@ -56,7 +57,8 @@ class ObservationDecoder(nn.Module):
             self.convs = Decoder((height, wide, sum(self.channels.values())), stoch=stoch, depth=depth)
         if outputs:
             self.perceptron = perceptron(stoch, width, 2)
-            self.outs = nn.ModuleDict({key: Linear(width, size) for key, size in outputs.items()})
+            self.outs = nn.ModuleDict({module(key): Linear(width, size) for key, size in outputs.items()})
+            self.names = {key: module(key) for key in outputs}
 
     def forward(self, latent: Latent) -> dict[str, Distribution]:
         found: dict[str, Distribution] = {}
@@ -66,7 +68,7 @@ class ObservationDecoder(nn.Module):
             found |= {key: ImageMSE(image) for key, image in zip(self.channels, images, strict=True)}
         if hasattr(self, "outs"):
             hidden = self.perceptron(stoch)
-            for key, out in self.outs.items():
-                raw = out(hidden)
+            for key, name in self.names.items():
+                raw = self.outs[name](hidden)
                 found[key] = Discretes(raw, self.discretes[key]) if key in self.discretes else Vector(raw)
         return found

@@ -5,6 +5,7 @@ Sizes: B batch, T time.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from torch import Tensor
@@ -50,9 +51,13 @@ def _drawn(logp: Tensor) -> Tensor:
     return straight_through(logp, draws.gumbel(logp.shape, logp.device))
 
 
-def rows(steps: Steps) -> Steps:
-    """Steps (B, T) as STORM learns from them: the first gives its z alone, and a lost life ends the return."""
+def rows(steps: Steps, observed: Collection[str] = ()) -> Steps:
+    """Steps (B, T) as STORM learns from them: the first gives its z alone, and a lost life ends the return.
+
+    A life is lost where the signal `life_loss` says so; an entry of that name among the `observed` is none.
+    """
     weight = steps["weight"].clone()
     weight[:, 0] = 0
-    lost = steps.get("life_loss", steps["terminal"])
+    signalled = "life_loss" in steps and "life_loss" not in observed
+    lost = steps["life_loss" if signalled else "terminal"]
     return steps | {"weight": weight, "terminal": steps["terminal"] | lost}

@@ -54,8 +54,8 @@ class Agent(nn.Module):
 
     @property
     def stores(self) -> Mapping[str, int]:
-        """Which entries `learn` wants of the past steps of a batch, and of how many: those of the dynamics."""
-        return self.world.dynamics.stores
+        """Which entries of a replay `learn` wants of the past steps of a batch, and of how many: the dynamics' notes."""
+        return self.world.stores
 
     def initial(self, n: int) -> Carry:
         """What the agent knows of the past before the first step of n environments."""
@@ -64,7 +64,8 @@ class Agent(nn.Module):
     def act(
         self, carry: Carry, step: Mapping[str, np.ndarray], mode: bool = False, temperature: float = 1.0
     ) -> tuple[Carry, np.ndarray, dict[str, Tensor]]:
-        """Observe one step of n environments and choose: carry, actions float32 (n, A), notes for replay (n, ...).
+        """Observe one step of n environments and choose: carry, actions float32 (n, A), notes for replay (n, ...),
+        by names that no observation has (`names.noted`).
 
         `mode` takes the policy's mode instead of a sample; `temperature` is that of the sample.
         """
@@ -83,7 +84,7 @@ class Agent(nn.Module):
             policy = self.behaviour.policy(self.world.latest(trace))
             policy = policy if temperature == 1 else policy.tempered(temperature)
             action = policy.mode() if mode else policy.sample()
-        return trace.carry, action, {name: value[:, 0] for name, value in self.world.dynamics.stored(trace).items()}
+        return trace.carry, action, {name: value[:, 0] for name, value in self.world.stored(trace).items()}
 
     def learn(self, replay: Replay) -> Metrics:
         """One update: sample, `update`, annotate. Metrics are 0-d tensors on the device."""

@@ -16,6 +16,7 @@ from wm_core.blocks import MLP, linear
 from wm_core.contracts import Distribution
 from wm_core.distributions import Categorical, ImageMSE, SymlogMSE, symlog
 from wm_core.images import ConvDecoder, ConvEncoder
+from wm_core.names import module
 from wm_core.observations import Observations
 from wm_core.precision import wide
 from wm_core.types import Latent, Steps
@@ -140,7 +141,8 @@ class MultiDecoder(nn.Module):
             self.conv = images(shape, deter=deter, stoch=stoch, depth=depth, units=units, blocks=blocks)
         if outputs:
             self.mlp = MLP(deter + stoch, units, layers)
-            self.outs = nn.ModuleDict({key: linear(units, size) for key, size in outputs.items()})
+            self.outs = nn.ModuleDict({module(key): linear(units, size) for key, size in outputs.items()})
+            self.names = {key: module(key) for key in outputs}
 
     def forward(self, latent: Latent) -> dict[str, Distribution]:
         found: dict[str, Distribution] = {}
@@ -149,10 +151,9 @@ class MultiDecoder(nn.Module):
             found |= {key: ImageMSE(image) for key, image in zip(self.channels, images, strict=True)}
         if hasattr(self, "mlp"):
             hidden = self.mlp(latent.read("stoch", "deter"))
-            for key, out in self.outs.items():
-                found[key] = (
-                    self.values(out(hidden), self.discretes[key]) if key in self.discretes else Vector(out(hidden))
-                )
+            for key, name in self.names.items():
+                raw = self.outs[name](hidden)
+                found[key] = self.values(raw, self.discretes[key]) if key in self.discretes else Vector(raw)
         return found
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wm_core.errors import UserError
-
-RESERVED = frozenset({"action", "reward", "first", "last", "terminal", "weight", "reset"})
+from wm_core.names import NOTE, WORDS
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def describe(space: Any) -> Observations:
         shape: Any = getattr(one, "shape", None)
         if 0 in (shape or ()):
             raise UserError(f"observation {key!r} of shape {tuple(shape)} shows nothing: leave it out in a wrapper")
-        if key in RESERVED:
+        if key in WORDS or key.startswith(NOTE):
             raise UserError(f"observation key {key!r} is reserved for the step dictionary; rename it in a wrapper")
         if kind == "Discrete":
             discretes[key] = (int(one.n),)

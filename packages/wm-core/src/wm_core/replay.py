@@ -32,9 +32,10 @@ from torch import Tensor
 
 from wm_core.errors import UserError
 from wm_core.journal import Journal, Old, undo
+from wm_core.names import NOTE
 from wm_core.types import Batch, Index, Past
 
-FORMAT = 2  # 1 had no checksums
+FORMAT = 3  # 2 had notes under bare names, see `_translated`; 1 had no checksums
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 ALIGN = 64  # bytes; a column block begins on a cache line
 SPARE = 8  # one part in so many of the budget is for what a resumed run would need back
@@ -335,7 +336,7 @@ class Replay:
         evicted in between stay gone; the sentences say so. In memory all of these stay. Raises ReplayError for a
         folder or a state of another shape, and for a chunk that is missing, cut short or damaged.
         """
-        if state["format"] != FORMAT:
+        if state["format"] not in (2, FORMAT):
             raise ReplayError(
                 f"this replay has format {state['format']}, this wm-core reads {FORMAT}: go on with the "
                 f"{'newer' if state['format'] > FORMAT else 'older'} wm-core that saved it, or take only the weights into "
@@ -564,12 +565,13 @@ class Replay:
         described = self.folder / "schema.json"
         if not described.is_file():
             raise ReplayError(f"no replay in {self.folder}, but the checkpoint needs it: put it back, or {ANEW}")
-        if _read(described) != json.loads(schema):
+        entries = self._translated(json.loads(schema))
+        if self._translated(_read(described)) != entries:
             raise ReplayError(
                 f"the replay in {self.folder} holds other entries than the checkpoint: they are of two runs"
             )
         self._chunks.clear()
-        self._schema = tuple(Entry(e["key"], e["dtype"], tuple(e["shape"])) for e in json.loads(schema)["entries"])
+        self._schema = tuple(Entry(e["key"], e["dtype"], tuple(e["shape"])) for e in entries["entries"])
         self._check_limit(self._schema)
         if self.stores.keys() - set(self._keys):
             raise ReplayError(
@@ -615,8 +617,21 @@ class Replay:
         """What the folder says of its last commit."""
         assert self.folder is not None
         path = self.folder / "commit.json"
-        told = _read(path) if path.is_file() else {}
-        return {"position": 0, "oldest": 0, "rewritten": []} | told
+        told = {"position": 0, "oldest": 0, "rewritten": []} | (_read(path) if path.is_file() else {})
+        if _read(self.folder / "schema.json")["format"] == 2:
+            told["rewritten"] = [self._today(key) for key in told["rewritten"]]
+        return told
+
+    def _translated(self, described: dict[str, Any]) -> dict[str, Any]:
+        """A folder's description in today's names, of which it may hold older ones."""
+        if described["format"] != 2:
+            return described
+        entries = [{**entry, "key": self._today(entry["key"])} for entry in described["entries"]]
+        return {**described, "format": FORMAT, "entries": entries}
+
+    def _today(self, key: str) -> str:
+        """The name of an entry of format 2: where a note is wanted by the name of an entry, that entry was the note."""
+        return NOTE + key if NOTE + key in self.stores else key
 
     def _tell(self, position: int, oldest: int) -> None:
         assert self.folder is not None

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wm_core import draws, health
+from wm_core import draws, health, names
 from wm_core.clock import Clock
 from wm_core.contracts import (
     ActionDistribution,
@@ -71,12 +71,21 @@ class WorldModel(nn.Module):
         if past is None:
             return carry
         with torch.no_grad():
-            return self.dynamics.prefill(carry, past)
+            return self.dynamics.prefill(carry, replace(past, stored=names.notes(past.stored)))
 
     def observe(self, carry: Carry, steps: Steps) -> Trace:
         """Posterior over the steps; the dynamics follows `reset` where a batch has it, else `first`."""
         embed = self.encoder(steps)
         return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
+
+    @property
+    def stores(self) -> Mapping[str, int]:
+        """What the dynamics wants of past steps, by the names of a replay's entries."""
+        return names.noted(self.dynamics.stores)
+
+    def stored(self, trace: Trace) -> dict[str, Tensor]:
+        """What a replay keeps of observed steps, (B, T, ...), by the names of its entries."""
+        return names.noted(self.dynamics.stored(trace))
 
     def starts(self, trace: Trace, last: int = 0) -> tuple[Carry, Latent]:
         """The last `last` steps of a trace, or all where it is 0 or has no more, as starts of a dream: row b*last + t."""
@@ -88,17 +97,22 @@ class WorldModel(nn.Module):
         return self.dynamics.starts(trace, 1)[1]
 
     def losses(self, carry: Carry, steps: Steps, clock: Clock | None = None) -> tuple[dict[str, Tensor], Trace]:
-        """Every loss of the world model (B, T), weighted by weight / mean(weight), and the trace they came from."""
+        """Every loss of the world model (B, T), weighted by weight / mean(weight), and the trace they came from.
+
+        Those of observations are called obs/<key>.
+        """
         trace = self.observe(carry, steps)
-        targets = steps | trace.targets | {"cont": ~steps["terminal"] * self.discount}
-        found = dict(self.decoder(trace.latent)) | {name: head(trace.latent) for name, head in self.heads.items()}
-        losses = {name: distribution.loss(targets[name]) for name, distribution in found.items()}
+        targets = steps | trace.targets | {"cont": ~steps["terminal"] * self.discount}  # of heads
+        shown, told = self.decoder(trace.latent), {name: head(trace.latent) for name, head in self.heads.items()}
+        seen = {key: distribution.loss(steps[key]) for key, distribution in shown.items()}
+        heads = {name: distribution.loss(targets[name]) for name, distribution in told.items()}
         weight = steps["weight"]
         kl, raw = self.kl(trace.post, trace.prior, weight)
-        losses |= kl
+        losses = names.together(names.observed(seen), heads, kl)
         if self.draw is not None:
             prior = replace(trace.latent, stoch=self.draw(trace.prior))
-            losses |= {name: term(trace.latent, prior, raw, clock) for name, term in self.regularisers.items()}
+            terms = {name: term(trace.latent, prior, raw, clock) for name, term in self.regularisers.items()}
+            losses = names.together(losses, terms)
         scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / weight.mean())
         return dict(zip(losses, scaled.unbind(), strict=True)), trace
 

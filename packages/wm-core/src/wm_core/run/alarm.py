@@ -116,6 +116,6 @@ def _flat(batch: Batch) -> dict[str, Tensor]:
     """Every tensor of a batch by name: steps/..., past/..., index/..."""
     flat = {f"steps/{name}": value for name, value in batch.steps.items()}
     if batch.past is not None:
-        flat |= {f"past/{name}": value for name, value in batch.past.stored.items()}
+        flat |= {f"past/stored/{name}": value for name, value in batch.past.stored.items()}
         flat |= {"past/action": batch.past.action, "past/first": batch.past.first, "past/valid": batch.past.valid}
     return flat | {"index/stream": batch.index.stream, "index/start": batch.index.start}
