@@ -695,7 +695,7 @@ def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
         reread(tmp_path, state, stores={"hidden": 1})
 
 
-@pytest.mark.parametrize(("number", "says"), [(1, "older wm-core"), (3, "newer wm-core")])
+@pytest.mark.parametrize(("number", "says"), [(1, "older wm-core"), (4, "newer wm-core")])
 def test_another_format_is_refused(tmp_path: Path, number: int, says: str) -> None:
     state = filled(tmp_path, 30).state() | {"format": number}
     with pytest.raises(ReplayError, match=f"{says}.*--init-from"):
@@ -832,3 +832,49 @@ def test_a_long_past_is_sampled_in_milliseconds() -> None:
     spent = (time.perf_counter() - begin) / 5
     assert batch.past is not None and batch.past.stored["key"].shape == (16, 800, 512)
     assert spent < 0.1  # 3 ms on an idle core
+
+
+def as_format_2(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """A folder and its state as wm-core wrote them when notes had bare names; the bytes are the same."""
+
+    def older(described: dict[str, Any]) -> dict[str, Any]:
+        entries = [{**entry, "key": entry["key"].removeprefix("/")} for entry in described["entries"]]
+        return {**described, "format": 2, "entries": entries}
+
+    schema, commit = folder / "schema.json", folder / "commit.json"
+    schema.write_text(json.dumps(older(json.loads(schema.read_text()))))
+    told = json.loads(commit.read_text())
+    commit.write_text(json.dumps(told | {"rewritten": [key.removeprefix("/") for key in told["rewritten"]]}))
+    return {**state, "format": 2, "schema": json.dumps(older(json.loads(state["schema"])))}
+
+
+def test_a_folder_whose_notes_have_bare_names_is_gone_on_from(tmp_path: Path) -> None:
+    """Twice: what is saved after the first time is in today's names, while the folder still has the old ones. What was
+    written back after a commit is undone each time, and is what a checkpoint before the last one is spared to be."""
+    stores = {"/key": 10, "/deter": 1}
+
+    def named(t: int) -> dict[str, Any]:
+        return {("/" + key if key in STORES else key): value for key, value in step(t).items()}
+
+    replay = build(tmp_path, stores=stores)
+    for t in range(20):
+        replay.add(named(t))
+    index = Index(torch.tensor([1]), torch.tensor([3]))
+    replay.annotate(index, **{"/key": np.full((1, LENGTH, 3), 7, np.float16)})
+    before = everything(replay)
+    state = replay.state()
+    replay.commit(state)
+    replay.annotate(index, **{"/key": np.zeros((1, LENGTH, 3), np.float16)})
+    state = old = as_format_2(tmp_path, state)
+    for _ in range(2):
+        again = build(tmp_path, stores=stores)
+        assert again.load_state(state) == []
+        assert_alike(everything(again), before)
+        later = again.state()
+        again.commit(later)
+        again.annotate(index, **{"/deter": np.zeros((1, LENGTH, 1), np.float16)})
+        assert json.loads((tmp_path / "commit.json").read_text())["rewritten"] == ["/deter", "/key"]
+        state = later
+    again.add(named(20))
+    again.commit(again.state())
+    assert build(tmp_path, stores=stores).load_state(old)[0].startswith("values of ['/deter', '/key'] stay")

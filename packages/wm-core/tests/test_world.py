@@ -146,16 +146,16 @@ def test_a_step_of_weight_zero_asks_nothing(world, steps):
     with draws.drawing(draws.Fixed()):
         plain, _ = world.losses(world.prefill(None, ROWS), steps)
         weighted, _ = world.losses(world.prefill(None, ROWS), steps | {"weight": weight})
-    assert weighted["vector"][0, 2] == 0
+    assert weighted["obs/vector"][0, 2] == 0
     scale = ROWS * LENGTH / (ROWS * LENGTH - 1)
-    assert torch.allclose(weighted["vector"][1], plain["vector"][1] * scale, rtol=1e-5)
+    assert torch.allclose(weighted["obs/vector"][1], plain["obs/vector"][1] * scale, rtol=1e-5)
 
 
 def test_the_dynamics_follows_reset_and_losses_follow_first(world, steps):
     steps["first"][0, 0] = False
     with draws.drawing(draws.Fixed()):
         past = Past(
-            {"deter": torch.ones(ROWS, 1, 16).half(), "stoch": torch.zeros(ROWS, 1, 4, dtype=torch.uint8)},
+            {"/deter": torch.ones(ROWS, 1, 16).half(), "/stoch": torch.zeros(ROWS, 1, 4, dtype=torch.uint8)},
             torch.zeros(ROWS, 1, 2),
             torch.zeros(ROWS, 1, dtype=torch.bool),
             torch.ones(ROWS, 1, dtype=torch.bool),
@@ -202,7 +202,7 @@ def test_the_world_model_learns_a_predictable_world(world):
         losses, _ = world.losses(world.prefill(None, 8), steps)
         rule.step(total(losses, dict.fromkeys(losses, 1.0)))
         history.append({name: loss.mean().item() for name, loss in losses.items()})
-    assert history[-1]["vector"] < 0.4 * history[0]["vector"]
+    assert history[-1]["obs/vector"] < 0.4 * history[0]["obs/vector"]
     assert history[-1]["reward"] < 0.4 * history[0]["reward"]
 
 

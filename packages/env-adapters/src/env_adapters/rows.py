@@ -25,11 +25,11 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def layout(n: int, space: spaces.Dict, width: int, signals: Sequence[str]) -> Layout:
-    """Names, shapes and dtypes of all arrays of n environments; `in/` marks what the caller writes."""
+    """Names, shapes and dtypes of all arrays of n environments; "/" marks what the caller writes."""
     flags = ("first", "last", "terminal", *signals)
     inner: Layout = {
-        "in/command": ((), np.dtype(np.int64)),
-        "in/action": ((width,), np.dtype(np.float32)),
+        "/command": ((), np.dtype(np.int64)),
+        "/action": ((width,), np.dtype(np.float32)),
         "action": ((width,), np.dtype(np.float32)),
         "reward": ((), np.dtype(np.float32)),
         **{name: ((), np.dtype(np.bool_)) for name in flags},
@@ -82,7 +82,7 @@ class Runner:
 
     def run(self) -> dict[int, Fault]:
         """Carry out every row's command and write its record; the rows that gave none."""
-        commands, faults = self._rows["in/command"], {}
+        commands, faults = self._rows["/command"], {}
         for row in self._mine:
             command = int(commands[row])
             if command == SKIP:
@@ -112,7 +112,7 @@ class Runner:
 
     def _step(self, env: Environment, row: int) -> None:
         rows = self._rows
-        action = rows["in/action"][row]
+        action = rows["/action"][row]
         observation, reward, terminated, truncated, info = env.step(self._codec.decode(action))
         rows["action"][row] = action
         rows["reward"][row] = reward

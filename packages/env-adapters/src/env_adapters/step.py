@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,11 +21,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from env_adapters.errors import TaskError
+from env_adapters.names import spelled
 
 Environment = gymnasium.Env[Any, Any]
 Space = spaces.Space[Any]
 Step = dict[str, NDArray[Any]]
-RESERVED = ("action", "reward", "first", "last", "terminal")
 _FAR = 1e15  # a bound out there means none: no unit is so small, and half of finfo.max is no action
 
 
@@ -222,17 +222,18 @@ def decode_action(space: Space, vector: NDArray[Any]) -> Any:
 # ---------------------------------------------------------------- observations
 
 
-def observation_space(space: Space) -> spaces.Dict:
+def observation_space(space: Space, signals: Collection[str] = ()) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
-    A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/";
-    float64 becomes float32, and Discrete and MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph,
-    Sequence), with a reserved key, with two entries of one name, or with none.
+    A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/", and no
+    name is one of the step's own or of the `signals` (see `names`); float64 becomes float32, and Discrete and
+    MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with two entries of one name,
+    with an entry that is empty, or with none.
 
     >>> observation_space(spaces.Discrete(4))
     Dict('vector': Discrete(4))
     """
-    named = _named(space, "")
+    named = _named(space, signals)
     flat = dict(named)
     if not named:
         raise TaskError(f"the observation space {brief(space)} shows nothing; give it at least one entry")
@@ -240,30 +241,36 @@ def observation_space(space: Space) -> spaces.Dict:
         twice = next(key for key, count in Counter(key for key, _ in named).items() if count > 1)
         raise TaskError(f"two observations are called {twice!r} once nested keys are joined by '/'; rename one")
     for key, leaf in flat.items():
-        if key in RESERVED:
-            raise TaskError(f"the observation {key!r} has the name of an entry of every step; rename it")
         if not isinstance(leaf, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise TaskError(
                 f"the observation {key!r} is {brief(leaf)}, which is no array of fixed shape; "
                 "turn it into a Box, Discrete, MultiDiscrete or MultiBinary with a wrapper"
             )
+        if 0 in (leaf.shape or ()):
+            raise TaskError(f"the observation {key!r} of shape {leaf.shape} shows nothing; leave it out with a wrapper")
     return spaces.Dict({key: _single(leaf) for key, leaf in flat.items()})
 
 
-def observation(space: Space, value: Any) -> dict[str, Any]:
-    """An observation of `space` as an entry of `observation_space(space)`."""
-    named = _named(space, "")
+def observation(space: Space, value: Any, signals: Collection[str] = ()) -> dict[str, Any]:
+    """An observation of `space` as an entry of `observation_space(space, signals)`."""
+    named = _named(space, signals)
     return {name: _cast(leaf, one) for (name, leaf), one in zip(named, split(space, value), strict=True)}
 
 
-def _named(space: Space, path: str) -> list[tuple[str, Space]]:
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        return [one for key, inner in items for one in _named(inner, f"{path}/{key}" if path else str(key))]
-    if path:
-        return [(path, space)]
-    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
-    return [("image" if image else "vector", space)]
+def _named(space: Space, signals: Collection[str]) -> list[tuple[str, Space]]:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+        return [("image" if image else "vector", space)]
+    paths, kinds = _paths(space), leaves(space)
+    return list(zip(spelled(paths, signals), kinds, strict=True))
+
+
+def _paths(space: Space) -> list[list[str]]:
+    """The keys on the way to each leaf, in the order of `leaves`."""
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        return [[]]
+    items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    return [[str(key), *path] for key, inner in items for path in _paths(inner)]
 
 
 def _single(space: Space) -> Space:

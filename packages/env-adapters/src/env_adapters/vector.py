@@ -99,7 +99,7 @@ class VectorEnv:
         if workers is None:
             workers = 0 if fact(one, "cheap", False) else default_count(n)
         plan = layout(n, self.observation_space, self.action_spec.size, self.signals)
-        self._outputs = [name for name in plan if not name.startswith("in/")]
+        self._outputs = [name for name in plan if not name.startswith("/")]
         self._crew: Local | Workers
         if workers == 0:
             rows = arrays(plan)
@@ -157,7 +157,7 @@ class VectorEnv:
             raise ValueError("action holds NaN or infinity")
         ended = self._last["last"]
         self._episode += ended
-        self._crew.rows["in/action"][:] = action
+        self._crew.rows["/action"][:] = action
         self._begin(np.where(ended, self._seeds(ended), np.where(self._lost, SKIP, STEP)))
 
     def receive(self) -> Step:
@@ -325,7 +325,7 @@ class VectorEnv:
 
     def _begin(self, command: NDArray[np.int64]) -> None:
         """Hand the commands out."""
-        self._crew.rows["in/command"][:] = command
+        self._crew.rows["/command"][:] = command
         self._sent = command
         self._crew.begin()
 
@@ -375,7 +375,7 @@ class VectorEnv:
         lost = self._lost
         for name, array in step.items():
             array[lost] = self._last[name][lost]
-        step["action"][lost] = self._crew.rows["in/action"][lost]
+        step["action"][lost] = self._crew.rows["/action"][lost]
         step["reward"][lost] = 0.0
         step["first"][lost] = step["terminal"][lost] = False
         step["last"][lost] = True

@@ -115,7 +115,7 @@ class Workers:
 
     def begin(self) -> None:
         """Have the commands in the rows carried out. The rows are the workers' until `finish` returns."""
-        commands = self.rows["in/command"]
+        commands = self.rows["/command"]
         busy = [worker for worker, (first, stop) in enumerate(self._bounds) if (commands[first:stop] != SKIP).any()]
         self._out = self._send(dict.fromkeys(busy, ("run", None)))
 

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from env_adapters.errors import Diverged, TaskError
+from env_adapters.names import RESERVED
 from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.step import (
     ActionCodec,
@@ -46,7 +47,10 @@ def adapt(env: Environment, name: str) -> Environment:
     dict_keys(['vector'])
     """
     ActionCodec(env.action_space)
-    flat = observation_space(env.observation_space)
+    signals = tuple(fact(env, "signals", ()))
+    if odd := set(signals) & set(RESERVED):
+        raise TaskError(f"the signal {min(odd)!r} has the name of an entry of every step; rename it")
+    flat = observation_space(env.observation_space, signals)
     native = callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
     if native and fact(env, "protocol", None) is not None and flat == env.observation_space:
         return env
@@ -59,7 +63,8 @@ class Adapted(Wrapper):
     def __init__(self, env: Environment, name: str) -> None:
         super().__init__(env)
         self._inner = env.observation_space
-        self.observation_space = observation_space(self._inner)
+        self._signals = tuple(fact(env, "signals", ()))
+        self.observation_space = observation_space(self._inner, self._signals)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None
         id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
@@ -69,12 +74,12 @@ class Adapted(Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As gymnasium's."""
         value, info = self.env.reset(seed=seed, options=options)
-        return observation(self._inner, value), info
+        return observation(self._inner, value, self._signals), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As gymnasium's."""
         value, reward, terminated, truncated, info = self.env.step(action)
-        return observation(self._inner, value), reward, terminated, truncated, info
+        return observation(self._inner, value, self._signals), reward, terminated, truncated, info
 
     def snapshot(self) -> dict[str, Any]:
         """The inner environment's; this layer remembers nothing."""
