@@ -28,6 +28,7 @@ from wm_core.types import Batch
 CASES = ("discrete", "continuous")
 FILES = {case: np.load(Path(__file__).parent / f"golden/dreamerv3-{case}.npz") for case in CASES}
 NAMES = {"rew": "reward", "con": "cont", "repval": "replay_value"}  # the reference's losses, ours
+NAMES |= {name: f"obs/{name}" for name in ("vec", "image", "disc")}
 
 
 def case_of(case: str) -> tuple[Callable[[str], Tensor], SimpleNamespace]:
@@ -244,7 +245,9 @@ def updates(case: str, **changes: Any) -> Iterator[tuple[str, Tensor]]:
         rule, losses, norms = agent.optimiser, [], []
         for count in range(1, 11):
             metrics, _ = agent.update(Batch(steps, None, None))  # type: ignore[arg-type]
-            losses.append(sum(scale * metrics[f"loss/{name}"] for name, scale in agent.scales.items()))
+            losses.append(
+                sum(scale * metrics[f"loss/{name.removeprefix('obs/')}"] for name, scale in agent.scales.items())
+            )
             norms.append(metrics["opt/grad_norm"])
             if f"{how}/{count}/params" not in FILES[case]:
                 continue

@@ -203,13 +203,13 @@ def test_other_readings_of_the_paper_learn(fields: dict[str, Any], kind: str) ->
 
 def test_fresh_keys_are_the_stored_ones_until_the_weights_change() -> None:
     agent = make_agent(memory_keys="fresh")
-    assert agent.stores == {"deter": 1, "stoch": 1, "key": 30, "vector": 30}
+    assert agent.stores == {"/deter": 1, "/stoch": 1, "/key": 30, "vector": 30}
     past = live(agent).sample(4, 8, past=30).past
     assert past is not None and 0 < int(past.valid.sum()) < past.valid.numel()
-    kept, valid = past.stored["key"].float(), past.valid[..., None]
+    kept, valid = past.stored["/key"].float(), past.valid[..., None]
     fresh = agent.refresh(past)
-    assert fresh.stored.keys() == agent.world.dynamics.stores.keys()
-    torch.testing.assert_close(fresh.stored["key"] * valid, kept * valid, atol=4e-3, rtol=4e-3)  # kept as float16
+    assert fresh.stored.keys() == agent.world.stores.keys()
+    torch.testing.assert_close(fresh.stored["/key"] * valid, kept * valid, atol=4e-3, rtol=4e-3)  # kept as float16
     with torch.no_grad():
         agent.world.encoder.frames.out.weight.mul_(2)
-    assert ((agent.refresh(past).stored["key"] - kept) * valid).abs().max() > 0.1
+    assert ((agent.refresh(past).stored["/key"] - kept) * valid).abs().max() > 0.1

@@ -93,7 +93,7 @@ def plain_losses(agent: Any, row: dict[str, Tensor]) -> dict[str, Tensor]:
     reward, end = world.heads["reward"], world.heads["cont"]
     on = end.out(end.layers(h))[..., 0]
     return {
-        "image": (pixels - image).square().sum((-3, -2, -1))[:, 1:].mean(),
+        "obs/image": (pixels - image).square().sum((-3, -2, -1))[:, 1:].mean(),
         "reward": twohot_loss(reward.out(reward.layers(h)), row["reward"]).mean(),
         "cont": F.binary_cross_entropy_with_logits(-on, row["end"]),
         "dyn": kl(post[:, 1:].detach(), prior).mean().clamp(min=1),
@@ -121,7 +121,7 @@ def test_losses_and_gradients_of_the_world_model(tiny: Any, steps: Any, spread: 
     assert mine.keys() == theirs.keys()
     for name, value in theirs.items():
         assert mine[name].mean().item() == pytest.approx(value.item(), rel=1e-5), name
-    scales = {"image": 1.0, "reward": 1.0, "cont": 1.0, "dyn": 0.5, "rep": 0.1}
+    scales = {"obs/image": 1.0, "reward": 1.0, "cont": 1.0, "dyn": 0.5, "rep": 0.1}
     one = gradients(torch.stack([scales[n] * v.mean() for n, v in mine.items()]).sum(), agent.world)
     other = gradients(torch.stack([scales[n] * v for n, v in theirs.items()]).sum(), agent.world)
     for name, value in other.items():
@@ -259,6 +259,7 @@ def test_a_lost_life_ends_the_return_and_the_first_step_weighs_nothing(steps: An
     learned = rows(record)
     assert learned["terminal"][1].tolist() == [False, True, False, False, False]
     assert learned["terminal"][0].equal(record["terminal"][0])
+    assert rows(record, ["life_loss"])["terminal"].equal(record["terminal"])  # an observation that is called so
     assert learned["weight"].tolist() == [[0.0, 1.0, 1.0, 1.0, 1.0]] * 2
     assert record["weight"].eq(1).all()
 

@@ -156,7 +156,7 @@ def test_unreadable_observations_are_refused() -> None:
         observation_space(spaces.Text(3))
     with pytest.raises(TaskError, match="'a/b' is Sequence"):
         observation_space(spaces.Dict(a=spaces.Dict(b=spaces.Sequence(spaces.Discrete(2)))))
-    with pytest.raises(TaskError, match="'a' of shape .* shows nothing"):
+    with pytest.raises(TaskError, match=r"'a' of shape .* shows nothing"):
         observation_space(spaces.Dict(a=spaces.Box(0, 1, (0, 3))))
 
 

@@ -12,7 +12,20 @@ from wm_core.encoders import MultiDecoder
 from wm_core.observations import Observations
 from wm_core.types import Latent
 
-WORDS = [*dir(nn.ModuleDict()), "", ".", "a.b", "a%2Eb", "%", "%items", "%25items", "image", "two words", "a/b", "Ünicode"]
+WORDS = [
+    *dir(nn.ModuleDict()),
+    "",
+    ".",
+    "a.b",
+    "a%2Eb",
+    "%",
+    "%items",
+    "%25items",
+    "image",
+    "two words",
+    "a/b",
+    "Ünicode",
+]
 
 
 def test_submodules_may_be_called_anything() -> None:

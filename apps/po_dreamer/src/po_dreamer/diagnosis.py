@@ -29,7 +29,9 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
         earlier = torch.ones(length, length, dtype=torch.bool, device=agent.device).tril(-1).expand(rows, -1, -1)
         # at most a quarter of what a query sees, so that two selections can differ
         late, few = slice(length // 2, None), max(1, length // 8)
-        found |= staleness(embed["key"][:, late], names.notes(steps)["key"].float(), embed["key"], earlier[:, late], count=few)
+        found |= staleness(
+            embed["key"][:, late], names.notes(steps)["key"].float(), embed["key"], earlier[:, late], count=few
+        )
         if isinstance(world.dynamics, FusedRSSM):
             trace = world.dynamics.observe(carry, embed, steps["action"], steps["reset"])
             found |= branch_kl(trace)

@@ -16,8 +16,8 @@ import numpy as np
 from gymnasium import spaces
 
 from env_adapters.errors import Diverged, TaskError
-from env_adapters.names import RESERVED
 from env_adapters.kept import LOST, MOST, KeptActions
+from env_adapters.names import RESERVED
 from env_adapters.step import (
     ActionCodec,
     Environment,
