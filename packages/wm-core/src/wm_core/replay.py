@@ -617,7 +617,8 @@ class Replay:
         """What the folder says of its last commit."""
         assert self.folder is not None
         path = self.folder / "commit.json"
-        told = {"position": 0, "oldest": 0, "rewritten": []} | (_read(path) if path.is_file() else {})
+        told: dict[str, Any] = {"position": 0, "oldest": 0, "rewritten": []}
+        told |= _read(path) if path.is_file() else {}
         if _read(self.folder / "schema.json")["format"] == 2:
             told["rewritten"] = [self._today(key) for key in told["rewritten"]]
         return told
