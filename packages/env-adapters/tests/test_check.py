@@ -83,6 +83,8 @@ class Unseeded(Good):
 
 
 class ForgetsInSnapshots(Good):
+    env_adapters = True
+
     def snapshot(self):
         return {"place": 3}
 
@@ -96,10 +98,12 @@ class UnplainSnapshot(ForgetsInSnapshots):
 
 
 class WrongProtocol(Good):
+    env_adapters = True
     protocol = {"name": "walk", "numbers": (1, 2)}  # noqa: RUF012
 
 
 class NamelessProtocol(Good):
+    env_adapters = True
     protocol = {"numbers": [1, 2]}  # noqa: RUF012
 
 
@@ -120,6 +124,7 @@ class UnreadableSpace(Good):
 
 
 class MissingSignal(Good):
+    env_adapters = True
     signals = ("life_loss",)
 
 
@@ -148,8 +153,7 @@ def test_a_good_environment_passes_as_an_instance_a_class_and_a_factory() -> Non
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (OutOfSpace, r"returned 'vector' as float32 \(1,\) with values -\d.0 to -\d.0, outside its space Box"),
-        (WrongShape, r"float32 \(2,\) with values 0.0 to"),
+        (WrongShape, r"shows 'vector' of shape \(2,\), its observation space says \(1,\)"),
         (WrongReward, "the reward nan is no finite number"),
         (WrongFlag, "terminated is [01], no bool"),
         (Unseeded, "two passes .* differ at step"),
@@ -167,6 +171,11 @@ def test_a_good_environment_passes_as_an_instance_a_class_and_a_factory() -> Non
 def test_broken_environments_are_told_what_is_wrong(broken, message) -> None:
     with pytest.raises(CheckError, match=message):
         check_env(broken(), steps=60)
+
+
+def test_a_finite_value_outside_its_bounds_is_a_remark() -> None:
+    (remark,) = check_env(OutOfSpace(), steps=60)
+    assert "shows 'vector' with the value -" in remark and "outside its bounds" in remark and "Box(0.0, 6.0" in remark
 
 
 def test_double_precision_is_brought_to_single() -> None:

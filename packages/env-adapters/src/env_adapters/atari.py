@@ -85,6 +85,7 @@ class Atari(gymnasium.Env[dict[str, Any], Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012  # gymnasium declares it so
+    env_adapters = True
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class Bsuite(gymnasium.Env[dict[str, Any], Any]):
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012  # gymnasium declares it so
+    env_adapters = True
     cheap = True
     repeat = 1
     signals: tuple[str, ...] = ()

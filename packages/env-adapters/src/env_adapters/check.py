@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ import gymnasium
 import numpy as np
 
 from env_adapters.errors import CheckError, Diverged, TaskError
+from env_adapters.facts import fact, unread
 from env_adapters.kept import LOST
 from env_adapters.make import Factory, make
-from env_adapters.step import ActionCodec, Environment, brief, digest
-from env_adapters.wrappers import Adapted, Reexecuted, adapt, fact
+from env_adapters.step import ActionCodec, Environment, Reader, digest
+from env_adapters.values import number
+from env_adapters.wrappers import Adapted, adapt
 
 _PLAIN = (np.ndarray, str, int, float, bool, type(None))
 
@@ -26,8 +27,8 @@ def check_env(env: str | Factory | Environment, *, steps: int = 200, seed: int =
 
     env: an environment, or anything `make` takes (with its options). steps: how many to play at a time.
 
-    CheckError, in one sentence, where the environment breaks it: observations outside their space; rewards that are no
-    finite number; flags that are no bool; actions that do not survive their vector; records that differ for the same
+    CheckError, in one sentence, where the environment breaks it: observations that their space cannot hold; rewards that
+    are no finite number; flags that are no bool; actions that do not survive their vector; records that differ for the same
     seed and actions; a snapshot of other than plain values, or one after which the episode goes another way; a protocol
     that is no JSON or has no name.
 
@@ -67,7 +68,7 @@ def examine(env: str | Factory | Environment, *, steps: int = 200, seed: int = 0
     for what, part in _parts(env, steps, seed).items():
         try:
             remark = part()
-        except CheckError as error:
+        except (CheckError, TaskError) as error:
             return [*findings, Finding(what, "fails", str(error))]
         findings.append(Finding(what, "remark", remark) if remark else Finding(what, "passes"))
     return findings
@@ -82,10 +83,10 @@ def _parts(env: Environment, steps: int, seed: int) -> dict[str, Callable[[], st
     def actions() -> None:
         codec.append(_check_actions(env, seed))
 
-    def first() -> None:
-        _check_raw(env, seed)
+    def first() -> str | None:
         found, ends[0] = _play(env, codec[0], steps, seed)
         records.extend(found)
+        return "; ".join(env.reader.notices.values()) if isinstance(env, Adapted) else None
 
     def second() -> None:
         again, _ = _play(env, codec[0], steps, seed)
@@ -111,7 +112,7 @@ def _require(holds: bool, sentence: str) -> None:
         raise CheckError(sentence)
 
 
-def _check_protocol(env: Environment) -> None:
+def _check_protocol(env: Environment) -> str:
     protocol, repeat = fact(env, "protocol", None), fact(env, "repeat", 1)
     try:
         plain = json.loads(json.dumps(protocol))
@@ -120,6 +121,7 @@ def _check_protocol(env: Environment) -> None:
     _require(plain == protocol, "the protocol changes when it is written as JSON; use str keys and lists")
     _require(isinstance(plain, dict) and isinstance(plain.get("name"), str), "the protocol is a dict with a name")
     _require(isinstance(repeat, int) and repeat >= 1, f"repeat is {repeat!r}; it counts steps and is at least 1")
+    return unread(env)
 
 
 def _check_actions(env: Environment, seed: int) -> ActionCodec:
@@ -132,18 +134,6 @@ def _check_actions(env: Environment, seed: int) -> ActionCodec:
         same = np.allclose(codec.encode(back), codec.encode(native), atol=1e-5)
         _require(same, f"the action {native!r} comes back from its vector as {back!r}")
     return codec
-
-
-def _check_raw(env: Environment, seed: int) -> None:
-    """What the bare environment returns has the right length, or no layer above could read it."""
-    while isinstance(env, Adapted | Reexecuted):
-        env = env.env
-    result = env.reset(seed=seed)
-    _require(isinstance(result, tuple) and len(result) == 2, "reset does not return (observation, info)")
-    env.action_space.seed(seed)
-    after = env.step(env.action_space.sample())
-    five = isinstance(after, tuple) and len(after) == 5
-    _require(five, "step does not return (observation, reward, terminated, truncated, info)")
 
 
 def _play(env: Environment, codec: ActionCodec, steps: int, seed: int) -> tuple[list[str], int]:
@@ -172,8 +162,7 @@ def _step(env: Environment, codec: ActionCodec, rng: np.random.Generator) -> tup
     vector = rng.uniform(-1, 1, codec.spec.size).astype(np.float32)
     observation, reward, terminated, truncated, info = env.step(codec.decode(vector))
     _check_observation(env, observation, "step")
-    number = isinstance(reward, int | float | np.number | np.bool_) and math.isfinite(float(reward))
-    _require(number, f"the reward {reward!r} is no finite number")
+    earned = number(reward)
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         _require(isinstance(flag, bool | np.bool_), f"{name} is {flag!r}, no bool")
     _require(isinstance(info, dict), f"step returned the info {info!r}, no dict")
@@ -181,22 +170,18 @@ def _step(env: Environment, codec: ActionCodec, rng: np.random.Generator) -> tup
         signal = info.get(name)
         _require(isinstance(signal, bool | np.bool_), f"the signal {name!r} is {signal!r} in info, no bool")
     done = bool(terminated or truncated)
-    return digest((observation, float(reward), bool(terminated), bool(truncated))), done
+    return digest((observation, earned, bool(terminated), bool(truncated))), done
 
 
 def _check_observation(env: Environment, value: Any, verb: str) -> None:
     space = env.observation_space
+    if isinstance(env, Adapted):  # which has read it
+        env.reader.look(value)
+        return
     _require(isinstance(value, dict), f"{verb} returned an observation of type {type(value).__name__}, not a dict")
-    assert isinstance(space, gymnasium.spaces.Dict)
-    keys = f"{verb} returned the observations {sorted(value)}, the space says {sorted(space.spaces)}"
-    _require(value.keys() == space.spaces.keys(), keys)
-    for key, inner in space.spaces.items():
-        if inner.contains(value[key]):
-            continue
-        array = np.asarray(value[key])
-        span = f" with values {array.min()} to {array.max()}" if array.size and array.dtype.kind in "iufb" else ""
-        told = f"{verb} returned {key!r} as {array.dtype} {array.shape}{span}, outside its space {brief(inner)}"
-        raise CheckError(told)
+    notices = (reader := Reader(space, fact(env, "signals", ()))).look(reader(value))
+    _require(not notices, "; ".join(notices.values()))
+    _require(space.contains(value), f"{verb} returned an observation outside its space")
 
 
 def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int) -> str | None:

@@ -72,6 +72,7 @@ class Control(gymnasium.Env[dict[str, Any], Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012  # gymnasium declares it so
+    env_adapters = True
     signals: tuple[str, ...] = ()
 
     def __init__(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gymnasium import spaces
+
 
 class TaskError(ValueError):
     """A task, an option or a space that cannot be used; the message is one sentence with the way out."""
@@ -13,3 +17,14 @@ class Diverged(RuntimeError):
 
 class CheckError(AssertionError):
     """An environment breaks the specification that `check_env` executes."""
+
+
+def brief(space: spaces.Space[Any]) -> str:
+    """A space on one line of at most 100 characters, for a message.
+
+    >>> import numpy as np
+    >>> brief(spaces.Discrete(3)), len(brief(spaces.Box(np.zeros((9, 9)), np.eye(9))))
+    ('Discrete(3)', 100)
+    """
+    text = " ".join(str(space).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."

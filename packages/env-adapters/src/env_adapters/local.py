@@ -6,20 +6,22 @@ from typing import Any
 
 from env_adapters.faults import Fault, raised
 from env_adapters.rows import Arrays, Runner
+from env_adapters.values import Notices
 
 
 class Local:
     """A Runner's rows. Whatever is begun happens in `finish`; no process can be lost."""
 
     def __init__(self, runner: Runner, rows: Arrays) -> None:
-        self.rows, self.told = rows, list[str]()
+        self.rows, self.told, self.notices = rows, list[str](), Notices()
         self._runner = runner
 
     def begin(self) -> None:
         """Nobody else is there to work meanwhile."""
 
     def finish(self) -> dict[int, Fault]:
-        faults = self._runner.run()
+        faults, notices = self._runner.run()
+        self.notices |= notices
         self.told += [raised(row, fault) for row, fault in faults.items()]
         return faults
 

@@ -16,6 +16,8 @@ from gymnasium.utils import seeding
 from env_adapters import bsuite, dmc, memory_maze, popgym
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
+from env_adapters.facts import fact
+from env_adapters.generators import Generators
 from env_adapters.gymnasium import make_gym
 from env_adapters.step import Environment
 from env_adapters.toys import Catch, DistractedCatch, Doors
@@ -72,13 +74,14 @@ def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
     """
     name, factory, leading = _find(task)
     _check_options(name, factory, leading, options)
-    env = factory(*leading, **options)
+    generators = Generators(seed)
+    with generators:
+        env = factory(*leading, **options)
     if not isinstance(env, gymnasium.Env):
         raise TaskError(f"{name} returned a {type(env).__name__}, not a gymnasium.Env")
-    env = adapt(env, name)
+    env = adapt(env, name, generators)
     env.unwrapped.np_random = seeding.np_random(seed)[0]
-    if env.has_wrapper_attr("reseed"):
-        env.get_wrapper_attr("reseed")(seed)
+    fact(env, "reseed", lambda seed: None)(seed)
     return env
 
 

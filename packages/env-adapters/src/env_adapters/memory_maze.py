@@ -43,6 +43,7 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # gymnasium declares it so
+    env_adapters = True
     repeat = 1
     signals: tuple[str, ...] = ()
 

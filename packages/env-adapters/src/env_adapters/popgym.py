@@ -45,6 +45,7 @@ class PopGym(gymnasium.Wrapper[Any, Any, Any, Any]):
     (Discrete(4), 'popgym')
     """
 
+    env_adapters = True
     cheap = True
 
     def __init__(self, name: str) -> None:

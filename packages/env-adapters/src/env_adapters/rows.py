@@ -13,14 +13,17 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from env_adapters.errors import Diverged, TaskError
+from env_adapters.errors import Diverged
+from env_adapters.facts import fact
 from env_adapters.faults import Fault, fault_of
 from env_adapters.kept import LOST
-from env_adapters.step import ActionCodec, Environment, entries
-from env_adapters.wrappers import fact
+from env_adapters.step import ActionCodec, Environment, Reader, entries
+from env_adapters.values import Notices, flag, number
+from env_adapters.wrappers import Adapted
 
 STEP, SKIP = -1, -2  # a command is a seed (reset with it) or one of these
 Layout = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+LOOK = 64  # steps after which bounds are looked at again, as they are at every reset
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -79,9 +82,14 @@ class Runner:
         self._codec = ActionCodec(first.action_space)
         self._signals: tuple[str, ...] = tuple(fact(first, "signals", ()))
         self._observed = [(key, rows[key]) for key in first.observation_space.spaces]  # type: ignore[attr-defined]
+        self._reader = Reader(first.observation_space, self._signals)  # of what no Adapted has read
+        self._steps = dict.fromkeys(mine, 0)  # since bounds were looked at
+        self._notices: Notices = {}
+        self._told: set[str] = set()
 
-    def run(self) -> dict[int, Fault]:
-        """Carry out every row's command and write its record; the rows that gave none."""
+    def run(self) -> tuple[dict[int, Fault], Notices]:
+        """Carry out every row's command and write its record; the rows that gave none, and what was taken though it is not
+        as its space says, each kind once."""
         commands, faults = self._rows["/command"], {}
         for row in self._mine:
             command = int(commands[row])
@@ -96,7 +104,10 @@ class Runner:
                 raise
             except BaseException as error:  # noqa: BLE001 - SystemExit and what other languages throw are faults, too
                 faults[row] = self._lose(row, error)
-        return faults
+        new = {kind: told for kind, told in self._notices.items() if kind not in self._told}
+        self._told |= new.keys()
+        self._notices = {}
+        return faults, new
 
     def _env(self, row: int) -> Environment:
         """The environment of a row, made anew where it was lost."""
@@ -114,14 +125,16 @@ class Runner:
         rows = self._rows
         action = rows["/action"][row]
         observation, reward, terminated, truncated, info = env.step(self._codec.decode(action))
+        terminal = flag("terminated", terminated)
         rows["action"][row] = action
-        rows["reward"][row] = reward
+        rows["reward"][row] = number(reward)
         rows["first"][row] = False
-        rows["last"][row] = terminated or truncated
-        rows["terminal"][row] = terminated
+        rows["last"][row] = terminal or flag("truncated", truncated)
+        rows["terminal"][row] = terminal
         for name in self._signals:
-            rows[name][row] = info[name]
-        self._show(row, observation)
+            rows[name][row] = flag(f"info[{name!r}]", info.get(name))
+        self._steps[row] += 1
+        self._show(env, row, observation, look=self._steps[row] >= LOOK)
 
     def _reset(self, env: Environment, row: int, seed: int) -> None:
         rows = self._rows
@@ -132,18 +145,17 @@ class Runner:
         rows["last"][row] = rows["terminal"][row] = False
         for name in self._signals:
             rows[name][row] = False
-        self._show(row, observation)
+        self._show(env, row, observation, look=True)
 
-    def _show(self, row: int, observation: Any) -> None:
-        """Raises TaskError for another shape than the space's, which numpy might stretch to it without a word."""
+    def _show(self, env: Environment, row: int, observation: Any, *, look: bool) -> None:
+        reader, shown = (
+            (env.reader, observation) if isinstance(env, Adapted) else (self._reader, self._reader(observation))
+        )
         for key, array in self._observed:
-            value = observation[key]
-            if np.shape(value) != array.shape[1:]:
-                raise TaskError(
-                    f"the environment shows {key!r} of shape {np.shape(value)}, its observation space says "
-                    f"{array.shape[1:]}: `python -m env_adapters check` tells more"
-                )
-            array[row] = value
+            array[row] = shown[key]
+        if look:
+            self._steps[row] = 0
+            self._notices |= reader.look(shown)
 
     def reseed(self, env: Environment, seed: int) -> None:
         """Draw anew what outlives the environment's episodes, if there is such a thing."""
@@ -166,8 +178,8 @@ class Runner:
         return None
 
     def get(self, env: Environment, name: str) -> Any:
-        """An attribute of the environment, None if it has none of that name."""
-        return fact(env, name, None)
+        """An attribute of the environment or of anything it wraps, None if it has none of that name."""
+        return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
     def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], dict[int, Fault]]:
         """One of the four verbs above for some rows: row -> argument gives row -> answer, and the rows that raised."""

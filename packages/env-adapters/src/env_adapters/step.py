@@ -20,8 +20,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from env_adapters.errors import TaskError
+from env_adapters.errors import TaskError, brief
 from env_adapters.names import spelled
+from env_adapters.values import Notices, entry
 
 Environment = gymnasium.Env[Any, Any]
 Space = spaces.Space[Any]
@@ -251,10 +252,53 @@ def observation_space(space: Space, signals: Collection[str] = ()) -> spaces.Dic
     return spaces.Dict({key: _single(leaf) for key, leaf in flat.items()})
 
 
+class Reader:
+    """Observations of `space` -> entries of `observation_space(space, signals)`, every value as it is (see `values`).
+
+    notices: kind -> sentence, of what is taken though it is not as the space says. TaskError for what cannot be.
+
+    >>> Reader(spaces.Discrete(4, start=1))(4)
+    {'vector': np.int64(3)}
+    """
+
+    def __init__(self, space: Space, signals: Collection[str] = ()) -> None:
+        self.notices: Notices = {}
+        self.entries = [entry(name, leaf, self.notices) for name, leaf in _named(space, signals)]
+        self._space = space
+        self._keys = tuple(space.spaces) if isinstance(space, spaces.Dict) else None
+        self._flat = isinstance(space, spaces.Dict) and not any(map(_nested, space.spaces.values()))
+
+    def __call__(self, value: Any) -> dict[str, Any]:
+        try:
+            parts = [value[key] for key in self._keys or ()] if self._flat else split(self._space, value)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise TaskError(
+                f"the environment shows {_outline(value)}, its observation space is {brief(self._space)}: "
+                "return an entry for each of the space's"
+            ) from error
+        if self._keys is not None and len(value) != len(self._keys):
+            more = ", ".join(repr(key) for key in value if key not in self._keys)
+            self.notices.setdefault("more", f"the environment shows {more}, which its space does not name: left out")
+        return {one.key: one.read(part) for one, part in zip(self.entries, parts, strict=True)}
+
+    def look(self, shown: Mapping[str, Any]) -> Notices:
+        """All notices so far, also of values in `shown` that are outside their bounds."""
+        for one in self.entries:
+            one.look(shown[one.key])
+        return self.notices
+
+
 def observation(space: Space, value: Any, signals: Collection[str] = ()) -> dict[str, Any]:
     """An observation of `space` as an entry of `observation_space(space, signals)`."""
-    named = _named(space, signals)
-    return {name: _cast(leaf, one) for (name, leaf), one in zip(named, split(space, value), strict=True)}
+    return Reader(space, signals)(value)
+
+
+def _nested(space: Space) -> bool:
+    return isinstance(space, spaces.Dict | spaces.Tuple)
+
+
+def _outline(value: Any) -> str:
+    return f"a dict of {', '.join(map(repr, value))}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 def _named(space: Space, signals: Collection[str]) -> list[tuple[str, Space]]:
@@ -275,7 +319,8 @@ def _paths(space: Space) -> list[list[str]]:
 
 def _single(space: Space) -> Space:
     if isinstance(space, spaces.Box) and space.dtype == np.float64:
-        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+        with np.errstate(over="ignore"):  # a bound beyond float32's is none
+            return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(space.n, dtype=space.dtype)
     if isinstance(space, spaces.MultiDiscrete):
@@ -283,25 +328,9 @@ def _single(space: Space) -> Space:
     return space
 
 
-def _cast(space: Space, value: Any) -> Any:
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return np.subtract(value, space.start, dtype=space.dtype)
-    return value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
-
-
 def entries(space: spaces.Dict) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Shape and dtype of each observation of ONE environment."""
     return {key: (tuple(leaf.shape or ()), np.dtype(leaf.dtype)) for key, leaf in space.spaces.items()}
-
-
-def brief(space: Space) -> str:
-    """A space on one line of at most 100 characters, for a message.
-
-    >>> brief(spaces.Discrete(3)), len(brief(spaces.Box(np.zeros((9, 9)), np.eye(9))))
-    ('Discrete(3)', 100)
-    """
-    text = " ".join(str(space).split())
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def digest(value: Any) -> str:

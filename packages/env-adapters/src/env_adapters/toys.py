@@ -34,6 +34,7 @@ class Catch(gymnasium.Env[dict[str, Any], Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012  # gymnasium declares it so
+    env_adapters = True
     cheap = True
     repeat = 1
     signals: tuple[str, ...] = ()
@@ -167,6 +168,7 @@ class Doors(gymnasium.Env[dict[str, Any], Any]):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  # gymnasium declares it so
+    env_adapters = True
     cheap = True
     repeat = 1
     signals: tuple[str, ...] = ()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from env_adapters.attempts import Attempts
 from env_adapters.errors import TaskError
+from env_adapters.facts import fact, unread
 from env_adapters.faults import Fault, fault_of
 from env_adapters.kept import LOST
 from env_adapters.local import Local
@@ -20,7 +22,6 @@ from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
 from env_adapters.seeds import episode_seed, instance_seed
 from env_adapters.step import ActionCodec, Environment, Step
 from env_adapters.workers import Workers, default_count
-from env_adapters.wrappers import fact
 
 
 def _unmade(error: Exception) -> TaskError:
@@ -88,6 +89,8 @@ class VectorEnv:
         except Exception as error:
             raise _unmade(error) from error
         assert isinstance(one.observation_space, spaces.Dict)
+        if told := unread(one):
+            warnings.warn(told, stacklevel=3)
         self.num_envs = n
         self.observation_space: spaces.Dict = one.observation_space
         self.action_space = one.action_space
@@ -118,6 +121,7 @@ class VectorEnv:
         self._awaited = np.zeros(n, np.bool_)  # rows whose reset record never came; `load_state` asks for it again
         self._gone = np.zeros(n, np.bool_)  # rows left without an environment by a failure
         self._faults: list[str] = []
+        self._told: set[str] = set()  # kinds of notices that have been given
         self._last: Step | None = None
         self._sent: NDArray[np.int64] | None = None  # commands whose records have not been received
         self._closed = False
@@ -350,6 +354,8 @@ class VectorEnv:
             command = np.where(awaited, command, SKIP)
             self._begin(command)
             self._sent = None
+        if self._crew.notices:
+            self._tell()
         step = {name: rows[name].copy() for name in self._outputs}
         if lost.any():
             self._cut(step)
@@ -368,6 +374,14 @@ class VectorEnv:
         for name in ("last", "terminal", *self.signals):
             step[name][rows] = False
         step["first"][rows] = True
+
+    def _tell(self) -> None:
+        """Warn of what the environments' rows could hold though it is not as their spaces say, each kind once."""
+        for kind, told in self._crew.notices.items():
+            if kind not in self._told:
+                self._told.add(kind)
+                warnings.warn(told, stacklevel=4)  # whoever called reset, step or receive
+        self._crew.notices = {}
 
     def _cut(self, step: Step) -> None:
         """Lost rows repeat their last record as a truncation."""

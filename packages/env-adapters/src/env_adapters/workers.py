@@ -20,6 +20,7 @@ from env_adapters.errors import TaskError
 from env_adapters.faults import Fault, fault_of, raised
 from env_adapters.rows import SKIP, Layout, Runner, arrays, size_of
 from env_adapters.step import Environment
+from env_adapters.values import Notices
 
 _START = 120.0  # seconds a process has to import everything and make its environments, if its patience is no longer
 _RESTORE = 600.0  # re-executing long episodes takes its time
@@ -80,7 +81,8 @@ def serve(connection: Connection, factory: bytes, buffer: Any, plan: Layout, fir
 
 
 class Workers:
-    """`count` processes that share n rows; `told` collects a sentence for each process and environment that was lost.
+    """`count` processes that share n rows; `told` collects a sentence for each process and environment that was lost,
+    `notices` what they took.
 
     timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for.
     TaskError where the environments cannot be made.
@@ -88,6 +90,7 @@ class Workers:
 
     def __init__(self, factory: Callable[[int], Environment], plan: Layout, n: int, count: int, timeout: float) -> None:
         self.told: list[str] = []
+        self.notices: Notices = {}
         self._out: tuple[list[int], dict[int, Fault]] = [], {}  # who carries commands out, and who cannot
         self._context = mp.get_context("spawn")
         # read where a worker can tell what it lacks; the wrapper is typed for factories without argument
@@ -123,9 +126,10 @@ class Workers:
         """Wait until the commands are carried out; the rows that gave no record. Lost processes have been replaced."""
         (waiting, failed), self._out = self._out, ([], {})
         replies, faults = self._receive(waiting, failed, self._timeout)
-        for reply in replies.values():
-            self.told += [raised(row, fault) for row, fault in reply.items()]
-            faults |= reply
+        for raising, notices in replies.values():
+            self.told += [raised(row, fault) for row, fault in raising.items()]
+            self.notices |= notices
+            faults |= raising
         return faults
 
     def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], dict[int, Fault]]:

@@ -1,11 +1,4 @@
-"""Any gymnasium environment -> one with Dict observations, a snapshot, and the facts a score depends on.
-
-What the vector form asks of an environment, all of it looked up through the wrappers:
-`protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
-that join the step dictionary), `cheap` (not worth a process), `reseed(seed)` (draw anew what outlives episodes),
-and on the outermost layer `snapshot() -> dict` and `restore(dict)`. An environment of anyone's says by
-`metadata["restorable"] = False` that its actions must not be executed again when a run is resumed.
-"""
+"""Any gymnasium environment -> one with Dict observations, a snapshot, and the facts a score depends on."""
 
 from __future__ import annotations
 
@@ -15,33 +8,23 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from env_adapters.errors import Diverged, TaskError
+from env_adapters.errors import Diverged, TaskError, brief
+from env_adapters.facts import fact, offers
+from env_adapters.generators import Generators
+from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.names import RESERVED
-from env_adapters.step import (
-    ActionCodec,
-    Environment,
-    brief,
-    digest,
-    join,
-    leaves,
-    observation,
-    observation_space,
-    split,
-)
+from env_adapters.step import ActionCodec, Environment, Reader, digest, join, leaves, observation_space, split
+from env_adapters.values import number
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
 
 
-def fact(env: Environment, name: str, default: Any) -> Any:
-    """An attribute of an environment or of anything it wraps."""
-    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
-
-
-def adapt(env: Environment, name: str) -> Environment:
-    """Give an environment what the vector form asks; one that has it all is returned as it is.
+def adapt(env: Environment, name: str, generators: Generators | None = None) -> Environment:
+    """Give an environment what the vector form asks; one of this package that has it all is returned as it is.
 
     TaskError if its spaces cannot travel in a step dictionary. `name` is the protocol's, if it declares none itself.
+    generators: with which the environment was made.
 
     >>> adapt(gymnasium.make("CartPole-v1"), "gym").observation_space.spaces.keys()
     dict_keys(['vector'])
@@ -51,20 +34,24 @@ def adapt(env: Environment, name: str) -> Environment:
     if odd := set(signals) & set(RESERVED):
         raise TaskError(f"the signal {min(odd)!r} has the name of an entry of every step; rename it")
     flat = observation_space(env.observation_space, signals)
-    native = callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
-    if native and fact(env, "protocol", None) is not None and flat == env.observation_space:
+    native = offers(env) and callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
+    known = type(env).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if known and native and fact(env, "protocol", None) is not None and flat == env.observation_space:
         return env
-    return Adapted(env if native else Reexecuted(env), name)
+    guest = Guest(env, generators)
+    return Adapted(guest if native else Reexecuted(guest), name)
 
 
 class Adapted(Wrapper):
-    """Dict observations (see `step.observation_space`) and a protocol."""
+    """Dict observations (see `step.Reader`) and a protocol."""
+
+    env_adapters = True
 
     def __init__(self, env: Environment, name: str) -> None:
         super().__init__(env)
-        self._inner = env.observation_space
-        self._signals = tuple(fact(env, "signals", ()))
-        self.observation_space = observation_space(self._inner, self._signals)
+        signals = tuple(fact(env, "signals", ()))
+        self.observation_space = observation_space(env.observation_space, signals)
+        self.reader = Reader(env.observation_space, signals)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None
         id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
@@ -74,12 +61,12 @@ class Adapted(Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As gymnasium's."""
         value, info = self.env.reset(seed=seed, options=options)
-        return observation(self._inner, value, self._signals), info
+        return self.reader(value), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As gymnasium's."""
         value, reward, terminated, truncated, info = self.env.step(action)
-        return observation(self._inner, value, self._signals), reward, terminated, truncated, info
+        return self.reader(value), reward, terminated, truncated, info
 
     def snapshot(self) -> dict[str, Any]:
         """The inner environment's; this layer remembers nothing."""
@@ -105,6 +92,8 @@ class Reexecuted(Wrapper):
     >>> bool((env.step(0)[0] == copy.step(0)[0]).all())
     True
     """
+
+    env_adapters = True
 
     def __init__(self, env: Environment, most: int = MOST) -> None:
         super().__init__(env)
@@ -167,6 +156,8 @@ class ActionRepeat(Wrapper):
     4
     """
 
+    env_adapters = True
+
     def __init__(self, env: Environment, repeat: int) -> None:
         super().__init__(env)
         if repeat < 1:
@@ -179,7 +170,7 @@ class ActionRepeat(Wrapper):
         total = 0.0
         for _ in range(self._times):
             value, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            total += number(reward)
             if terminated or truncated:
                 break
         return value, total, terminated, truncated, info

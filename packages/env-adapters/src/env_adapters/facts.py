@@ -1,0 +1,55 @@
+"""What an environment tells us beyond gymnasium's interface, looked up through its wrappers.
+
+`protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
+that join the step dictionary), `cheap` (not worth a process), `reseed(seed)` (draw anew what outlives episodes),
+and on the outermost layer `snapshot() -> dict` and `restore(dict)`. Such names are common, so they are read only of a
+class that says `env_adapters = True`; of any other they are its own. An environment of anyone's says by
+`metadata["restorable"] = False` that its actions must not be executed again when a run is resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+
+from env_adapters.step import Environment
+
+FACTS = ("protocol", "repeat", "signals", "cheap", "reseed", "snapshot", "restore")
+
+
+def fact(env: Environment, name: str, default: Any) -> Any:
+    """An attribute of an environment or of anything it wraps, of those whose class says `env_adapters = True`.
+
+    >>> fact(gymnasium.make("CartPole-v1"), "repeat", 1)
+    1
+    """
+    for layer in _layers(env):
+        if offers(layer) and hasattr(layer, name):
+            return getattr(layer, name)
+    return default
+
+
+def unread(env: Environment) -> str:
+    """A sentence where an environment has attributes of these names that are its own, else nothing."""
+    strange = [layer for layer in _layers(env) if not offers(layer)]
+    names = [name for name in FACTS if any(hasattr(layer, name) for layer in strange)]
+    if not names:
+        return ""
+    return (
+        f"{type(env.unwrapped).__name__}: {', '.join(names)} {'is' if len(names) == 1 else 'are'} taken for its own; if "
+        "meant for env_adapters, its class says `env_adapters = True`"
+    )
+
+
+def offers(layer: Environment) -> bool:
+    """Whether the facts of this layer are meant for us."""
+    return getattr(type(layer), "env_adapters", False) is True
+
+
+def _layers(env: Environment) -> Iterator[Environment]:
+    yield env
+    while isinstance(env, gymnasium.Wrapper):
+        env = env.env
+        yield env
