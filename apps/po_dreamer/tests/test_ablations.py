@@ -213,3 +213,38 @@ def test_fresh_keys_are_the_stored_ones_until_the_weights_change() -> None:
     with torch.no_grad():
         agent.world.encoder.frames.out.weight.mul_(2)
     assert ((agent.refresh(past).stored["/key"] - kept) * valid).abs().max() > 0.1
+
+
+NETS = {"size": "paper", "deter": 32, "hidden": 8, "depth": 2, "units": 16, "stoch": 4, "classes": 4}
+
+
+def paper(ablation: str = "", **fields: Any) -> PODreamer:
+    """The paper's nets, small."""
+    config = resolve(APP, "tiny", "paper", ablation)
+    small = {name: NETS[name] for name in NETS if name != "size"} | fields
+    envs = make_vec("toy:doors", 1, workers=0)
+    return build(dataclasses.replace(config, device="cpu", **small), envs.observation_space, envs.action_spec)
+
+
+def test_the_papers_nets_begin_as_its_code_base_does() -> None:
+    """Rows from the initial state, uniform replay, a policy at full scale; the nets of 2025 otherwise."""
+    old, new = paper(), make_agent()
+    assert old.stores == {"/key": 30} and new.stores == {"/deter": 1, "/stoch": 1, "/key": 30}
+    assert not old.online and new.online
+    spread = [float(agent.behaviour.actor.out.weight.detach().std()) for agent in (old, new)]
+    assert 50 < spread[0] / spread[1] < 200
+    assert all(bool(value.isfinite()) for value in learn(old).values())
+    assert paper(row_start="stored").stores.keys() == {"/deter", "/stoch", "/key"}
+
+
+@pytest.mark.parametrize("ablation", ["co-only", "co-vae", "mg-only"])
+def test_one_branch_of_the_papers_nets(ablation: str) -> None:
+    """Alone on the observation it is DreamerV3 of 2023: its GRU's input is (z, a)."""
+    agent = paper(ablation)
+    (cell,) = [module for module in agent.world.dynamics.modules() if isinstance(module, NormGRU)]
+    assert cell.state == (16 if ablation != "mg-only" else 32 + 16)
+    assert "/deter" not in agent.stores
+    metrics = learn(agent)
+    assert all(bool(value.isfinite()) for value in metrics.values())
+    (whole,) = [m for m in paper(ablation, co_reads="state").world.dynamics.modules() if isinstance(m, NormGRU)]
+    assert whole.state == 32 + 16

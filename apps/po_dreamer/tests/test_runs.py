@@ -293,7 +293,7 @@ def test_staleness_is_seen_in_short_rows_too(doors: Path, tmp_path: Path) -> Non
         shutil.copytree(doors / "replay", tmp_path / "replay"), stores=agent.stores, limit_bytes=2**40, **shape
     )
     replay.load_state(state)
-    batch = replay.sample(4, 32, past=agent.window)
+    batch = replay.sample(4, 32, past=agent.past)
     stale = dict(batch.steps)
     stale["key"] = torch.randn(stale["key"].shape, generator=torch.Generator().manual_seed(0)).half()
     assert diagnose(agent, dataclasses.replace(batch, steps=stale))["stale/overlap"] < 0.5

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from env_adapters import ActionSpec, make
+from env_adapters import ActionSpec, VectorEnv, make
 from gymnasium import spaces
 from storm import load
 from storm.agent import build, make_dynamics
 from storm.cli import APP
 from storm.config import Config
+from storm.environments import fresh
+from storm.environments import make as make_training
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.run import checkpoint, commands
@@ -166,6 +169,36 @@ def test_the_laws_hold_for_the_common_dynamics() -> None:
     config = resolve(APP, "tiny", ablation="common")
     torch.manual_seed(0)
     check_dynamics(make_dynamics(config, embed=5, action=2), embed={"obs": 5}, action=2)
+
+
+def test_episodes_of_an_evaluation_are_not_all_the_same_one() -> None:
+    """Training begins every episode with one seed, as the public code does; it evaluates with seeds of their own."""
+    config = resolve(APP, "atari100k")
+    assert (config.eval_envs, config.final_episodes, config.eval_acting) == (5, 20, "sample")
+
+    def episodes(envs: VectorEnv) -> list[list[np.ndarray]]:
+        """The pictures of three episodes of 20 steps under one action; sticky ones are drawn."""
+        found: list[list[np.ndarray]] = []
+        with closing(envs):
+            step = envs.reset(0)
+            while len(found) < 4:
+                found += [[]] if step["first"][0] else []
+                found[-1].append(step["image"][0])
+                step = envs.step(np.eye(envs.action_spec.size, dtype=np.float32)[None, 2])
+            return found[:3]
+
+    def alike(envs: VectorEnv) -> bool:
+        one, *others = episodes(envs)
+        return all(np.array_equal(one, other) for other in others)
+
+    assert alike(make_training(config, 1, limit=80))
+    assert not alike(fresh(config, 1, limit=80))
+    before = dataclasses.replace(config, eval_episode_seed="protocol")
+    assert alike(fresh(before, 1, limit=80))
+    with closing(fresh(config, 1)) as envs:
+        assert envs.protocol["name"] == "storm, changed: episode_seed"
+    with closing(fresh(resolve(APP, "atari100k", ablation="common"), 1)) as envs:
+        assert envs.protocol["name"] == "dreamerv3"
 
 
 # ---- acting from Python

@@ -19,6 +19,7 @@ from wm_memory import (
     CrossAttention,
     FusedRSSM,
     Gaussian,
+    InitialRows,
     Memory,
     NoActions,
     NoPositions,
@@ -59,9 +60,10 @@ def fused(memory_: Memory | None = None, **parts: Any) -> FusedRSSM:
     )
 
 
-def recalled(**parts: Any) -> RecalledRSSM:
-    kept = memory(**parts)
-    return RecalledRSSM(kept, RSSM(deter=D, stoch=(S, K), embed=kept.width, action=A, hidden=8, blocks=2))
+def recalled(memory_: Memory | None = None, stored: bool = True, **parts: Any) -> RecalledRSSM:
+    kept = memory_ or memory(**parts)
+    rssm = RSSM(deter=D, stoch=(S, K), embed=kept.width, action=A, hidden=8, blocks=2)
+    return RecalledRSSM(kept, rssm, stored=stored)
 
 
 def embed(rows: int, length: int) -> dict[str, Tensor]:
@@ -159,6 +161,52 @@ def test_prefill_from_fresh_entries_equals_observing_the_past(length: int, make:
     for name, value in trace.carry.items():
         assert carry[name].shape == value.shape and carry[name].dtype == value.dtype
         assert torch.allclose(carry[name].float(), value.float(), atol=2e-3), name
+
+
+@pytest.mark.parametrize("make", [fused, recalled])
+def test_rows_from_the_initial_state_remember_all_the_same(make: Callable[..., Any]) -> None:
+    """The recurrent states begin as an episode's do, the action before them unseen; the memory has all that was before,
+    and knows that no episode begins."""
+    model, other = (make(memory(sight=across_episodes), stored=stored).eval() for stored in (False, True))
+    other.load_state_dict(model.state_dict())
+    assert model.stores == {"key": M} and model.stored(model.observe(model.initial(2), *steps(5))).keys() == {"key"}
+    before, row = part(steps(11), 0, 5), part(steps(11), 5, 11)
+    row[2][:] = False
+    with draws.drawing(draws.Fixed()):
+        kept = other.stored(other.observe(other.initial(2), *before))
+        past = Past(kept, before[1], before[2], torch.ones(2, 5, dtype=torch.bool))
+        first = torch.tensor([True] + [False] * 5).expand(2, -1)
+        mine, stored = (one.observe(one.prefill(one.initial(2), past), *row) for one in (model, other))
+        fresh = model.observe(model.initial(2), row[0], row[1], first)
+        pieces, carry = [], model.prefill(model.initial(2), past)
+        for t in range(6):
+            pieces.append(model.observe(carry, *part(row, t, t + 1)))
+            carry = pieces[-1].carry
+    assert torch.allclose(mine.targets["memory"], stored.targets["memory"], atol=1e-6)
+    assert torch.equal(mine.latent.deter[:, 0], fresh.latent.deter[:, 0])
+    assert (mine.latent.deter[:, 0] - stored.latent.deter[:, 0]).abs().max() > 0.01
+    assert torch.allclose(torch.cat([one.latent.deter for one in pieces], 1), mine.latent.deter, atol=1e-5)
+    assert carry.keys() == mine.carry.keys() == model.initial(2).keys()
+
+
+def test_an_rssm_that_stores_nothing_begins_its_rows_anew() -> None:
+    rssm = RSSM(deter=D, stoch=(S, K), embed=O, action=A, hidden=8, blocks=2)
+    model, inputs = InitialRows(rssm), steps(6)
+    past = Past({}, inputs[1], inputs[2], torch.ones(2, 6, dtype=torch.bool))
+    first = inputs[2].clone()
+    first[:, 0] = True
+    with draws.drawing(draws.Fixed()):
+        mine = model.observe(model.prefill(model.initial(2), past), inputs[0], inputs[1], inputs[2])
+        fresh = rssm.observe(rssm.initial(2), inputs[0], inputs[1], first)
+    assert torch.equal(mine.latent.deter, fresh.latent.deter)
+    check_dynamics(model, embed=embed, action=A)
+
+
+def test_a_gru_may_read_the_last_part_of_the_state_alone() -> None:
+    cell = NormGRU(deter=D, state=(S * K,), action=A, hidden=8)
+    deter, stoch, driven = torch.randn(2, D), torch.randn(2, S * K), cell.drive(torch.zeros(2, A))
+    assert torch.equal(cell(deter, (deter + 1, stoch), driven), cell(deter, (stoch,), driven))
+    assert cell.inputs.weight.shape == (8, S * K + A)
 
 
 def test_stored_is_compact_and_complete() -> None:

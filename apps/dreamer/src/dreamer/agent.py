@@ -169,6 +169,8 @@ def value_alignment(config: Config, behaviour: ActorCritic, own: draws.Generator
         behaviour.slow if config.var_critic == "slow" else behaviour.critic,
         warmup=config.var_warmup,
         unit=config.var_unit,
+        dyn=config.var_dyn,
+        rep=config.var_rep,
         weight=config.var_weight or None,
         detach=("deter",) if config.var_detach else (),
     )

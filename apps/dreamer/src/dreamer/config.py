@@ -62,6 +62,10 @@ class Config(RunConfig):
     """Agent steps (or updates) before it begins."""
     var_unit: Literal["steps", "updates"] = "steps"
     """What the warm-up counts."""
+    var_dyn: float = now(0.5, was=0.5)
+    """Scale of its term that draws the prior's value to the posterior's."""
+    var_rep: float = now(0.1, was=0.1)
+    """Scale of its term that draws the posterior's value to the prior's."""
     var_weight: float = 0.0
     """A constant weight in place of the adaptive 1 / max(1, KL); 0: adaptive."""
     var_state: Literal["sample", "probabilities"] = "sample"

@@ -36,6 +36,7 @@ from wm_memory import (
     Frames,
     FusedRSSM,
     Gaussian,
+    InitialRows,
     Memory,
     MemoryDecoder,
     MemoryEncoder,
@@ -91,14 +92,15 @@ class PODreamer(Agent):
         dream_last: int,
         scales: dict[str, float],
         diagnose_every: int,
+        online: bool,
+        past: int,
         refresh: Refresh | None = None,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
-        self.refresh = refresh
+        self.refresh, self.online, self.past = refresh, online, past
         self.batch, self.length, self.scales = batch, length, scales
         self.horizon, self.dream_last = horizon, dream_last
-        self.window = max(self.world.dynamics.stores.values())
         self.diagnose_every, self.updates = diagnose_every, 0
 
     @property
@@ -106,7 +108,7 @@ class PODreamer(Agent):
         return super().stores if self.refresh is None else {**super().stores, **self.refresh.stores}
 
     def learn(self, replay: Replay) -> Metrics:
-        batch = self.to_device(replay.sample(self.batch, self.length, past=self.window))
+        batch = self.to_device(replay.sample(self.batch, self.length, past=self.past))
         if self.refresh is not None and batch.past is not None:
             batch = replace(batch, past=self.refresh(batch.past))
         looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
@@ -186,6 +188,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer
                 units=config.units,
                 layers=config.behaviour_layers,
                 unimix=config.actor_unimix,
+                outscale=config.actor_outscale,
             ),
             critic=Head(TwoHot, 255, widths=widths, units=config.units, layers=config.behaviour_layers, outscale=0.0),
             lam=config.lam,
@@ -216,6 +219,8 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer
         dream_last=config.dream_last,
         scales=scales,
         diagnose_every=config.diagnose_every,
+        online=config.online,
+        past=max(dynamics.stores.values(), default=0),
         refresh=Refresh(encoder, seen, config.memory_window)
         if config.memory_keys == "fresh" and isinstance(encoder, MemoryEncoder)
         else None,
@@ -307,18 +312,20 @@ def make_dynamics(config: Config, embed: int, action_spec: Any) -> Dynamics:
         "blocks": config.blocks,
         "unimix": config.unimix,
     }
-    old = config.nets == "2023"
+    old, alone = config.nets == "2023", config.branches == "co"
+    stored = config.row_start == "stored"
 
     def single(embed: int) -> RSSM:
-        cell = NormGRU(deter=deter, state=(deter, flat), action=action, hidden=config.hidden) if old else None
+        reads = (flat,) if alone and config.co_reads == "stoch" else (deter, flat)
+        cell = NormGRU(deter=deter, state=reads, action=action, hidden=config.hidden) if old else None
         prior = Prior(deter, flat, hidden=config.hidden, layers=config.prior_layers)
         return RSSM(embed=embed, cell=cell, prior=prior, **sizes)
 
-    if config.branches == "co":
-        return single(embed)
+    if alone:
+        return single(embed) if stored else InitialRows(single(embed))
     memory = make_memory(config, action_spec)
     if config.branches == "mg":
-        return RecalledRSSM(memory, single(memory.width))
+        return RecalledRSSM(memory, single(memory.width), stored=stored)
     pair = (2 * deter, 2 * flat)
     cells = [NormGRU(deter=deter, state=pair, action=action, hidden=config.hidden) for _ in range(2 * old)]
     attention: dict[str, Callable[[], nn.Module]] = {
@@ -332,6 +339,7 @@ def make_dynamics(config: Config, embed: int, action_spec: Any) -> Dynamics:
         layers=config.prior_layers,
         attention=attention[config.attention](),
         cells=(cells[0], cells[1]) if cells else None,
+        stored=stored,
         **sizes,
     )
 

@@ -23,18 +23,24 @@ PAPER: Mapping[str, object] = {
     "head_layers": 2,
     "behaviour_layers": 2,
     "prior_layers": 1,
+    "actor_outscale": 1.0,
     "optimiser": "adam",
     "dyn_scale": 0.5,
     "replay_value_scale": 0.0,
+    "row_start": "initial",
+    "online": False,
 }
 NETS_2025: Mapping[str, object] = {
     "nets": "2025",
     "head_layers": 1,
     "behaviour_layers": 3,
     "prior_layers": 2,
+    "actor_outscale": 0.01,
     "optimiser": "laprop",
     "dyn_scale": 1.0,
     "replay_value_scale": 0.3,
+    "row_start": "stored",
+    "online": True,
 }
 SIZES: Mapping[str, Mapping[str, object]] = {
     "paper": PAPER,
@@ -77,6 +83,14 @@ class Config(RunConfig):
     """Between the branches before the priors: over both states, over the other alone (Eq. 8 as printed), or none."""
     co_bottleneck: Literal["none", "gaussian"] = "none"
     """Of the current observation's embedding (CO+VAE)."""
+    co_reads: Literal["stoch", "state"] = now("stoch", was="state")
+    """With the 2023 nets and one branch on the observation: does the layer before its GRU read z alone, as in the paper's
+    code base, or h too?"""
+    row_start: Literal["initial", "stored"] = now("initial", was="stored")
+    """The recurrent state with which a row of a batch begins: the initial one, as in the paper's code base, or what replay
+    keeps of the step before. The memory is filled from the steps before either way."""
+    online: bool = now(False, was=True)
+    """Is each newest row learned from once, soon after it came, as in DreamerV3 of 2025?"""
     # memory
     memory_window: int = 800
     """Steps remembered (tau), agent steps of this stream."""
@@ -144,6 +158,8 @@ class Config(RunConfig):
     """Scale of the policy's entropy."""
     actor_unimix: float = 0.01
     """Uniform share of discrete policies."""
+    actor_outscale: float = now(1.0, was=0.01)
+    """Scale at which the policy's last layer begins: 1 in the paper's code base, 0.01 in DreamerV3 of 2025."""
     slow_rate: float = 0.02
     """Rate at which the slow critic follows."""
     # optimiser

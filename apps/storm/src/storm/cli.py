@@ -17,8 +17,9 @@ APP = App(
     sizes={},
     build="storm.agent:build",
     environments="storm.environments:make",
+    fresh="storm.environments:fresh",
     decode_action="env_adapters:decode_action",
-    acting=("protocol", "unimix", "acting_context", "act_on", "resets"),
+    acting=("protocol", "eval_episode_seed", "unimix", "acting_context", "act_on", "resets"),
     mistakes=("TaskError", "BlindCritic", "TooLong"),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.run.config import RunConfig
+from wm_core.run.config import RunConfig, now
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,10 @@ class Config(RunConfig):
     """Agent steps (or updates) before it begins."""
     var_unit: Literal["steps", "updates"] = "steps"
     """What the warm-up counts."""
+    var_dyn: float = now(0.5, was=0.5)
+    """Scale of its term that draws the prior's value to the posterior's."""
+    var_rep: float = now(0.1, was=0.1)
+    """Scale of its term that draws the posterior's value to the prior's."""
     var_weight: float = 0.0
     """A constant weight in place of the adaptive 1 / max(1, KL); 0: adaptive."""
     var_state: Literal["sample", "probabilities"] = "sample"
@@ -96,6 +100,9 @@ class Config(RunConfig):
     # environment
     protocol: Literal["dreamerv3", "storm"] = "storm"
     """Atari 100k protocol: STORM's (sticky, life loss ends the return) or DreamerV3's (no sticky actions, random no-ops)."""
+    eval_episode_seed: Literal["own", "protocol"] = now("own", was="protocol")
+    """Seeds of Atari's episodes in evaluations: one each, as in the public code's, or as in training, where STORM's protocol
+    begins every episode with the same one."""
 
     @property
     def longest(self) -> int:

@@ -21,6 +21,7 @@ from wm_memory.recall import (
     cosine,
     select,
 )
+from wm_memory.rows import InitialRows
 
 __all__ = [
     "ActionEncoder",
@@ -30,6 +31,7 @@ __all__ = [
     "Frames",
     "FusedRSSM",
     "Gaussian",
+    "InitialRows",
     "Memory",
     "MemoryDecoder",
     "MemoryEncoder",

@@ -23,6 +23,7 @@ from wm_memory.diagnostics import diagnose
 from wm_memory.memory import Memory
 from wm_memory.norm_gru import NormGRU
 from wm_memory.pair import PairAttention
+from wm_memory.rows import begun, reset
 
 Cell = BlockGRU | NormGRU  # or any module of the same two calls: drive(action), forward(deter, state, driven)
 
@@ -42,7 +43,8 @@ class FusedRSSM(nn.Module):
     "obs". Both cells read the whole state and the action; the posterior of the co branch reads "obs", that of the mg
     branch what `memory` recalled; the priors read the pair after `attention` (PairAttention by default, CrossAttention,
     nn.Identity()). `cells` (co, mg) default to BlockGRUs; pass NormGRUs of state=(2 * deter, 2 * S * K) for the paper's
-    S-size nets. `layers` is the number of hidden layers of each prior.
+    S-size nets. `layers` is the number of hidden layers of each prior. With `stored` False the recurrent states of a row
+    begin with the initial one (`rows`), and nothing but the memory's keys is stored.
 
     Recall happens for all T steps before the time loop; imagination uses the priors alone and its carry holds deter
     and stoch only. `prefill` from fresh stored entries equals observe(past).carry, the bank included, up to float16.
@@ -72,13 +74,14 @@ class FusedRSSM(nn.Module):
         unimix: float = 0.01,
         attention: nn.Module | None = None,
         cells: tuple[Cell, Cell] | None = None,
+        stored: bool = True,
     ) -> None:
         super().__init__()
-        self.memory, self.unimix = memory, unimix
+        self.memory, self.unimix, self.keeps = memory, unimix, stored
         flat = stoch[0] * stoch[1]
         self.deter, self.shape = 2 * deter, (2 * stoch[0], stoch[1])
         self.widths = {"deter": self.deter, "stoch": 2 * flat}
-        self.stores = {"deter": 1, "stoch": 1, **memory.stores}
+        self.stores = {**({"deter": 1, "stoch": 1} if stored else {}), **memory.stores}
 
         def cell() -> Cell:
             return BlockGRU(deter=deter, state=(2 * deter, 2 * flat), action=action, hidden=hidden, blocks=blocks)
@@ -98,6 +101,8 @@ class FusedRSSM(nn.Module):
         return {"deter": deter, "stoch": stoch, **self.memory.initial(*lead)}
 
     def prefill(self, carry: Carry, past: Past) -> Carry:
+        if not self.keeps:
+            return begun({**carry, **self.memory.prefill(carry, past)})
         if past.valid.shape[1] == 0:
             return carry
         ok = past.valid[:, -1:]
@@ -111,7 +116,7 @@ class FusedRSSM(nn.Module):
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
         recalled = self.memory(carry, embed, action, first)
-        keep = (~first).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan
+        keep = (~reset(carry, first)).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads in the scan
         driven = torch.stack(self.drive(bound_action(action) * keep.transpose(0, 1)), 2).transpose(0, 1)
         seen = [self.co.posterior.drive(embed["obs"]), self.mg.posterior.drive(recalled.value)]
         noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
@@ -128,8 +133,10 @@ class FusedRSSM(nn.Module):
         return Trace(latent, post, prior, carry, each, targets)
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
-        deter, stoch = trace.latent.deter.detach().half(), stoch_index(trace.latent.stoch)
-        return {"deter": deter, "stoch": stoch, "key": trace.each["key"].half()}
+        key = {"key": trace.each["key"].half()}
+        if not self.keeps:
+            return key
+        return {"deter": trace.latent.deter.detach().half(), "stoch": stoch_index(trace.latent.stoch), **key}
 
     def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
         deter, stoch, action = carry["deter"], carry["stoch"].flatten(-2), bound_action(action)
@@ -169,7 +176,7 @@ class FusedRSSM(nn.Module):
 
 
 class RecalledRSSM(nn.Module):
-    """An RSSM that sees only what it recalls ("MG only"): `rssm` must have embed = memory.width.
+    """An RSSM that sees only what it recalls ("MG only"): `rssm` must have embed = memory.width. stored: as in `FusedRSSM`.
 
     >>> from wm_memory import Memory, Recall
     >>> memory = Memory(Recall(width=16, action=3, count=4), action=3, window=10)
@@ -180,23 +187,25 @@ class RecalledRSSM(nn.Module):
     torch.Size([2, 6, 16])
     """
 
-    def __init__(self, memory: Memory, rssm: RSSM) -> None:
+    def __init__(self, memory: Memory, rssm: RSSM, *, stored: bool = True) -> None:
         super().__init__()
-        self.memory, self.rssm = memory, rssm
+        self.memory, self.rssm, self.keeps = memory, rssm, stored
         self.widths = rssm.widths
-        self.stores = {**rssm.stores, **memory.stores}
+        self.stores = {**(rssm.stores if stored else {}), **memory.stores}
 
     def initial(self, *lead: int) -> Carry:
         return {**self.rssm.initial(*lead), **self.memory.initial(*lead)}
 
     def prefill(self, carry: Carry, past: Past) -> Carry:
+        if not self.keeps:
+            return begun({**carry, **self.memory.prefill(carry, past)})
         if past.valid.shape[1] == 0:
             return carry
         return {**self.rssm.prefill(carry, past), **self.memory.prefill(carry, past)}
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
         recalled = self.memory(carry, embed, action, first)
-        trace = self.rssm.observe(carry, {"obs": recalled.value}, action, first)
+        trace = self.rssm.observe(carry, {"obs": recalled.value}, action, reset(carry, first))
         return replace(
             trace,
             carry={**trace.carry, **recalled.bank},
@@ -205,7 +214,7 @@ class RecalledRSSM(nn.Module):
         )
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
-        return {**self.rssm.stored(trace), "key": trace.each["key"].half()}
+        return {**(self.rssm.stored(trace) if self.keeps else {}), "key": trace.each["key"].half()}
 
     def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
         return self.rssm.imagine(carry, action)

@@ -18,6 +18,9 @@ class NormGRU(nn.Module):
     """x = SiLU(norm(Linear([state, action]))); gates = norm(Linear([x, deter]));
     deter' = u tanh(r c) + (1 - u) deter with u = sigmoid(update - 1).
 
+    state: the widths of the parts of the state that x reads. One fewer than are handed to it: the last of them, so that
+    (S*K,) reads z and not h, as DreamerV3 of 2023 does.
+
     >>> cell = NormGRU(deter=16, state=(16, 6), action=3, hidden=8)
     >>> deter, stoch, action = torch.zeros(2, 16), torch.zeros(2, 6), torch.zeros(2, 3)
     >>> cell(deter, (deter, stoch), cell.drive(action)).shape
@@ -26,7 +29,7 @@ class NormGRU(nn.Module):
 
     def __init__(self, *, deter: int, state: Sequence[int], action: int, hidden: int) -> None:
         super().__init__()
-        self.state = sum(state)
+        self.state, self.parts = sum(state), len(state)
         self.inputs, self.norm = linear(self.state + action, hidden), RMSNorm(hidden)
         self.gates = nn.Linear(hidden + deter, 3 * deter, bias=False)
         with torch.no_grad():
@@ -39,7 +42,7 @@ class NormGRU(nn.Module):
 
     def forward(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), state parts (N, width), driven (N, hidden) from `drive` -> the next deter (N, D)."""
-        x = torch.addmm(driven, torch.cat(list(state), -1), self.inputs.weight[:, : self.state].t())
+        x = torch.addmm(driven, torch.cat(list(state)[-self.parts :], -1), self.inputs.weight[:, : self.state].t())
         x = norm_silu(x, self.norm)
         reset, cand, update = self.gates_norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
         update = torch.sigmoid(update - 1)

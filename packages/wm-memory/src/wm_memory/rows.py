@@ -1,0 +1,67 @@
+"""Rows of a batch whose recurrent state begins as an episode's does, although something lies before them.
+
+DreamerV3 of 2023 begins each row so, that of 2025 with what replay keeps of the step before. Sizes: B batch, T time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from wm_core.rssm import RSSM
+from wm_core.types import Carry, Latent, Past, Trace
+
+BEGINS = "begins"  # in a carry (B,): the next step begins a row, and for the recurrent state an episode
+
+
+def begun(carry: Carry) -> Carry:
+    """The carry with the next step as its beginning."""
+    where = carry["deter"]
+    return carry | {BEGINS: torch.ones(len(where), dtype=torch.bool, device=where.device)}
+
+
+def reset(carry: Carry, first: Tensor) -> Tensor:
+    """Where the recurrent state begins anew (B, T): with every episode, and where the carry says so.
+
+    >>> first = torch.tensor([[False, False, True]])
+    >>> carry = begun({"deter": torch.zeros(1, 4)})
+    >>> reset(carry, first).tolist(), reset({}, first) is first
+    ([[True, False, True]], True)
+    """
+    if BEGINS not in carry:
+        return first
+    return torch.cat([first[:, :1] | carry[BEGINS][:, None], first[:, 1:]], 1)
+
+
+class InitialRows(nn.Module):
+    """An RSSM that stores nothing: rows begin with its initial state.
+
+    >>> model = InitialRows(RSSM(deter=16, stoch=(4, 3), embed=5, action=2, hidden=8, blocks=2))
+    >>> model.stores, model.stored(model.observe(model.initial(1), {"obs": torch.zeros(1, 2, 5)}, torch.zeros(1, 2, 2),
+    ...     torch.zeros(1, 2, dtype=torch.bool)))
+    ({}, {})
+    """
+
+    def __init__(self, rssm: RSSM) -> None:
+        super().__init__()
+        self.rssm, self.widths = rssm, rssm.widths
+        self.stores: dict[str, int] = {}
+
+    def initial(self, *lead: int) -> Carry:
+        return self.rssm.initial(*lead)
+
+    def prefill(self, carry: Carry, past: Past) -> Carry:
+        return begun(self.rssm.initial(len(past.valid)))
+
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+        return self.rssm.observe(carry, embed, action, reset(carry, first))
+
+    def stored(self, trace: Trace) -> dict[str, Tensor]:
+        return {}
+
+    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
+        return self.rssm.imagine(carry, action)
+
+    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+        return self.rssm.starts(trace, last)
