@@ -22,7 +22,7 @@ from po_dreamer.diagnosis import diagnose
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.replay import Replay
-from wm_core.run import checkpoint, commands
+from wm_core.run import checkpoint, commands, scoring
 from wm_core.run.cli import resolve
 from wm_core.run.loop import check_carry, remembered
 from wm_core.testing import assert_same
@@ -140,7 +140,7 @@ def test_eval_plays_and_tells_the_protocol(run: Any, doors: Path, capsys: pytest
 def test_an_evaluation_remembers_the_end_of_training(run: Any, doors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stream after stream for as many environments as there are, and a copy: two evaluations begin alike."""
     loaded, given = load(doors), []
-    monkeypatch.setattr(commands, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
+    monkeypatch.setattr(scoring, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
     run("eval", doors, "--episodes", 2, "--device", "cpu")
     kept = checkpoint.load(checkpoint.latest(doors)).state["loop"]["carry"]
     assert kept["valid"].all() and kept["key"].abs().sum() > 0
@@ -152,7 +152,7 @@ def test_an_evaluation_on_the_way_remembers_what_training_knows_then(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(commands, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
+    monkeypatch.setattr(scoring, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
     often = ("--steps", 60, "--eval_every", 40, "--eval_episodes", 2)
     run("train", "--preset", "tiny", "--device", "cpu", *often, "--logdir", tmp_path)
     assert len(given) == 1 and given[0]["valid"].any() and given[0]["key"].abs().sum() > 0
