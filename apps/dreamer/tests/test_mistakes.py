@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from dreamer import load
+from env_adapters import tasks
 from wm_core.errors import UserError
 
 TINY = "train --preset tiny --device cpu"
@@ -131,3 +133,15 @@ def test_a_run_keeps_what_it_was_started_with(run: Any, capsys: pytest.CaptureFi
     )
     assert "units: 16 became 32" in refused(run, capsys, "train --logdir D --units 32")
     assert "was started with preset 'tiny', not 'cpu'" in refused(run, capsys, "train --logdir D --preset cpu")
+
+
+def test_the_help_of_task_names_every_suite(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("train", "--help")
+    said = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    told = said[said.index("--task") : said.index("--seed")]
+    shapes = set(re.findall(r"[a-z0-9_]+(?=[_:/]<)|<module>:<factory>", told))
+    assert {"atari100k", "dmc", "dmc_vision", "memory_maze", "bsuite", "popgym", "toy", "gym"} < shapes
+    assert "<module>:<factory>" in shapes and "uv run -m env_adapters tasks" in told
+    suites = {re.split(r"[_:/]", name)[0] for name in tasks()}
+    assert all(any(shape.startswith(suite) for shape in shapes) for suite in suites)

@@ -200,7 +200,7 @@ def test_info_counts_every_module(run: Any, capsys: pytest.CaptureFixture[str]) 
     assert list(parameters) == MODULES
     assert sum(parameters.values()) == total == sum(p.numel() for p in tiny().parameters() if p.requires_grad)
     assert found["protocol"]["task"] == "toy:catch" and found["protocol"]["name"] == "catch"
-    assert estimate["updates"] == 200 * 8 / 16
+    assert estimate["updates"] == 1 + (200 - 40) * 8 / 16
     assert all(estimate[name] > 0 for name in ("hours", "ram_bytes", "disk_bytes", "flops_per_update"))
 
 

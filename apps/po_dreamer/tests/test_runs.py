@@ -194,7 +194,7 @@ def test_info_counts_every_module(run: Any, capsys: pytest.CaptureFixture[str]) 
     agent = build(dataclasses.replace(resolve(APP, "tiny"), device="cpu"), env.observation_space, ActionSpec((4,), 0))
     assert sum(parameters.values()) == total == sum(p.numel() for p in agent.parameters() if p.requires_grad)
     assert found["protocol"]["task"] == "toy:doors" and found["protocol"]["name"] == "doors"
-    assert estimate["updates"] == 200 * 8 / 16
+    assert estimate["updates"] == 1 + (200 - 40) * 8 / 16
     assert all(estimate[name] > 0 for name in ("hours", "ram_bytes", "disk_bytes", "flops_per_update"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import torch
 from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop
 from wm_core.run import checkpoint, commands, filmstrip, report, scoring
-from wm_core.run.cli import main
+from wm_core.run.cli import main, parse
 from wm_core.run.estimate import Spent, Tried, estimate, extrapolate, sentence
 from wm_core.run.gather import Group, read
 from wm_core.run.loading import load
@@ -406,7 +407,7 @@ def test_info_as_json(fakes, capsys):
     assert result["parameters"] == {"encoder": 1, "total": 1}
     assert result["config"]["batch"] == 2 and result["config"]["run"]["ablation"] == "narrow"
     assert result["protocol"]["task"] == "fake"
-    assert result["estimate"]["updates"] == round(240 / 4 * 2.5 / 8)
+    assert result["estimate"]["updates"] == 1 + (240 / 4 - 12) * 2.5 / 8
     assert {"hours", "ram_bytes", "vram_bytes", "disk_bytes"} <= result["estimate"].keys()
 
 
@@ -552,6 +553,32 @@ def test_an_observation_that_does_not_fit_is_told(fakes, run):
         loaded.policy(np.ones((16, 16, 3), np.float32))
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([0.0, float("nan")], "holds nan"),
+        ([-np.inf, 0.0], "holds -inf"),
+        (np.array([1e300, 0.0]), "holds 1e+300"),  # beyond float32
+        ([0.0, None], "is a list, not an array of float32"),
+        (["left", "right"], "is a list, not an array of float32"),
+        ([[0.0], [0.0, 1.0]], "is a list, not an array of float32"),
+        (None, "is a NoneType, not an array"),
+    ],
+)
+def test_an_observation_that_is_no_number_is_told_and_nothing_acts(fakes, quiet, monkeypatch, value, words):
+    main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "4", "--logdir", "D"])
+    loaded = load(fakes.app, "D")
+    monkeypatch.setattr(loaded.agent, "act", None)
+    with pytest.raises(UserError, match=re.escape(f"observation 'vector' {words}")):
+        loaded.policy(value)
+
+
+@pytest.mark.parametrize("value", [300, -1])
+def test_a_number_beyond_its_type_does_not_wrap_around(fakes, run, value):
+    with pytest.raises(UserError, match=f"'image' holds {value}, which is not between 0 and 255"):
+        load(fakes.app, run).policy(np.full((16, 16, 3), value))
+
+
 def test_loading_gives_the_last_weights(fakes, run):
     loaded = load(fakes.app, str(run))
     saved = checkpoint.load(checkpoint.latest(run))
@@ -565,7 +592,7 @@ def test_nested_observations_are_named_as_the_adapters_name_them(fakes, run):
     loaded = load(fakes.app, run)
     box = SimpleNamespace(dtype=np.dtype(np.float32), shape=())
     loaded = dataclasses.replace(loaded, observation_space=SimpleNamespace(spaces={"a/b": box, "a/0": box}))
-    entries = loaded._entries({"a": {"b": 1.0, "0": 2.0}})  # noqa: SLF001
+    entries = loaded.entries({"a": {"b": 1.0, "0": 2.0}})
     assert {key: float(value) for key, value in entries.items()} == {"a/b": 1.0, "a/0": 2.0}
 
 
@@ -639,7 +666,59 @@ def test_processes_share_the_updates(fakes):
         estimate(fakes.app, fakes.config(task="fake", device="cpu", precision="fp32", devices=n), fakes.envs(1))
         for n in (1, 2)
     )
-    assert two["updates"] == one["updates"] / 2 > 0
+    assert two["updates"] == pytest.approx(one["updates"] / 2, rel=0.02) and two["updates"] > 0
+
+
+@pytest.mark.parametrize("options", ["", "--learning-starts 40", "--learning-starts 1 --length 9", "--train-ratio 0"])
+def test_the_estimate_counts_the_updates_that_a_run_makes(fakes, quiet, options):
+    """Records of resets count towards the start of learning too, here every fifth or so."""
+    words = ["--preset", "tiny", *options.split()]
+    main(fakes.app, ["train", *words, "--logdir", "D"])
+    made = int(checkpoint.load(checkpoint.latest("D")).state["agent"]["clock"]["updates"])
+    numbers = estimate(fakes.app, parse(fakes.app, ["info", *words, "--device", "cpu"]).config, fakes.envs(1))
+    assert 0 <= made - numbers["updates"] <= 4
+
+
+def test_a_run_that_never_learns_makes_no_updates(fakes):
+    config = fakes.config(task="fake", device="cpu", precision="fp32", steps=400, learning_starts=100)
+    assert estimate(fakes.app, config, fakes.envs(1))["updates"] == 0
+
+
+class Watchmaker:
+    """A clock that goes 0.1 s an act and 5 s an update."""
+
+    def __init__(self, agent, monkeypatch) -> None:
+        self.now, self.lines = 0.0, []
+        act, learn = agent.act, agent.learn
+        monkeypatch.setattr(agent, "act", lambda *given, **named: self.after(0.1, act, *given, **named))
+        monkeypatch.setattr(agent, "learn", lambda *given: self.after(5.0, learn, *given))
+
+    def after(self, seconds, call, *given, **named):
+        self.now += seconds
+        return call(*given, **named)
+
+    def write(self, text: str) -> None:
+        self.lines += [(self.now, text)] if text.strip() else []
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("starts", [12, 300, 10_000])
+def test_the_time_left_is_told_from_the_speed_of_learning(fakes, quiet, monkeypatch, starts):
+    clock = Watchmaker(fakes.agent, monkeypatch)
+    made = functools.partial(commands.Progress, stream=clock, clock=lambda: clock.now, every=1.0)
+    monkeypatch.setattr(commands, "Progress", made)
+    options = ["--steps", "3200", "--learning-starts", str(starts), "--log-every", "800", "--save-every", "5000"]
+    main(fakes.app, ["train", "--preset", "tiny", *options, "--logdir", "D"])
+    told = [(now, re.search(r"ETA (.*?) \|", line).group(1)) for now, line in clock.lines if "ETA" in line]
+    times = [(now, sum(int(n) * {"m": 60, "s": 1}[u] for n, u in re.findall(r"(\d+)([ms])", eta))) for now, eta in told]
+    early = [eta for now, eta in told if eta == "measuring"]
+    assert (len(early) > 1) == (starts == 300)
+    late = [(now, eta) for (now, eta), (_, word) in zip(times, told, strict=True) if word != "measuring"]
+    assert late and all(eta == pytest.approx(clock.now - now, rel=0.35, abs=15) for now, eta in late)
 
 
 def test_an_evaluation_without_end_is_told(fakes, run, capsys, monkeypatch):

@@ -319,10 +319,33 @@ def test_stopped_and_resumed_equals_one_run(fakes, quiet, stop):
 def test_a_metric_interval_survives_the_stop(fakes, quiet):
     """The stop at 60 lies in the middle of the interval 40..80; its line must hold the updates of both halves."""
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts", "--steps", "60"])
-    assert [row["step"] // 40 for row in numbers(Path("parts"), "metrics.jsonl")] == [1]
+    assert [row["step"] // 40 for row in numbers(Path("parts"), "metrics.jsonl")] == [1, 1]
     held = checkpoint.load(checkpoint.latest("parts")).state["loop"]
     assert held["counts"]["loss/reward"] > 0
     assert torch.is_tensor(held["sums"]["loss/reward"])
+
+
+def test_the_last_part_of_an_interval_is_logged_at_a_runs_end(fakes, quiet):
+    """As the line that a run which logs there writes: 104 lies in the middle of 80..120, and log_every of 26 ends there."""
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "104", "--logdir", "D"])
+    rows = numbers(Path("D"), "metrics.jsonl")
+    end = checkpoint.load(checkpoint.latest("D"))
+    assert [row["step"] for row in rows[:-1]] == [40, 80] and rows[-1]["step"] == end.step >= 104
+    assert rows[-1]["train/updates"] == int(end.state["agent"]["clock"]["updates"]) > rows[-2]["train/updates"]
+    loop = end.state["loop"]
+    mean = float(loop["sums"]["loss/reward"]) / loop["counts"]["loss/reward"]
+    assert loop["counts"]["loss/reward"] == rows[-1]["train/updates"] - rows[-2]["train/updates"]
+    assert rows[-1]["train/loss/reward"] == pytest.approx(mean) and rows[-1].keys() == rows[-2].keys()
+    text = (Path("D") / "metrics.jsonl").read_bytes()
+    main(fakes.app, ["train", "--logdir", "D"])  # a finished run started again
+    assert (Path("D") / "metrics.jsonl").read_bytes() == text
+
+
+def test_a_stop_logs_no_part_of_an_interval(fakes, quiet):
+    fakes.envs.events[17] = fakes.signals["term"]
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D"])
+    assert all(row["step"] % 40 < 8 for row in numbers(Path("D"), "metrics.jsonl"))
 
 
 def test_evaluations_and_checkpoints_leave_no_trace(fakes, quiet):

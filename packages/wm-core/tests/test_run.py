@@ -258,6 +258,18 @@ def test_the_eta_follows_a_change_of_speed_smoothly() -> None:
     assert seen is not None and now is not None and abs(now - seen) < 6
 
 
+def test_no_time_is_told_from_a_speed_that_will_not_last() -> None:
+    clock = Clock()
+    progress = Progress(2000, stream=io.StringIO(), clock=clock)
+    progress.measuring, clock.now = True, 10
+    progress.update(1000)
+    assert "100 steps/s | ETA measuring" in progress.text()
+    progress.restart(1000)
+    progress.measuring, clock.now = False, 20
+    progress.update(1010)
+    assert "1.0 steps/s | ETA 16m 30s" in progress.text()
+
+
 def test_a_resumed_run_does_not_count_what_was_done_before() -> None:
     clock = Clock()
     progress = Progress(2000, start=1000, stream=io.StringIO(), clock=clock)

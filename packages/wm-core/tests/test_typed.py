@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import pytest
 from wm_core.run import typed
 from wm_core.run.cli import App, main
+from wm_core.run.encoding import tolerate
 
 ARGUMENTS = ["train", "--logdir", "a b"]
 
@@ -121,3 +123,49 @@ def test_a_run_says_what_comes_next_quoted(fakes, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(fakes.app, ["eval", "--help"])
     assert capsys.readouterr().out.startswith("usage: uv run apps/po_dreamer eval [-h]")
+
+
+# ---- names that the locale cannot write
+
+ALONE = """
+import pathlib, sys
+from wm_core.run.cli import App, main
+from wm_core.run.config import RunConfig
+from wm_core.run.folder import to_toml
+name = pathlib.Path(sys.argv[2])
+name.mkdir(exist_ok=True)
+(name / "config.toml").write_text(to_toml({"task": "l\\xe4uf", "run": {"app": "alone"}}), encoding="utf-8")
+print(name, sys.flags.utf8_mode)
+main(App("alone", "fake", "1", RunConfig, name, {}, "gone:build", "gone:environments"))
+"""
+
+
+def test_a_run_folder_may_have_any_name_under_any_locale(tmp_path):
+    """Started as two programs, the second of them in UTF-8 mode; both show what they can, and speak of what was typed."""
+    (tmp_path / "alone.py").write_text(ALONE)
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii:backslashreplace"}
+    command = [sys.executable, "alone.py", "eval", "läuf", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    first, second, usage = done.stdout.splitlines()[:3]
+    assert (first, second) == (rb"l\udcc3\udca4uf 0", rb"l\xe4uf 1")
+    assert usage.startswith(f"usage: {sys.executable} alone.py eval".encode())
+    assert rb"(default: 'l\xe4uf')" in b" ".join(done.stdout.split())
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["läuf"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"), [("ascii", b"l\\xe4uf"), ("latin-1", b"l\xe4uf"), ("utf-8", "läuf".encode())]
+)
+def test_what_stdout_cannot_write_is_shown_all_the_same(monkeypatch, encoding, expected):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+    tolerate()
+    print("läuf", end="")
+    assert raw.getvalue() == expected
+
+
+def test_a_path_that_is_no_text_is_refused(fakes, capsys):
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", os.fsdecode(b"runs/\xff")])
+    assert capsys.readouterr().err == "fakeapp: --logdir 'runs/\\udcff' is not UTF-8: give a path of whole characters\n"

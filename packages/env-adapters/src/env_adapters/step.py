@@ -301,6 +301,16 @@ def _outline(value: Any) -> str:
     return f"a dict of {', '.join(map(repr, value))}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
+def sources(space: Space, signals: Collection[str] = ()) -> dict[str, tuple[tuple[str, ...], Space]]:
+    """Where each entry of `observation_space(space, signals)` comes from: the keys on the way there, and its own space.
+
+    >>> sources(spaces.Dict({"reward": spaces.Tuple([spaces.Discrete(2, start=5)])}))
+    {'reward/0': (('reward', '0'), Discrete(2, start=5))}
+    """
+    paths = map(tuple, _paths(space))
+    return {name: (path, leaf) for path, (name, leaf) in zip(paths, _named(space, signals), strict=True)}
+
+
 def _named(space: Space, signals: Collection[str]) -> list[tuple[str, Space]]:
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3

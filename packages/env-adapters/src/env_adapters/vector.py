@@ -20,7 +20,7 @@ from env_adapters.kept import LOST
 from env_adapters.local import Local
 from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
 from env_adapters.seeds import episode_seed, instance_seed
-from env_adapters.step import ActionCodec, Environment, Step
+from env_adapters.step import ActionCodec, Environment, Step, sources
 from env_adapters.workers import Workers, default_count
 
 
@@ -50,7 +50,8 @@ class VectorEnv:
     step between or because it broke its own word (a TaskError), `failure` is a sentence about it. Nothing may be sent
     then, but the state may be saved; loaded where the cause is mended, it goes on.
 
-    num_envs: n. observation_space: Dict of ONE environment. action_space: native, of ONE. action_spec: what (A,) holds.
+    num_envs: n. observation_space: Dict of ONE environment. sources: of each entry the keys on the way to it in the
+    environment's own observation, and its space there. action_space: native, of ONE. action_spec: what (A,) holds.
     protocol: what a score means, JSON-able. repeat: environment steps per agent step. signals: names, mostly none.
 
     >>> from env_adapters import make_vec
@@ -93,6 +94,9 @@ class VectorEnv:
             warnings.warn(told, stacklevel=3)
         self.num_envs = n
         self.observation_space: spaces.Dict = one.observation_space
+        self.sources: dict[str, tuple[tuple[str, ...], spaces.Space[Any]]] = getattr(
+            one, "sources", sources(one.observation_space)
+        )
         self.action_space = one.action_space
         self.action_spec = ActionCodec(one.action_space).spec
         self.protocol: dict[str, Any] = dict(fact(one, "protocol", {}))

@@ -14,7 +14,7 @@ from env_adapters.generators import Generators
 from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.names import RESERVED
-from env_adapters.step import ActionCodec, Environment, Reader, digest, join, leaves, observation_space, split
+from env_adapters.step import ActionCodec, Environment, Reader, digest, join, leaves, observation_space, sources, split
 from env_adapters.values import number
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
@@ -51,6 +51,7 @@ class Adapted(Wrapper):
         super().__init__(env)
         signals = tuple(fact(env, "signals", ()))
         self.observation_space = observation_space(env.observation_space, signals)
+        self.sources = sources(env.observation_space, signals)
         self.reader = Reader(env.observation_space, signals)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from wm_core.errors import UserError
-from wm_core.run import manifest, typed
+from wm_core.run import encoding, manifest, typed
 from wm_core.run.config import RESUMABLE, RunConfig, check, unsaid
 from wm_core.run.evaluation import TRAINING
 
@@ -229,6 +229,8 @@ class Command:
 def main(app: App, argv: Sequence[str] | None = None) -> None:
     """The command line of an app. A user's mistake is one sentence on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    encoding.ensure(argv, typed.program(app.name, argv))
+    encoding.tolerate()
     try:
         code = _main(app, argv)
     except KeyboardInterrupt:
@@ -485,7 +487,7 @@ def kept_config(logdir: Path) -> dict[str, Any]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
 
@@ -505,6 +507,9 @@ def _at_home(values: Any) -> Any:
         name: os.path.expanduser(value) if isinstance(value, str) else tuple(map(os.path.expanduser, value))
         for name, value in found.items()
     }
+    for name, value in moved.items():
+        for path in (value,) if isinstance(value, str) else value:
+            encoding.check_path(name, path)
     return dataclasses.replace(values, **moved)
 
 

@@ -35,7 +35,7 @@ from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, plain, write_video
 from wm_core.run.loading import build, environments, initialise, restore, runtime
 from wm_core.run.lock import locked
-from wm_core.run.loop import LONGEST, Environments, Position, check_carry, rollout
+from wm_core.run.loop import LONGEST, Environments, Position, check_carry, rest, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
 from wm_core.run.scoring import FRESH, fresh
@@ -179,6 +179,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
             )
             if watch.saved != at.steps or saved is None and begun == at.steps:
                 session.save(at)
+            if not stop and (numbers := rest(at, agent, session.replay)):
+                run.metrics(at.steps, numbers)  # after the checkpoint: a run with more steps has it in its next line
             scored = None if stop else watch.finish(at)
         except NotFinite as error:
             say(f"{app.name}: {session.alarm(error, at)}")
@@ -209,8 +211,14 @@ class Watch:
         self.past = {name: at.steps // every for name, every in self.every.items() if every}
         self.saved: int | None = at.steps or None
         self.scores: deque[float] = deque(maxlen=20)
+        self.learns = config.train_ratio > 0 and not session.too_late(at)
+        self.given = 0  # updates when last asked
 
     def __call__(self, at: Position) -> bool:
+        if self.given == 0 < at.ratio.given:
+            self.progress.restart(at.steps)  # until here it only acted, which is many times as fast
+        self.given = at.ratio.given
+        self.progress.measuring = self.learns and self.given < 2  # from one update to another a speed can be told
         for name in self._due(at.steps):  # the checkpoint last: it holds what the others have logged
             if name != "save" and (ranks().index or self.stopped()):
                 continue  # the first shows for all, and who was told to stop shows nothing any more

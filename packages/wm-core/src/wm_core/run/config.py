@@ -79,7 +79,9 @@ class RunConfig:
     """
 
     task: str = ""
-    """Environment: atari100k_<game>, toy:<name>, gym:<id> or module:factory."""
+    """Environment: atari100k_<game>, dmc_<domain>_<task>, dmc_vision_<domain>_<task>, memory_maze_<size>,
+    bsuite_<experiment>/<id>, popgym_<name>, toy:<name>, gym:<id>, or <module>:<factory> of your own;
+    `uv run -m env_adapters tasks` lists them."""
     seed: int = 0
     """Of weights, environments, replay and policy."""
     steps: int = 400_000
@@ -144,6 +146,11 @@ class RunConfig:
     def longest(self) -> int:
         """Steps of the longest row that an update samples; before a replay holds one there is none."""
         return self.length
+
+    @property
+    def before_learning(self) -> int:
+        """Records, of all processes together, that the first update waits for."""
+        return max(self.learning_starts, self.longest * self.envs) * self.devices
 
 
 def check(config: RunConfig) -> None:

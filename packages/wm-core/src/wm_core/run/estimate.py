@@ -108,7 +108,9 @@ def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
     if not gpu:
         update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
-    updates = actions * config.train_ratio / (config.batch * config.length * config.devices)
+    learning = actions - config.before_learning  # actions while it learns, near enough: reset records count as well
+    replayed = config.batch * config.length * config.devices
+    updates = 1 + learning * config.train_ratio / replayed if learning > 0 < config.train_ratio else 0.0
     total = update.spent * updates + acting * (actions / (config.envs * config.devices))
     model = 4 * held + update.kept  # weights, gradients, two moments
     replay_bytes = min(config.replay_bytes, round(actions * record_bytes))

@@ -344,6 +344,7 @@ class Progress:
         self._done = self._spent = 0.0  # steps and seconds, both fading at the same rate
         self._bar = _bar(self._stream, label, total, start) if self._stream.isatty() else None
         self._closed = False
+        self.measuring = False  # the speed so far is not the one that the rest will have: no time is told
 
     def update(self, step: int, **values: Any) -> None:
         """The run is at `step`; values (score, loss) stay shown until replaced."""
@@ -353,6 +354,11 @@ class Progress:
         self._measure(now)
         if now - self._shown >= (self._every if self._bar is None else 0.2):
             self._show(now)
+
+    def restart(self, step: int) -> None:
+        """What was measured before this step says nothing of the rest: measure from here on."""
+        self._done = self._spent = 0.0
+        self._seen, self._from = self._clock(), step
 
     def close(self) -> None:
         """Show where the run ended."""
@@ -378,7 +384,7 @@ class Progress:
             parts.append(f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.1f} steps/s")
         left = max(0, self.total - self.step)
         if left:
-            parts.append(f"ETA {duration(left / speed) if speed else '?'}")
+            parts.append(f"ETA {'measuring' if self.measuring else duration(left / speed) if speed else '?'}")
         parts += [f"{name} {_short(value)}" for name, value in self.values.items()]
         return " | ".join(parts)
 
@@ -470,5 +476,5 @@ def _open_log(path: Path) -> BinaryIO:
 def _write(path: Path, text: str) -> None:
     """All of the text or none of it."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)

@@ -163,7 +163,7 @@ def find(folders: Iterable[str | Path]) -> list[Path]:
 def read(logdir: Path) -> Logged:
     """The run in a folder; a half-written last line is left out. Raises UserError for a file that is none of ours."""
     try:
-        config = tomllib.loads((logdir / "config.toml").read_text())
+        config = tomllib.loads((logdir / "config.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{logdir / 'config.toml'} is not TOML: {error}") from error
     series: dict[str, tuple[list[float], list[float]]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from wm_core.agent import Agent
 from wm_core.errors import UserError
-from wm_core.run import bound, checkpoint
+from wm_core.run import bound, checkpoint, observed
 from wm_core.run.allocator import keep_pages
 from wm_core.run.cli import read_run
 from wm_core.run.config import RunConfig
@@ -44,6 +43,7 @@ class Loaded:
     action_space: Any
     action_size: int
     carry: Any = None
+    sources: observed.Sources = dataclasses.field(default_factory=dict)  # where the entries lie in a native observation
 
     def policy(self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False) -> tuple[Any, Any]:
         """One unbatched gymnasium observation -> (an action valid for the environment's space, carry for the next).
@@ -57,7 +57,7 @@ class Loaded:
             carry = {"agent": self.agent.initial(1), "action": np.zeros(self.action_size, np.float32)}
         action = np.zeros_like(carry["action"]) if first else carry["action"]
         flag = np.zeros(1, np.bool_)
-        step = {key: value[None] for key, value in self._entries(observation).items()} | {
+        step = {key: value[None] for key, value in self.entries(observation).items()} | {
             "action": action[None],
             "reward": np.zeros(1, np.float32),
             "first": np.full(1, first),
@@ -68,24 +68,9 @@ class Loaded:
         native = self.app.part("decode_action")(self.action_space, chosen[0]) if self.app.decode_action else chosen[0]
         return native, {"agent": after, "action": chosen[0]}
 
-    def _entries(self, observation: Any) -> dict[str, NDArray[Any]]:
+    def entries(self, observation: Any) -> dict[str, NDArray[Any]]:
         """The observation as the agent's entries, in their dtypes and shapes."""
-        spaces = self.observation_space.spaces
-        given = dict(_flat(observation, ""))
-        if list(given) == [""] and len(spaces) == 1:
-            given = {next(iter(spaces)): given[""]}
-        if given.keys() != spaces.keys():
-            raise UserError(f"this agent observes {sorted(spaces)}, not {sorted(given)}")
-        for key, space in spaces.items():
-            if np.asarray(given[key]).dtype.kind == "f" and np.dtype(space.dtype).kind in "iub":
-                raise UserError(
-                    f"observation {key!r} is {np.asarray(given[key]).dtype}, not {space.dtype}: give it as the environment does"
-                )
-        entries = {key: np.asarray(given[key]).astype(space.dtype, copy=False) for key, space in spaces.items()}
-        for key, space in spaces.items():
-            if entries[key].shape != tuple(space.shape or ()):
-                raise UserError(f"observation {key!r} has shape {entries[key].shape}, not {tuple(space.shape or ())}")
-        return entries
+        return observed.entries(observation, self.observation_space.spaces, self.sources)
 
 
 def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
@@ -111,7 +96,8 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
-        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry)
+        sources = getattr(envs, "sources", {})  # no promise of Environments
+        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources)
 
 
 def _latest(logdir: Path) -> Path:
@@ -212,15 +198,3 @@ def runtime(config: RunConfig) -> RunConfig:
     if device == "cpu":
         keep_pages()
     return dataclasses.replace(config, device=device, precision=precision, capture=capture)
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Nested observations by names joined with "/", as the adapters name them."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}/{key}" if path else str(key))
-    elif isinstance(value, tuple):
-        for i, inner in enumerate(value):
-            yield from _flat(inner, f"{path}/{i}" if path else str(i))
-    else:
-        yield path, value

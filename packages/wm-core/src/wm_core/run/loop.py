@@ -87,15 +87,17 @@ class Ratio:
     def __init__(self, train_ratio: float, replayed: int) -> None:
         self.train_ratio, self.replayed = train_ratio, replayed
         self.owed: float | None = None  # replayed steps not yet made up for; None before learning started
+        self.given = 0  # updates in this process
 
     def due(self, policy_steps: int) -> int:
         """Updates due after that many more policy steps; `replayed` steps each."""
         if self.owed is None:
-            self.owed = 0.0
-            return 1 if self.train_ratio else 0
-        self.owed += policy_steps * self.train_ratio
-        updates = int(self.owed // self.replayed)
-        self.owed -= updates * self.replayed
+            self.owed, updates = 0.0, 1 if self.train_ratio else 0
+        else:
+            self.owed += policy_steps * self.train_ratio
+            updates = int(self.owed // self.replayed)
+            self.owed -= updates * self.replayed
+        self.given += updates
         return updates
 
 
@@ -131,11 +133,16 @@ class Meter:
 
     def take(self) -> dict[str, float]:
         """The means, and an empty meter. One host read."""
+        means = self.means()
+        self.sums, self.counts = {}, {}
+        return means
+
+    def means(self) -> dict[str, float]:
+        """The means so far. One host read."""
         if not self.sums:
             return {}
         values = torch.stack(list(self.sums.values())).tolist()
         means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
-        self.sums, self.counts = {}, {}
         for name in [name for name in means if name.startswith(WEIGHT)]:
             weight = means.pop(name)
             means[name.removeprefix(WEIGHT)] /= weight or math.nan
@@ -259,11 +266,7 @@ def train(
 
 def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: int, updates: int) -> dict[str, float]:
     """One line of metrics; `steps` and `updates` were made in these seconds."""
-    numbers = {f"train/{name}": value for name, value in at.meter.take().items()}
-    numbers |= {
-        "train/updates": int(agent.clock.updates),
-        "replay/steps": replay.steps,
-        "replay/replay_ratio": at.updates * at.ratio.replayed / max(1, at.played),
+    numbers = _learned(at, agent, replay, at.meter.take()) | {
         "fps/policy": steps / max(seconds, 1e-9),
         "fps/train": updates * at.ratio.replayed / max(seconds, 1e-9),
         "usage/ram_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6),
@@ -271,6 +274,21 @@ def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: 
     if agent.device.type == "cuda":
         numbers["usage/vram_gb"] = torch.cuda.max_memory_allocated(agent.device) / 1e9
     return numbers
+
+
+def _learned(at: Position, agent: Agent, replay: Replay, means: Mapping[str, float]) -> dict[str, float]:
+    """What is a function of the run's seed."""
+    return {f"train/{name}": value for name, value in means.items()} | {
+        "train/updates": int(agent.clock.updates),
+        "replay/steps": replay.steps,
+        "replay/replay_ratio": at.updates * at.ratio.replayed / max(1, at.played),
+    }
+
+
+def rest(at: Position, agent: Agent, replay: Replay) -> dict[str, float]:
+    """Of the interval that a run's end cuts short, what a line of it would say but for the machine's speed; {} where nothing
+    has happened since the last line. Nothing is forgotten, for a run with more steps goes on with the interval."""
+    return _learned(at, agent, replay, at.meter.means()) if at.played else {}
 
 
 def evaluate(

@@ -34,7 +34,7 @@ def plot(app: App, command: Command) -> int:
     out = Path(options.out) if options.out else runs[0].logdir / "report" if len(runs) == 1 else Path("report")
     out.parent.mkdir(parents=True, exist_ok=True)
     title = runs[0].logdir.resolve().name if len(runs) == 1 else f"{len(runs)} runs"
-    out.with_name(f"{out.name}.html").write_text(page(groups, notes, title=title))
+    out.with_name(f"{out.name}.html").write_text(page(groups, notes, title=title), encoding="utf-8")
     for line in table(groups):
         print(line)
     print(out.with_name(f"{out.name}.html"))

@@ -63,8 +63,7 @@ class Session:
 
     def too_late(self, at: Position) -> str:
         """A sentence where the run ends before its first update, else nothing."""
-        config, count = self.config, ranks().count
-        needed = max(config.learning_starts, config.longest * self.envs.num_envs) * count
+        config, needed = self.config, self.config.before_learning
         actions = config.steps // self.envs.repeat
         if config.train_ratio <= 0 or config.steps <= at.steps or actions > needed:
             return ""
