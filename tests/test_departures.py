@@ -270,8 +270,19 @@ def no_frame_before_a_row_gets_a_gradient() -> bool:
     return set(choices) == {"chunk", "none"} and config().memory_content == "chunk"  # type: ignore[attr-defined]
 
 
+def the_newest_weights_act() -> bool:
+    """An act after a change of the weights follows it."""
+    made, taken = agent("dreamer"), []
+    for action in (2, 1):
+        with torch.no_grad():
+            made.behaviour.actor.out.bias.zero_()[action] = 50.0
+        taken.append(made.act(made.initial(1), records())[1].argmax().item())
+    return taken == [2, 1]
+
+
 LOOKS: dict[tuple[str, str], Callable[[], bool]] = {
     ("dreamer", "a limit of time"): a_time_limit_is_a_truncation,
+    ("dreamer", "weights that act"): the_newest_weights_act,
     ("dreamer", "two-hot bins"): bins_are_those_of_float64,
     ("dreamer", "far bins in a two-hot mean"): far_pairs_within_rounding_count_as_the_same,
     ("r2i", "resets inside a row"): resets_hide_what_was_before,

@@ -63,7 +63,7 @@ def play(fakes: Any, iterations: int, **changes: Any) -> tuple[Any, Recording, R
     at = Position.begin(agent, envs, seed=0, train_ratio=config.train_ratio, replayed=8)
     count = iter(range(iterations))
     options = {"log_every": config.log_every, "learning_starts": config.learning_starts, "length": 4}
-    options["temperature"] = config.act_temperature
+    options |= {"temperature": config.act_temperature, "count_resets": config.ratio_counts == "records"}
     train(agent, envs, replay, at, log, go_on=lambda at: next(count, None) is not None, **options)
     return agent, envs, replay, at, log
 
@@ -76,6 +76,17 @@ def test_steps_are_actions_times_repeat_without_resets(fakes):
     assert at.steps == 4 * real
     assert agent.clock.steps == real
     assert replay.steps == 50 * 3
+
+
+@pytest.mark.parametrize("counts", ["actions", "records"])
+def test_the_ratio_counts_actions_or_records_too(fakes, counts):
+    """Updates after the first one: 2.5 replayed steps for each action, or each record, of which 8 are an update."""
+    _, envs, _, at, _ = play(fakes, 60, ratio_counts=counts, learning_starts=12, train_ratio=2.5, log_every=10**6)
+    begun = 4  # 12 records of three environments; from the next ones on they count
+    late = envs.records[begun:-1]
+    real = sum(int((~one["first"]).sum()) if counts == "actions" else 3 for one in late)
+    assert at.updates == 1 + int(real * 2.5 // 8)
+    assert at.steps == 4 * sum(int((~one["first"]).sum()) for one in envs.records)  # steps are actions either way
 
 
 def test_scores_are_sums_of_rewards_from_reset_to_end(fakes):

@@ -182,6 +182,14 @@ def test_queued_rows_come_before_uniform_ones_and_only_at_their_length() -> None
     assert off.sample(9, LENGTH).index.start.tolist() != index.start.tolist()
 
 
+def test_a_stride_of_one_more_leaves_each_queued_row_a_step_of_context() -> None:
+    """The official queue: pieces of T + 1 steps, of which the first is context and T are trained on."""
+    replay = filled(None, 3 * (LENGTH + 1) + 2, stride=LENGTH + 1)
+    index = replay.sample(3 * STREAMS, LENGTH, past=1).index
+    assert index.start.tolist() == [piece * (LENGTH + 1) + 1 for piece in range(3) for _ in range(STREAMS)]
+    assert index.stream.tolist() == [0, 1, 2] * 3
+
+
 def test_queued_rows_that_were_evicted_are_not_served() -> None:
     replay = filled(None, 100, chunks=2)
     oldest = 100 - replay.steps // STREAMS

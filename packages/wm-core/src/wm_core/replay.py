@@ -76,7 +76,8 @@ class Replay:
         the folder holds up to one chunk more.
     length: rows of the online queue: whenever each stream has grown by `length` steps, that newest row of it is
         queued, and `sample` calls of this length take queued rows first. So every step is trained once soon
-        (dreamerv3.md section 10). online=False leaves the queue out.
+        (dreamerv3.md section 10). online=False leaves the queue out; with a `stride` a row is queued whenever each
+        stream has grown by that many steps, 0 meaning `length`.
     seed: of the uniform sampling.
 
     >>> replay = Replay(None, streams=2, stores={}, limit_bytes=10**6, chunk=64, length=4)
@@ -104,6 +105,7 @@ class Replay:
         chunk: int = 1024,
         length: int = 64,
         online: bool = True,
+        stride: int = 0,
         seed: int = 0,
     ) -> None:
         if min(streams, limit_bytes, chunk, length) < 1:
@@ -114,7 +116,7 @@ class Replay:
         self.limit_bytes = limit_bytes
         self.chunk = chunk
         self.length = length
-        self.online = online
+        self.online, self.stride = online, stride or length
         self._rng = np.random.default_rng(seed)
         self._schema: tuple[Entry, ...] = ()
         self._chunks: dict[int, Chunk] = {}  # number -> chunk; number = position // C
@@ -170,7 +172,7 @@ class Replay:
             columns[key][:, slot] = value
         self._changed(number, self._keys)
         self._position += 1
-        if self.online and self._position % self.length == 0:
+        if self.online and self._position % self.stride == 0:
             start = self._position - self.length
             if start >= self._oldest:
                 self._queue.extend((stream, start) for stream in range(self.streams))

@@ -107,6 +107,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
                 length=config.length,
                 seed=config.seed,
                 online=agent.online,
+                stride=config.online_stride,
             )
             path = _last(logdir)
             saved = checkpoint.load(path, app=app.name) if path else None
@@ -174,6 +175,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                 learning_starts=config.learning_starts,
                 length=config.longest,
                 temperature=config.act_temperature,
+                count_resets=config.ratio_counts == "records",
                 go_on=watch,
                 say=say,
             )

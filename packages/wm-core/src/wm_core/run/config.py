@@ -107,6 +107,11 @@ class RunConfig:
     """Steps of a row."""
     train_ratio: float = 128.0
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
+    ratio_counts: Literal["actions", "records"] = now("actions", was="actions")
+    """Policy steps of `train_ratio`: actions, or reset records too, as in DreamerV3's official loop."""
+    online_stride: int = now(0, was=0)
+    """Steps between two of the newest rows that are learned from at once; 0: as many as a row has. DreamerV3's official
+    loop has one more, of which it takes the first for context alone."""
     learning_starts: int = 1024
     """Records in the replay of each process before the first update. The policy acts from the first step on."""
     act_temperature: float = now(1.0, was=1.0)

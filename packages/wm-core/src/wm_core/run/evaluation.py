@@ -23,6 +23,8 @@ TRAINING = (  # numbers that nobody reads where nothing is learned
     "batch",
     "length",
     "train_ratio",
+    "ratio_counts",
+    "online_stride",
     "learning_starts",
     "act_temperature",
     "replay_bytes",

@@ -172,14 +172,15 @@ class Position:
         step, carry = envs.reset(seed), agent.initial(n)
         return cls(step, carry, Ratio(train_ratio, replayed), np.zeros(n), np.zeros(n, np.int64))
 
-    def count(self, repeat: int) -> list[tuple[float, int]]:
-        """Take note of the records that have just arrived; gives score and length of episodes that end here."""
+    def count(self, repeat: int, resets: bool = False) -> list[tuple[float, int]]:
+        """Take note of the records that have just arrived; gives score and length of episodes that end here. The ratio
+        sees actions, or every record where `resets` is said."""
         real = ~self.step["first"]
         self.score = np.where(real, self.score + self.step["reward"], 0.0)
         self.length = np.where(real, self.length + 1, 0)
-        (played,) = ranks().total(int(real.sum()))
+        played, seen = ranks().total(int(real.sum()), len(real) if resets else int(real.sum()))
         self.steps += played * repeat
-        self.fresh += played
+        self.fresh += seen
         self.played += played
         return [(float(self.score[i]), int(self.length[i])) for i in np.flatnonzero(self.step["last"])]
 
@@ -222,6 +223,7 @@ def train(
     learning_starts: int,
     length: int,
     temperature: float = 1.0,
+    count_resets: bool = False,
     go_on: Callable[[Position], bool],
     say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
 ) -> None:
@@ -249,7 +251,7 @@ def train(
             at.fresh = 0
         at.step = envs.receive()
         before = at.steps
-        ended = at.count(envs.repeat)
+        ended = at.count(envs.repeat, count_resets)
         agent.clock.count_steps((at.steps - before) // envs.repeat)
         for score, actions in ended:
             log.score(at.steps, score, actions)
