@@ -172,6 +172,27 @@ def test_cpu_env_asks_for_the_cpu_build_and_every_member(copy: pathlib.Path) -> 
     assert "--torch-backend" not in local and f"--find-links {copy}" in local
 
 
+def test_what_cpu_env_prints_can_be_typed(copy: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Line by line in a shell, from here, with a uv that only writes down where it was and what it was asked for."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\npwd\nfor word; do case "$last" in -c) cat "$word";; esac; last=$word; done\n')
+    uv.chmod(0o755)
+    for env in ({"UV": str(uv)}, {"UV": "", "PATH": f"{tmp_path}:{os.environ['PATH']}"}):
+        command = [sys.executable, str(copy / "tools" / "cpu_env.py"), "--print"]
+        said = subprocess.run(command, check=True, env=os.environ | env, capture_output=True, text=True).stdout
+        first, second = said.splitlines()[:2]
+        for line in (first, second):
+            told = subprocess.run(
+                ["sh", "-c", line], check=True, cwd=copy, env=os.environ | env, capture_output=True, text=True
+            )
+            folder, *pins = told.stdout.splitlines()
+            assert not pathlib.Path(folder).is_relative_to(copy)
+        assert any(pin.startswith("numpy==") for pin in pins) and not any(pin.startswith("nvidia") for pin in pins)
+    nowhere = os.environ | {"UV": "", "PATH": "/bin:/usr/bin"}
+    said = subprocess.run(command, check=True, env=nowhere, capture_output=True, text=True).stdout
+    assert f"{sys.executable} -m uv venv" in said or shutil.which("uv", path="/bin:/usr/bin")
+
+
 def test_the_flags_of_cpu_env_exist() -> None:
     uv = os.environ.get("UV") or "uv"
     told = subprocess.run([uv, "pip", "install", "--help"], check=True, capture_output=True, text=True).stdout

@@ -1,7 +1,7 @@
 """An environment with the small CPU build of torch (about 1 GB instead of 6), for machines without a GPU.
 
 cpu_env.py                                  make .venv-cpu with every member, the committed pins, torch's CPU build
-cpu_env.py --print                          only say which commands that takes
+cpu_env.py --print                          only say which commands that takes (their pins are in .venv-cpu-pins.txt)
 cpu_env.py --find-links DIR --torch 2.13.0+cpu   take torch from a folder of wheels instead of torch's own index
 
 The default wheel of torch runs on a CPU too; it is only large. `uv sync` and `uv run` cannot choose the build, `uv pip`
@@ -16,13 +16,15 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-UV = os.environ.get("UV") or "uv"
+# uv may be a module of this Python alone, as `python3 -m pip install uv` leaves it where its programs are not on the path
+UV = [os.environ.get("UV") or "uv"] if os.environ.get("UV") or shutil.which("uv") else [sys.executable, "-m", "uv"]
 # what only the CUDA build of torch needs, and torch itself, which is asked for separately
 CUDA = re.compile(r"(torch|triton|cuda-[\w-]+|nvidia-[\w-]+)==")
 
@@ -57,8 +59,8 @@ def commands(folder: pathlib.Path, pins: pathlib.Path, members: list[str], find_
     python = ["--python", str(folder / "bin" / "python")]
     version = (ROOT / ".python-version").read_text().strip()
     return [
-        [UV, "venv", "-q", "--allow-existing", "--python", version, str(folder)],
-        [UV, "pip", "install", *python, *source, "-c", str(pins), *wanted, *group],
+        [*UV, "venv", "-q", "--allow-existing", "--python", version, str(folder)],
+        [*UV, "pip", "install", *python, *source, "-c", str(pins), *wanted, *group],
     ]
 
 
@@ -71,17 +73,17 @@ def main() -> None:
     args = ap.parse_args()
     root = tomllib.loads((ROOT / "pyproject.toml").read_text())
     pins = constraints(root["tool"]["uv"]["constraint-dependencies"], args.torch)
-    with tempfile.TemporaryDirectory() as outside:
-        file = pathlib.Path(outside) / "pins.txt"
-        file.write_text("\n".join(pins) + "\n")
-        for command in commands(
-            args.folder.resolve(), file, editables(root["project"]["dependencies"]), args.find_links
-        ):
-            print(shlex.join(command))
-            if not args.only_print and subprocess.run(command, cwd=outside, check=False).returncode:
-                sys.exit("that command failed; its reason is above")
-    print(f"use it: {args.folder}/bin/po-dreamer train")
-    print(f"    or: UV_PROJECT_ENVIRONMENT={args.folder} uv run --no-sync apps/po_dreamer train")
+    folder = args.folder.resolve()
+    file = folder.with_name(f"{folder.name}-pins.txt")  # stays, so that what is printed can be typed
+    file.write_text("\n".join(pins) + "\n")
+    outside = tempfile.gettempdir()
+    for command in commands(folder, file, editables(root["project"]["dependencies"]), args.find_links):
+        print(f"(cd {shlex.quote(outside)} && {shlex.join(command)})")
+        if not args.only_print and subprocess.run(command, cwd=outside, check=False).returncode:
+            sys.exit("that command failed; its reason is above")
+    where = shlex.quote(str(args.folder))
+    print(f"use it: {where}/bin/po-dreamer train")
+    print(f"    or: UV_PROJECT_ENVIRONMENT={where} {shlex.join(UV)} run --no-sync apps/po_dreamer train")
 
 
 if __name__ == "__main__":
