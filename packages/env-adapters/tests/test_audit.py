@@ -45,6 +45,17 @@ def test_a_good_task_passes_every_part() -> None:
     assert "verdict: usable" in table(found) and "GB for the run" in table(found)
 
 
+@pytest.mark.parametrize("behind_uv", [False, True])
+def test_the_suggestion_is_a_command_that_exists(monkeypatch, behind_uv) -> None:
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    if behind_uv:
+        monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    said = table(audit("toy:doors", steps=8))
+    start = "uv run po-dreamer" if behind_uv else "po-dreamer"
+    assert f"suggested: {start} train --preset doors --task toy:doors," in said
+    assert f"networks: `{start} info --preset doors`" in said
+
+
 def test_presets_follow_the_suite_and_else_the_spaces() -> None:
     tasks = ("gym:Pendulum-v1", "toy:doors_image", "bsuite_memory_len/3")
     assert [audit(task, steps=8).numbers["preset"] for task in tasks] == ["dmc_proprio", "doors", "bsuite"]

@@ -1,5 +1,6 @@
 """Names of tasks, factories, options, and what is said when they are wrong."""
 
+import sys
 import textwrap
 import warnings
 
@@ -104,6 +105,36 @@ def test_three_ways_to_bring_an_environment() -> None:
     assert levels == {"levels": "first", "levels:second": "second", "levels_third": "third"}
     assert make_vec("levels:second", 2, workers=1, bright=7).reset(seed=0)["image"].max() == 7
     assert make_vec(lambda: Level("mine", 9), 2, workers=1).reset(seed=0)["image"].max() == 9
+
+
+MINE = """
+    import gymnasium
+    import beside
+
+    class Mine(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(0, 1, (1,)), gymnasium.spaces.Discrete(2)
+        def reset(self, *, seed=None, options=None): return self.observation_space.low, {}
+        def step(self, action): return self.observation_space.low, 0.0, False, False, {}
+
+    if "Mine-v0" not in gymnasium.registry:
+        gymnasium.register("Mine-v0", Mine)
+"""
+
+
+@pytest.mark.parametrize("task", ["{}:Mine", "gym:{}:Mine-v0"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_in_the_working_folder_is_found(tmp_path, monkeypatch, task, workers) -> None:
+    """A console script has that folder nowhere on its path; workers look for themselves."""
+    name = f"mine_{task.count(':')}_{workers}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(MINE))
+    (tmp_path / "beside.py").touch()
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    with make_vec(task.format(name), 2, workers=workers) as envs:
+        assert envs.reset(0)["vector"].shape == (2, 1)
+    assert sys.path == [*before, str(tmp_path)]  # behind everything that was there
+    del sys.modules["beside"]
 
 
 @pytest.mark.usefixtures("suite")

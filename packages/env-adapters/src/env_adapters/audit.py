@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -71,7 +73,7 @@ def audit(task: str, *, steps: int = 200, envs: int = 2, seed: int = 0, **option
         slow = numbers["steps_per_second"] < _ENOUGH
         told = f"{numbers['steps_per_second']:,.0f} environment steps per second in one process"
         findings.append(Finding("speed", "remark" if slow else "passes", told))
-        lines = _estimate(env, numbers)
+        lines = _estimate(env, numbers, task)
     return Audit(task, findings, numbers, lines)
 
 
@@ -169,7 +171,7 @@ def _measure(env: VectorEnv, steps: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _estimate(env: VectorEnv, numbers: dict[str, Any]) -> list[str]:
+def _estimate(env: VectorEnv, numbers: dict[str, Any], task: str) -> list[str]:
     protocol = env.protocol
     keys = (str(protocol.get("name", "")).partition(",")[0], protocol.get("suite", ""))
     app, preset, steps = next((_PRESETS[key] for key in keys if key in _PRESETS), _general(env))
@@ -179,12 +181,15 @@ def _estimate(env: VectorEnv, numbers: dict[str, Any]) -> list[str]:
     alone = f"{hours:.1f} h" if hours >= 2 else f"{hours * 60:.1f} min"
     memory, reset = f"{numbers['ram_bytes_per_env'] / 1e6:,.0f} MB of memory", numbers["seconds_per_reset"]
     snapshot = f"{numbers['seconds_per_snapshot']:.3f} s and {numbers['snapshot_bytes'] / 1e3:,.0f} kB a snapshot"
+    program = app.replace("_", "-")
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # uv has this on the path of what it runs, and nowhere else
+        program = f"uv run {program}"
     return [
-        f"suggested: {app} train --preset {preset} --task <this one>, {steps:,} environment steps",
+        f"suggested: {program} train --preset {preset} --task {shlex.quote(task)}, {steps:,} environment steps",
         f"  environment alone, nothing learned, one process: about {alone} for them",
         f"  each environment: {memory}, {reset:.3f} s a reset, {snapshot}",
         f"  replay: {numbers['record_bytes']:,} bytes a record, {disk / 1e9:.2f} GB for the run, latents not counted",
-        f"  networks: `{app} info --preset {preset}` measures their hours, memory and checkpoints",
+        f"  networks: `{program} info --preset {preset}` measures their hours, memory and checkpoints",
     ]
 
 

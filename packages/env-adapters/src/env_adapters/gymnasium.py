@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 
 from env_adapters.errors import TaskError
+from env_adapters.modules import imported
 from env_adapters.step import Environment
 from env_adapters.wrappers import ActionRepeat, Resize
 
@@ -21,7 +22,10 @@ def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) 
     >>> make_gym("CartPole-v1", max_episode_steps=20).spec.max_episode_steps
     20
     """
+    module, colon, _ = id.partition(":")
     try:
+        if colon and module:
+            imported(module)
         env: Environment = gymnasium.make(id, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise TaskError(f"gym:{id} needs a package that is missing: {_line(error)}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import inspect
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -19,6 +18,7 @@ from env_adapters.errors import TaskError
 from env_adapters.facts import fact
 from env_adapters.generators import Generators
 from env_adapters.gymnasium import make_gym
+from env_adapters.modules import imported
 from env_adapters.step import Environment
 from env_adapters.toys import Catch, DistractedCatch, Doors
 from env_adapters.vector import VectorEnv
@@ -175,11 +175,11 @@ def _load(one: EntryPoint, task: str) -> Factory:
 
 def _imported(task: str, module: str, attribute: str) -> Factory:
     try:
-        found = importlib.import_module(module)
+        found = imported(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise TaskError(
-                f"there is no task {task!r} and no module {error.name!r} to import (is its folder on PYTHONPATH?); "
+                f"there is no task {task!r} and no module {error.name!r} to import (is it in this folder, or its folder on PYTHONPATH?); "
                 f"{_advice(task)}"
             ) from error
         raise TaskError(f"task {task!r}: {module} needs the module {error.name!r}, which is not installed") from error
