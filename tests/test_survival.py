@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PLACES = ("checkpoint", "annotate", "evict")
+PLACES = ("checkpoint", "annotate", "evict", "raise")
 
 
 def check(*options: str) -> subprocess.CompletedProcess[str]:
@@ -23,12 +23,13 @@ def check(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
 
 
-def test_three_kills_leave_no_trace() -> None:
-    """In a half-written checkpoint, in a write-back, in an eviction. More of them, and the other places, by hand."""
-    options = ("--steps", "120", "--save-every", "20", "--chunk", "8", "--replay-bytes", "80000")
-    done = check("--kill", "3", "--at", *PLACES, "--seed", "3", *options)
+def test_four_kills_leave_no_trace() -> None:
+    """In a half-written checkpoint, in a write-back, in an eviction, right after --steps was raised. More of them, and the
+    other places, by hand."""
+    options = ("--steps", "160", "--save-every", "20", "--chunk", "8", "--replay-bytes", "80000")
+    done = check("--kill", "4", "--at", *PLACES, "--seed", "3", *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "killed 3 times equals unbroken" in done.stdout
+    assert "killed 4 times equals unbroken" in done.stdout
     assert f"kills: {', '.join(f'1 {place}' for place in PLACES)}" in done.stdout
     assert " differ" not in done.stdout and "left out" not in done.stdout
 

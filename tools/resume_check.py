@@ -19,6 +19,7 @@ compared with the unbroken run in the same way. By turns, each time at a random 
     evict      before a line inside giving up a chunk of the replay or beginning one
     log        before a line inside writing a row of a log
     load       before a line inside going back to a checkpoint
+    raise      right after `--steps` was raised: before a line inside writing down what was asked, or after the last
 
 After each kill the last complete checkpoint is read and checked, and the next process must go on at its step. A place
 that the unbroken run never comes to is left out, and the tool says so: a replay that is never full evicts nothing.
@@ -59,7 +60,7 @@ from wm_core.run.loop import PRIVATE
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
 BEGUN = "run folder"  # what `train` says when everything is made or loaded, before the first step
-PLACES = ("time", "file", "save", "checkpoint", "annotate", "evict", "log", "load")
+PLACES = ("time", "file", "save", "checkpoint", "annotate", "evict", "log", "load", "raise")
 # The app with SIGKILL before the chosen operation on a file of the run folder (of those that Python opens; the weights
 # are written by safetensors, which is not seen), or before the chosen line of wm_core's inside certain functions.
 # The process that imports everything, once; every training process is a fork of it that has done nothing else yet.
@@ -119,6 +120,7 @@ def live():
         (Session, "save", "save"), (checkpoint, "save", "checkpoint"), (Session, "load", "load"),
         (Replay, "annotate", "annotate"), (Replay, "_evict", "evict"), (Replay, "_allocate", "evict"),
         (Run, "metrics", "log"), (Run, "score", "log"),
+        (Run, "config", "raise"), (Run, "protocol", "raise"), (Run, "environment", "raise"),
     ):
         if place in (kind, "count"):
             lines(owner, name, kind)
@@ -441,11 +443,14 @@ def killed(
     before, held = 0, Counter[str]()
     for i in range(1, kills + 1):
         place = places[i % len(places)]
-        if place == "load" and not before:  # nothing to go back to yet
+        if place in ("load", "raise") and not before:  # nothing to go back to yet
             place = "time"
         # no further than 1/kills of the whole run each time, so that the run lasts for all of them
         if place == "time":
             ended = train(nursery, logdir, options, cpu=max(0.001, rng.uniform(0, unbroken.cpu / kills)))
+        elif place == "raise":  # each process comes to all of these lines
+            more = [*options, "--steps", str(steps + 100)]
+            ended = train(nursery, logdir, more, place=place, fatal=rng.randint(1, many[place]))
         else:
             most = LOAD_LINES if place == "load" else max(1, many[place] // kills)
             ended = train(nursery, logdir, options, place=place, fatal=rng.randint(1, most))

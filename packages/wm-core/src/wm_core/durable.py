@@ -29,7 +29,7 @@ def write(path: Path, text: str) -> None:
 def fill(path: Path, text: str) -> None:
     """A file with this text, on the disk; for a folder that is named later."""
     with path.open("wb") as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,7 +2,9 @@
 
 A record says "these were the bytes at this offset of this file" and is written before they are changed. A process may
 be killed at any instant: the kernel keeps what was written in the order it was written, so a record that is cut short
-at the end of the journal belongs to a change that has not begun. (A power cut may lose the order.)
+at the end of the journal belongs to a change that has not begun. A power cut may lose the order, and records with it:
+handing each record to the disk before the change would cost every update a wait for the disk, so whoever reads the files
+again has to know that the machine was restarted.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wm_core import durable
 
 HEAD = struct.Struct("<QQQ")  # number of the file, offset, bytes that follow
 SEAL = struct.Struct("<I")  # crc32 of the head, so that bytes that are no record are never put anywhere
@@ -71,7 +75,8 @@ class Journal:
 def undo(path: Path, file_of: Callable[[int], Path]) -> int:
     """Put every recorded byte back; gives the number of records. Doing it twice, or half and then whole, does no harm.
 
-    Later records first: where one place was recorded twice the older bytes stand. Raises OSError for a file that is gone.
+    Later records first: where one place was recorded twice the older bytes stand. What was put back is on the disk then,
+    for the journal may go. Raises OSError for a file that is gone.
     """
     records = list(_records(path))
     with path.open("rb") as journal:
@@ -82,6 +87,8 @@ def undo(path: Path, file_of: Callable[[int], Path]) -> int:
                 os.pwrite(descriptor, journal.read(count), offset)
             finally:
                 os.close(descriptor)
+    for number in sorted({number for number, *_ in records}):
+        durable.sync(file_of(number))
     return len(records)
 
 

@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wm_core import durable
 from wm_core.errors import UserError
 from wm_core.journal import Journal, Old, undo
 from wm_core.names import NOTE
@@ -288,9 +289,11 @@ class Replay:
         """Hand everything written so far to the disk. A killed process loses nothing even without; a power cut does."""
         if self.folder is None or not self._schema:
             return
+        if self._journal and self._journal.bytes:  # first: it undoes what the chunks are about to hold for good
+            durable.sync(self._journal.path)
+        durable.sync(self.folder)
         for number in sorted(self._dirty & self._chunks.keys()):
-            _fsync(self._file(number))  # covers pages dirtied through the map
-        _fsync(self.folder)
+            durable.sync(self._file(number))  # covers pages dirtied through the map
         self._dirty.clear()
 
     def state(self) -> dict[str, Any]:
@@ -322,7 +325,8 @@ class Replay:
         if self.folder is None or not self._schema:
             return
         self._begin_journal(state)
-        self._tell(self._position, self._oldest)  # before it is done: a chunk gone without this is a missing one
+        # before it is done: a chunk gone without this is a missing one
+        self._tell(self._position, self._oldest, boot())
         for number in self._retired:
             self._file(number).unlink(missing_ok=True)
         self._retired.clear()
@@ -387,8 +391,8 @@ class Replay:
         self._wipe()
         self._schema = schema
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "schema.json", self._describe())
+            durable.make_folder(self.folder)
+            durable.write(self.folder / "schema.json", self._describe())
 
     def _check_limit(self, schema: tuple[Entry, ...]) -> None:
         """Raises ReplayError where the budget does not hold a row wherever it begins."""
@@ -514,7 +518,7 @@ class Replay:
         if fresh:
             self._rewritten |= fresh
             told = self._told()
-            self._tell(max(self._committed, told["position"]), told["oldest"])
+            self._tell(max(self._committed, told["position"]), told["oldest"], told["boot"])
         for number, key, s, here, _ in moves:
             stop = min(here.stop, self._committed - number * self.chunk)
             if stop <= here.start:
@@ -599,17 +603,24 @@ class Replay:
         self._chunks = {number: self._map(number) for number in numbers}
         self._sums.clear()
         sums = np.asarray(state["sums"], np.uint32)[len(self._numbers(int(state["oldest"]), position)) - len(numbers) :]
+        cut = bool(told["boot"]) and told["boot"] != boot()  # the machine began anew: of the journal a part may be lost
+        altered: set[str] = set()
         for number, row in zip(numbers, sums.tolist(), strict=True):
             for key, expected in zip(self._keys, row, strict=True):
                 if key not in checked:
                     continue
                 if _sum(self._chunks[number].columns[key], position - number * self.chunk) != expected:
+                    if cut and key in self._rewritten:
+                        altered.add(key)
+                        continue
                     what = f"is not what was saved (the checksum of {key!r} differs)"
                     raise ReplayError(_damaged(self._file(number), what))
                 self._sums[number, key] = expected
+        if altered:
+            notices.append(f"the machine was restarted: values of {sorted(altered)} stay as later updates left them")
         self._retired.clear()
         # the next commit alone makes an earlier checkpoint the last one: killed before it, all of this is done again
-        self._tell(max(position, told["position"]), min(oldest, position))
+        self._tell(max(position, told["position"]), min(oldest, position), told["boot"])
         for path in (*self.folder.glob("*.chunk"), *self.folder.glob("*.undo")):  # the journal last: it is done with
             if path.suffix == ".undo" or int(path.stem) not in self._chunks:
                 path.unlink()
@@ -619,7 +630,7 @@ class Replay:
         """What the folder says of its last commit."""
         assert self.folder is not None
         path = self.folder / "commit.json"
-        told: dict[str, Any] = {"position": 0, "oldest": 0, "rewritten": []}
+        told: dict[str, Any] = {"position": 0, "oldest": 0, "rewritten": [], "boot": ""}
         told |= _read(path) if path.is_file() else {}
         if _read(self.folder / "schema.json")["format"] == 2:
             told["rewritten"] = [self._today(key) for key in told["rewritten"]]
@@ -636,10 +647,11 @@ class Replay:
         """The name of an entry of format 2: where a note is wanted by the name of an entry, that entry was the note."""
         return NOTE + key if NOTE + key in self.stores else key
 
-    def _tell(self, position: int, oldest: int) -> None:
+    def _tell(self, position: int, oldest: int, boot: str) -> None:
+        """boot: of the machine at the last commit."""
         assert self.folder is not None
-        told = {"position": position, "oldest": oldest, "rewritten": sorted(self._rewritten)}
-        _write(self.folder / "commit.json", json.dumps(told))
+        told = {"position": position, "oldest": oldest, "rewritten": sorted(self._rewritten), "boot": boot}
+        durable.write(self.folder / "commit.json", json.dumps(told))
 
     def _wipe(self) -> None:
         """An empty replay and an empty folder."""
@@ -682,18 +694,17 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What `_write` wrote."""
+    """What `durable.write` wrote."""
     try:
         return dict(json.loads(path.read_text()))
     except ValueError as error:
         raise ReplayError(f"{path} is not what was saved: put it back, or {ANEW}") from error
 
 
-def _write(path: Path, text: str) -> None:
-    """All of the text or none of it."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(path)
+def boot() -> str:
+    """What tells one run of the machine from the next; "" where the system does not say."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def _damaged(path: Path, what: str) -> str:
@@ -722,14 +733,6 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size(count: int) -> str:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wm_core import draws
+from wm_core import draws, durable
 from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
@@ -576,10 +576,8 @@ def _table(title: str, values: Mapping[str, Any]) -> None:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
-    draft.replace(path)
+    durable.make_folder(path.parent)
+    durable.write(path, json.dumps(value, indent=1) + "\n")
 
 
 def _json(value: Mapping[str, Any]) -> dict[str, Any]:

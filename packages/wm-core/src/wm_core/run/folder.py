@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core import durable
 from wm_core.errors import UserError
 from wm_core.run.writers import Writer
 
@@ -77,7 +78,7 @@ class Run:
         if tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise RunError(f"TensorBoard logs need the package tensorboard: {EXTRA}, or turn them off")
         self.logdir = Path(logdir)
-        self.logdir.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.logdir)
         self._files = {name: _open_log(self.logdir / name) for name in LOGS}
         self._tensorboard, self._writers = tensorboard, writers
         self._events: Events | None = None  # opened at the first number, when it is known what to purge
@@ -88,15 +89,15 @@ class Run:
 
     def config(self, values: Mapping[str, Any] | str) -> None:
         """config.toml: the resolved configuration, as TOML text or as a nested mapping."""
-        _write(self.logdir / "config.toml", values if isinstance(values, str) else to_toml(values))
+        durable.write(self.logdir / "config.toml", values if isinstance(values, str) else to_toml(values))
 
     def protocol(self, values: Mapping[str, Any]) -> None:
         """protocol.json: what a score of this run means."""
-        _write(self.logdir / "protocol.json", json.dumps(plain(values), indent=1) + "\n")
+        durable.write(self.logdir / "protocol.json", json.dumps(plain(values), indent=1) + "\n")
 
     def environment(self) -> None:
         """env.json: versions, commit and hardware of this start."""
-        _write(self.logdir / "env.json", json.dumps(describe_environment(), indent=1) + "\n")
+        durable.write(self.logdir / "env.json", json.dumps(describe_environment(), indent=1) + "\n")
 
     # ---- what happens on the way
 
@@ -154,6 +155,8 @@ class Run:
             if path.stat().st_size:
                 k = next(k for k in itertools.count(1) if not path.with_name(f"{name}.before-{k}").exists())
                 kept.append(Path(shutil.copy(path, path.with_name(f"{name}.before-{k}"))))
+                durable.sync(kept[-1])
+        durable.sync(self.logdir)  # before the lines are dropped
         return kept
 
     def close(self) -> None:
@@ -471,10 +474,3 @@ def _open_log(path: Path) -> BinaryIO:
         text = path.read_bytes()
         os.truncate(path, text.rfind(b"\n") + 1)
     return path.open("ab")
-
-
-def _write(path: Path, text: str) -> None:
-    """All of the text or none of it."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from wm_core import durable
 from wm_core.errors import UserError
 from wm_core.ranks import Alone, Group, Ranks, learning_with
 from wm_core.run import typed
@@ -67,7 +68,7 @@ def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path
             said = None
             if rank:
                 folder = logdir / f"rank-{rank}"
-                folder.mkdir(parents=True, exist_ok=True)
+                durable.make_folder(folder)
                 said = (folder / "said.log").open("ab")
             env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             command = [sys.executable, *start, *argv]

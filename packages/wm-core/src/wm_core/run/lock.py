@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wm_core import durable
 from wm_core.errors import UserError
 
 try:
@@ -27,7 +28,7 @@ def locked(logdir: Path) -> Iterator[None]:
     ...     sorted(os.listdir(logdir))
     ['.lock']
     """
-    logdir.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(logdir)
     with (logdir / ".lock").open("a+") as file:
         if not _take(file.fileno()):
             file.seek(0)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from wm_core import durable
+
 Numbers = Mapping[str, float]
 Say = Callable[[str], None]
 ROOM = 10_000  # lines that wait for a service; about a day of metrics
@@ -141,7 +143,7 @@ class Wandb:
         wandb = importlib.import_module("wandb")
         path = logdir / "wandb-id"
         if not path.exists():
-            path.write_text(secrets.token_hex(4))
+            durable.write(path, secrets.token_hex(4))
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", project),
             name=logdir.name,
