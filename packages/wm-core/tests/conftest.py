@@ -44,6 +44,7 @@ class FakeEnvs:
 
     def __init__(self, n: int) -> None:
         self.num_envs, self.calls, self.faults = n, 0, []
+        self.cut = np.zeros(n, bool)
         self.out: np.ndarray | None = None
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
@@ -215,6 +216,7 @@ class Fakes:
     envs: type[FakeEnvs] = FakeEnvs
     agent: type[FakeAgent] = FakeAgent
     config: type[FakeConfig] = FakeConfig
+    refusal: type[TaskError] = TaskError
     signals: dict[str, Callable[[], None]] = field(default_factory=dict)
 
 
@@ -239,4 +241,5 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
     def send(number: int) -> Callable[[], None]:
         return lambda: os.kill(os.getpid(), number)
 
-    return Fakes(app, signals={"term": send(signal.SIGTERM), "int": send(signal.SIGINT)})
+    numbers = {"term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP, "usr1": signal.SIGUSR1}
+    return Fakes(app, signals={name: send(number) for name, number in numbers.items()})

@@ -16,6 +16,7 @@ from wm_core.run import checkpoint, loop
 from wm_core.run.alarm import NotFinite
 from wm_core.run.cli import main
 from wm_core.run.loop import Meter, Position, Ratio, evaluate, rollout, train
+from wm_core.run.stop import ASKING
 from wm_core.testing import assert_same
 
 
@@ -264,6 +265,30 @@ def endless_step(envs, step, action):
     return step(envs, action)
 
 
+def test_an_episode_that_a_fault_cut_short_has_no_score(fakes):
+    """It would count as a short one."""
+
+    class Faulty(fakes.envs):
+        def step(self, action: Any) -> Any:
+            record = super().step(action)
+            self.cut = record["last"] & (self.calls % 2 == 0)
+            self.faults = ["cut short"] * int(self.cut.any())
+            cuts.append(self.cut)
+            return record
+
+    cuts, said, envs = [], [], Recording(Faulty(2))
+    results = evaluate(fakes.agent(fakes.config(device="cpu")), envs, episodes=6, seed=0, say=said.append)
+    expected = []
+    for i in range(2):
+        lengths, length = [], 0
+        for record, cut in zip(envs.records[1:], cuts, strict=True):
+            length = 0 if record["first"][i] else length + 1
+            lengths += [length] if record["last"][i] and not cut[i] else []
+        expected += lengths[:3]
+    assert [length for _, length in results] == expected
+    assert len(said) == sum(cut.any() for cut in cuts) > 1
+
+
 def test_every_environment_plays_its_share_of_the_episodes(fakes):
     """Taking the first episodes to end would prefer the short ones."""
     agent = fakes.agent(fakes.config(device="cpu"))
@@ -369,7 +394,7 @@ def test_evaluations_and_checkpoints_leave_no_trace(fakes, quiet):
     assert_same(one.weights, other.weights)
 
 
-@pytest.mark.parametrize("name, code", [("term", 143), ("int", 130)])
+@pytest.mark.parametrize("name, code", [("term", 143), ("int", 130), ("hup", 129), ("usr1", 138)])
 def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(fakes, quiet, capsys, name, code):
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
     fakes.envs.events[17] = fakes.signals[name]
@@ -378,18 +403,91 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(fakes, quiet,
     assert stopped.value.code == code
     step = checkpoint.load(checkpoint.latest("parts")).step
     assert 0 < step < 240
-    assert f"stopped at step {step}; to go on: fakeapp train --logdir parts" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"stopped at step {step}; to go on: fakeapp train --logdir parts" in said
+    assert f"(kept: parts/checkpoint/{step})" in said
     fakes.envs.events.clear()
     main(fakes.app, ["train", "--logdir", "parts"])
     assert_same_run(Path("whole"), Path("parts"))
 
 
+def test_two_signals_in_one_instant_are_one(fakes, quiet):
+    """As `uv run` and `timeout` deliver a Ctrl-C: the terminal has sent it to all of them already."""
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    fakes.envs.events[17] = lambda: [fakes.signals[name]() for name in ("int", "int", "term")] and None
+    with pytest.raises(SystemExit) as stopped:
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
+    assert stopped.value.code == 130 and checkpoint.load(checkpoint.latest("parts")).step > 100
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+@pytest.mark.parametrize("update", [14, 30, 31])
+def test_a_stop_is_heard_between_two_of_many_updates(fakes, quiet, monkeypatch, update):
+    """Ten are due an iteration; what is left of them is made up for before anybody acts again."""
+    options = ["--preset", "tiny", "--train-ratio", "40", "--steps", "80", "--save-every", "10"]
+    main(fakes.app, ["train", *options, "--logdir", "whole"])
+    real, made = fakes.agent.learn, []
+
+    def learn(self, replay):
+        made.append(len(made))
+        if len(made) == update:
+            fakes.signals["term"]()
+        return real(self, replay)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fakes.agent, "learn", learn)
+        with pytest.raises(SystemExit):
+            main(fakes.app, ["train", *options, "--logdir", "parts"])
+    assert len(made) == update
+    saved = checkpoint.load(checkpoint.latest("parts")).state
+    assert int(saved["agent"]["clock"]["updates"]) == update
+    assert (saved["loop"]["due"] > 0) == (saved["loop"]["arrived"] is not None) == (update % 10 != 1)
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_a_state_from_before_updates_could_be_interrupted(fakes):
+    _, _, _, at, _ = play(fakes, 20)
+    state = {name: value for name, value in at.state().items() if name not in ("due", "arrived")}
+    again = Position.resume(state, "cpu", train_ratio=2.5, replayed=8)
+    assert (again.due, again.arrived) == (0, None)
+
+
+def test_a_failure_of_the_environments_saves_the_run_which_goes_on_when_they_are_well(fakes, quiet, capsys):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    fakes.envs.events[17] = lambda: setattr(fakes.envs, "failure", "nobody listens on port 5")
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
+    finally:
+        fakes.envs.failure = ""
+    step = checkpoint.load(checkpoint.latest("parts")).step
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and 100 < step < 240
+    assert f"fakeapp: nobody listens on port 5; the run is saved at step {step}" in said
+    assert "go on: fakeapp train --logdir parts" in said
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_records_that_had_failed_to_come_are_those_to_go_on_from(fakes, quiet, monkeypatch):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    seen, load, act = [], fakes.envs.load_state, fakes.agent.act
+    monkeypatch.setattr(fakes.envs, "load_state", lambda self, state: load(self, state) or self.reset(99))
+    monkeypatch.setattr(fakes.agent, "act", lambda self, c, step, **how: seen.append(step) or act(self, c, step, **how))
+    main(fakes.app, ["train", "--logdir", "D", "--steps", "80"])
+    assert all(step["first"].all() for step in seen[:2])  # also what the room for the run is measured with
+
+
 def test_signal_handlers_are_put_back(fakes, quiet):
     import signal
 
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(number) for number in ASKING]
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D", "--steps", "20"])
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(number) for number in ASKING] == before and len(before) == 5
 
 
 @pytest.mark.parametrize("limit", ["10000000", "20000"])

@@ -9,4 +9,11 @@ from r2i.config import Config
 
 def make(config: Config, n: int) -> VectorEnv:
     """n environments of the config's task; TaskError for a task that does not exist or lacks its extra."""
-    return make_vec(config.task, n, workers=None if config.workers < 0 else config.workers)
+    return make_vec(
+        config.task,
+        n,
+        workers=None if config.workers < 0 else config.workers,
+        timeout=config.timeout,
+        attempts=config.attempts,
+        restore=config.restore,
+    )

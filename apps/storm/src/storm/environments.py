@@ -17,7 +17,15 @@ def make(config: Config, n: int, **switches: Any) -> VectorEnv:
     options: dict[str, Any] = {}
     if config.task.startswith("atari100k_"):
         options = {"protocol": config.protocol, **switches}
-    return make_vec(config.task, n, workers=None if config.workers < 0 else config.workers, **options)
+    return make_vec(
+        config.task,
+        n,
+        workers=None if config.workers < 0 else config.workers,
+        timeout=config.timeout,
+        attempts=config.attempts,
+        restore=config.restore,
+        **options,
+    )
 
 
 def fresh(config: Config, n: int, **switches: Any) -> VectorEnv:

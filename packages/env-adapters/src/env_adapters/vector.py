@@ -124,6 +124,7 @@ class VectorEnv:
         self._lost = np.zeros(n, np.bool_)  # rows whose episode cannot go on; the next step cuts them short
         self._awaited = np.zeros(n, np.bool_)  # rows whose reset record never came; `load_state` asks for it again
         self._gone = np.zeros(n, np.bool_)  # rows left without an environment by a failure
+        self.cut = np.zeros(n, np.bool_)  # (n,) whose episode a fault has cut short with the last records
         self._faults: list[str] = []
         self._told: set[str] = set()  # kinds of notices that have been given
         self._last: Step | None = None
@@ -361,6 +362,7 @@ class VectorEnv:
         if self._crew.notices:
             self._tell()
         step = {name: rows[name].copy() for name in self._outputs}
+        self.cut = lost.copy()
         if lost.any():
             self._cut(step)
         if awaited.any():

@@ -269,10 +269,15 @@ def overview(app: App, program: str) -> str:
     return "\n".join([*lines, f"sizes:     {_list(app.sizes)}"])
 
 
+def mistaken(app: App, error: Exception) -> bool:
+    """Whether an error's message is a sentence for the user."""
+    return getattr(error, "user_error", False) or any(kind.__name__ in app.mistakes for kind in type(error).__mro__)
+
+
 def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
     """What to tell the user, or None for a fault of ours, which keeps its traceback."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if getattr(error, "user_error", False) or names & set(app.mistakes):
+    if mistaken(app, error):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         again = "give the same --logdir to go on" if command == "train" else "try again"

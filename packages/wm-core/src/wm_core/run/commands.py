@@ -7,13 +7,12 @@ import json
 import math
 import shlex
 import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from wm_core.replay import Replay
 from wm_core.run import bound, checkpoint, evaluation, filmstrip, launch, scoring, sensitivity, typed
 from wm_core.run.alarm import NotFinite
 from wm_core.run.allocator import give_back
-from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, lost, resolve, write_run
+from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, lost, mistaken, resolve, write_run
 from wm_core.run.config import RunConfig
 from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, plain, write_video
@@ -40,20 +39,18 @@ from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
 from wm_core.run.scoring import FRESH, fresh
 from wm_core.run.session import Session, seed_all
+from wm_core.run.stop import heeded, say
 from wm_core.run.writers import outside
 from wm_core.types import Batch, Index, Past
 from wm_core.world import left
 
+T = TypeVar("T")
 STRIDE = 1_000_003  # between the seeds of the processes of one run
+STOPPED = "the run was told to stop"
 FPS = 15.0
 VIDEO_STEPS = 500
 DREAM_STREAMS = 4
 DREAM_STEPS = 400  # held-out records of each stream, of which the rows of a dream are taken
-
-
-def say(text: str) -> None:
-    """For people, so that stdout stays for results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _quoted(path: Path) -> str:
@@ -88,10 +85,10 @@ def train(app: App, command: Command) -> int:
 
 def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
     """The same in a folder, alone or as one of several."""
+    if command.origin.note:  # before the run's own environments are there, which may be the only ones that there can be
+        say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
+        give_back()  # the paper's setting was tried, and may be many times as large as this run
     with closing(environments(app, config, config.envs)) as envs:
-        if command.origin.note:
-            say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
-            give_back()  # the paper's setting was tried, and may be many times as large as this run
         seed_all(config.seed)
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:
@@ -161,36 +158,50 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     run.environment()
     parameters = agent.parameters_by_module()["total"]
     say(f"{app.method} on {config.task}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}")
-    begun = at.steps
-    with _signals() as stop, Progress(config.steps, start=at.steps) as progress:
-        watch = Watch(session, progress, lambda: bool(stop), at)
-        try:
-            train_loop(
-                agent,
-                session.envs,
-                session.replay,
-                at,
-                watch,
-                log_every=config.log_every,
-                learning_starts=config.learning_starts,
-                length=config.longest,
-                temperature=config.act_temperature,
-                count_resets=config.ratio_counts == "records",
-                go_on=watch,
-                say=say,
-            )
-            if watch.saved != at.steps or saved is None and begun == at.steps:
-                session.save(at)
-            if not stop and (numbers := rest(at, agent, session.replay)):
-                run.metrics(at.steps, numbers)  # after the checkpoint: a run with more steps has it in its next line
-            scored = None if stop else watch.finish(at)
-        except NotFinite as error:
-            say(f"{app.name}: {session.alarm(error, at)}")
-            return 1
-    if stop:
-        say(f"stopped at step {at.steps:,}; to go on: {command.program} train --logdir {_quoted(run.logdir)}")
-        return 128 + stop[0]
-    shown = [] if ranks().index else _videos(session, at.steps)
+    if config.exclusive and (config.eval_every or config.video_every):
+        say("evaluations and videos on the way are left out: the task has room for one set of environments (exclusive)")
+    begun, going_on = at.steps, f"{command.program} train --logdir {_quoted(run.logdir)}"
+    with heeded() as stop:
+        session.stopped = lambda: bool(stop)
+        with Progress(config.steps, start=at.steps) as progress:
+            watch = Watch(session, progress, at)
+            try:
+                train_loop(
+                    agent,
+                    session.envs,
+                    session.replay,
+                    at,
+                    watch,
+                    log_every=config.log_every,
+                    learning_starts=config.learning_starts,
+                    length=config.longest,
+                    temperature=config.act_temperature,
+                    count_resets=config.ratio_counts == "records",
+                    go_on=watch,
+                    stopped=session.stopped,
+                    say=say,
+                )
+                if watch.saved != at.steps or at.arrived is not None or saved is None and begun == at.steps:
+                    session.save(at)
+                if not stop and not watch.failed and (numbers := rest(at, agent, session.replay)):
+                    run.metrics(at.steps, numbers)  # after the checkpoint: with more steps it is in the next line
+            except NotFinite as error:
+                say(f"{app.name}: {session.alarm(error, at)}")
+                return 1
+            except KeyboardInterrupt:
+                kept = checkpoint.latest(run.logdir)
+                say(
+                    f"ended at step {at.steps:,} without saving; "
+                    + (f"kept is {kept}; to go on from there: {going_on}" if kept else "no checkpoint had been made")
+                )
+                return 128 + signal.SIGINT
+        if watch.failed:
+            why = session.envs.failure or "an environment of another process failed, and that one says why"
+            raise UserError(f"{why}; the run is saved at step {at.steps:,}; when that is mended, go on: {going_on}")
+        if stop:
+            say(f"stopped at step {at.steps:,}; to go on: {going_on}   (kept: {checkpoint.latest(run.logdir)})")
+            return 128 + stop.first
+        scored, shown = (None, []) if ranks().index else _finish(session, watch, at)
     print(f"finished at step {at.steps:,}")
     print(f"checkpoint  {run.logdir / 'checkpoint' / str(at.steps)}")
     print(f"scores      {run.logdir / 'scores.jsonl'}")
@@ -200,18 +211,26 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         print(f"video       {path}")
     print(f"next: {command.program} eval {_quoted(run.logdir)}")
     print(f"  or: {command.program} dream {_quoted(run.logdir)}")
+    if stop:
+        say(
+            f"stopped before evaluation and videos of the end were made; the run is saved at its last step, {at.steps:,}"
+        )
+        return 128 + stop.first
     return 0
 
 
 class Watch:
     """Asked before every iteration: saves, evaluates and films by step, and says whether to go on. Passes logs on."""
 
-    def __init__(self, session: Session, progress: Progress, stopped: Callable[[], bool], at: Position) -> None:
-        self.session, self.progress, self.stopped = session, progress, stopped
+    def __init__(self, session: Session, progress: Progress, at: Position) -> None:
+        self.session, self.progress, self.stopped = session, progress, session.stopped
         config = session.config
-        self.every = {"eval": config.eval_every, "video": config.video_every, "save": config.save_every}
+        shows = {} if config.exclusive else {"eval": config.eval_every, "video": config.video_every}
+        self.every = shows | {"save": config.save_every}
         self.past = {name: at.steps // every for name, every in self.every.items() if every}
         self.saved: int | None = at.steps or None
+        self.failed = False  # an environment, for good; of any process
+        self.beside = False  # whether environments were made beside the run's own
         self.scores: deque[float] = deque(maxlen=20)
         self.learns = config.train_ratio > 0 and not session.too_late(at)
         self.given = 0  # updates when last asked
@@ -221,15 +240,22 @@ class Watch:
             self.progress.restart(at.steps)  # until here it only acted, which is many times as fast
         self.given = at.ratio.given
         self.progress.measuring = self.learns and self.given < 2  # from one update to another a speed can be told
-        for name in self._due(at.steps):  # the checkpoint last: it holds what the others have logged
-            if name != "save" and (ranks().index or self.stopped()):
-                continue  # the first shows for all, and who was told to stop shows nothing any more
-            getattr(self, f"_{name}")(at)
-        crowded, stopped = ranks().total(self.session.replay.crowded, self.stopped())
+        failure, due = bool(self.session.envs.failure), self._due(at.steps)
+        if not self.beside and due[:1] not in ([], ["save"]):  # a task that cannot have them may end the process
+            self.beside = True
+            self._save(at)
+        for name in due:  # the checkpoint last: it holds what the others have logged
+            if name == "save":
+                self._save(at)
+            elif not ranks().index and not self.stopped() and not failure:  # the first shows for all
+                what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
+                _possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
+        crowded, stopped, failed = ranks().total(self.session.replay.crowded, self.stopped(), failure)
         if crowded:
             self._save(at)
         self.progress.update(at.steps)
-        return at.steps < self.session.config.steps and not stopped
+        self.failed = bool(failed)
+        return at.steps < self.session.config.steps and not stopped and not failed
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.session.run.metrics(step, values)
@@ -296,25 +322,6 @@ class Watch:
         _videos(self.session, at.steps)
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The first Ctrl-C or SIGTERM is put into the list; a second Ctrl-C interrupts at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-        say("stopping after this step; Ctrl-C again ends without saving")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
     """What the paper's setting and this run take, said where the preset was chosen for the user."""
     with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
@@ -328,6 +335,10 @@ def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
             return f", which would take {told(app, full, envs)}{here}"
     except ModuleNotFoundError as error:
         return f", which needs the module {error.name}{here}"
+    except Exception as error:
+        if not mistaken(app, error):
+            raise
+        return f", which cannot be tried here ({error}){here}"
 
 
 # ---- eval
@@ -436,12 +447,15 @@ def _measured(
     return errors
 
 
-def _open_loop(app: App, config: RunConfig, agent: Agent, options: Dream) -> tuple[dict[str, OpenLoop], Batch]:
+def _open_loop(
+    app: App, config: RunConfig, agent: Agent, options: Dream, stopped: Callable[[], bool] = lambda: False
+) -> tuple[dict[str, OpenLoop], Batch]:
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
     steps = options.observed + options.imagined
     past = max(agent.stores.values(), default=0)
-    with closing(fresh(app, dataclasses.replace(config, workers=0), DREAM_STREAMS)) as envs:
-        held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH)
+    streams = min(DREAM_STREAMS, config.envs) if config.exclusive else DREAM_STREAMS
+    with closing(fresh(app, dataclasses.replace(config, workers=0), streams)) as envs:
+        held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH, stopped=stopped)
     batch = held_out.sample(max(64, options.rows), steps, past)
     later = batch.steps["first"].clone()
     later[:, : options.observed] = False
@@ -462,7 +476,7 @@ def _open_loop_of(session: Session, rows: int = 6) -> dict[str, OpenLoop]:
         say(f"no open loop: the model has no positions for a step beyond the {asked.observed} that it observes")
         return {}
     asked = dataclasses.replace(asked, imagined=int(min(room, asked.imagined)))
-    return _open_loop(session.app, session.config, agent, asked)[0]
+    return _open_loop(session.app, session.config, agent, asked, session.stopped)[0]
 
 
 def image_key(envs: Environments) -> str | None:
@@ -472,8 +486,11 @@ def image_key(envs: Environments) -> str | None:
     return min(images, default=None)
 
 
-def collect(agent: Agent, envs: Environments, steps: int, *, seed: int) -> Replay:
-    """`steps` records of each environment under the agent's policy, in memory, with its notes."""
+def collect(
+    agent: Agent, envs: Environments, steps: int, *, seed: int, stopped: Callable[[], bool] = lambda: False
+) -> Replay:
+    """`steps` records of each environment under the agent's policy, in memory, with its notes. Raises UserError if told to
+    stop on the way."""
     replay = Replay(
         None,
         envs.num_envs,
@@ -488,6 +505,8 @@ def collect(agent: Agent, envs: Environments, steps: int, *, seed: int) -> Repla
         replay.add(step)
         if t == steps:
             return replay
+        if stopped():
+            raise UserError(STOPPED)
     raise AssertionError("a rollout does not end")
 
 
@@ -527,6 +546,8 @@ def _videos(session: Session, step: int) -> list[Path]:
         with closing(fresh(app, config, 1)) as envs:
             for record in rollout(agent, envs, seed=config.seed + FRESH):
                 frames.append(filmstrip.rgb(record[key][0]))
+                if session.stopped():
+                    raise UserError(STOPPED)
                 if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
                     break
         paths.append(run.video("policy", step, np.stack(frames), FPS))
@@ -537,6 +558,29 @@ def _videos(session: Session, step: int) -> list[Path]:
     shown = _show(run.logdir, str(step), first, 4) if first.image else []
     _measured(run.logdir, app, config, step, found, shown, {}, {})
     return [*paths, *shown]
+
+
+def _finish(session: Session, watch: Watch, at: Position) -> tuple[Path | None, list[Path]]:
+    """Evaluation and videos of a finished run, which is saved. Its own environments are closed first, for a task may have
+    room for no others beside them."""
+    session.envs.close()
+    scored, shown = None, list[Path]()
+    with suppress(KeyboardInterrupt):  # told by the caller, as any stop is
+        scored = _possibly(session, "evaluation at the end", lambda: watch.finish(at))
+        if session.config.final_video and not session.stopped():
+            shown = _possibly(session, "video at the end", lambda: _videos(session, at.steps)) or []
+    return scored, shown
+
+
+def _possibly(session: Session, what: str, show: Callable[[], T]) -> T | None:
+    """What is only shown ends no run: where it cannot be, a sentence says why."""
+    try:
+        return show()
+    except Exception as error:
+        if not mistaken(session.app, error):
+            raise
+        say(f"no {what}: {error}")
+        return None
 
 
 # ---- info

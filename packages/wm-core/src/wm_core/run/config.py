@@ -19,6 +19,10 @@ RESUMABLE = (
     "capture",
     "threads",
     "workers",
+    "timeout",
+    "attempts",
+    "restore",
+    "exclusive",
     "replay_bytes",
     "log_every",
     "save_every",
@@ -29,12 +33,14 @@ RESUMABLE = (
     "eval_envs",
     "final_episodes",
     "video_every",
+    "final_video",
     "tensorboard",
     "log",
 )
 POSITIVE = (
     "devices",
     "envs",
+    "attempts",
     "batch",
     "length",
     "replay_bytes",
@@ -101,6 +107,17 @@ class RunConfig:
     """Environments side by side; each has its own replay stream."""
     workers: int = -1
     """Environment processes; 0 runs them in this process, -1 leaves the choice to the adapter."""
+    timeout: float = now(60.0, was=60.0)
+    """Seconds that an environment process may take over a step or a reset before it counts as hung and is replaced; games
+    and simulators may need minutes. Over its start it may take 120, or this if it is more."""
+    attempts: int = now(5, was=5)
+    """Failures of an environment without a step between, after which the run is saved and ends."""
+    restore: bool = now(True, was=True)
+    """Put episodes under way back when the run is resumed, by a snapshot or by executing their actions again; False cuts
+    them as truncations: for what cannot be put back, as a robot or a server."""
+    exclusive: bool = now(False, was=False)
+    """The task has room for one set of environments at a time (a port, a licence, a robot): evaluations and videos on the
+    way are left out, and the videos at the end wait until the run's own environments are closed."""
     batch: int = 16
     """Rows of a replay batch."""
     length: int = 64
@@ -141,7 +158,9 @@ class RunConfig:
     final_episodes: int = now(0, was=0)
     """Episodes of the evaluation at the end of the run, and of `eval` where it is not told how many; 0: none at the end."""
     video_every: int = 0
-    """Environment steps between two videos of policy and open loop; 0: only at the end."""
+    """Environment steps between two videos of policy and open loop; 0: none on the way."""
+    final_video: bool = now(True, was=True)
+    """Videos of policy and open loop when the run is finished, played in environments of their own."""
     tensorboard: bool = True
     """Write TensorBoard files beside the JSON lines."""
     log: tuple[Literal["wandb", "trackio"], ...] = ()

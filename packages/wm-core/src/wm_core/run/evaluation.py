@@ -15,7 +15,7 @@ from typing import Any
 from wm_core.errors import UserError
 from wm_core.run.config import RunConfig
 
-MACHINE = ("device", "capture", "threads", "workers")  # where it ran
+MACHINE = ("device", "capture", "threads", "workers", "timeout", "attempts")  # where it ran
 CHANCE = ("seed", "envs", "eval_envs")  # which episodes were drawn
 TRAINING = (  # numbers that nobody reads where nothing is learned
     "steps",
@@ -39,6 +39,9 @@ TRAINING = (  # numbers that nobody reads where nothing is learned
     "eval_acting",
     "final_episodes",
     "video_every",
+    "final_video",
+    "restore",
+    "exclusive",
     "tensorboard",
     "log",
 )

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO
@@ -341,11 +342,12 @@ class Progress:
         self.total, self.step, self.label = total, start, label
         self.values: dict[str, Any] = {}
         self._every, self._smooth, self._clock = every, smooth, clock
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: TextIO | None = sys.stderr if stream is None else stream
         self._seen = self._shown = clock()
         self._from = start
         self._done = self._spent = 0.0  # steps and seconds, both fading at the same rate
-        self._bar = _bar(self._stream, label, total, start) if self._stream.isatty() else None
+        live = self._stream is not None and self._stream.isatty()  # there is none where it was closed (2>&-)
+        self._bar = _bar(self._stream, label, total, start) if live else None
         self._closed = False
         self.measuring = False  # the speed so far is not the one that the rest will have: no time is told
 
@@ -372,7 +374,8 @@ class Progress:
         self._measure(now, least=0.0)
         self._show(now)
         if self._bar is not None:
-            self._bar[0].stop()
+            with _unread():
+                self._bar[0].stop()
 
     def speed(self) -> float | None:
         """Steps per second lately, or None before anything was measured."""
@@ -403,11 +406,12 @@ class Progress:
 
     def _show(self, now: float) -> None:
         self._shown = now
-        if self._bar is None:
-            print(self.text(), file=self._stream, flush=True)
-        else:
-            bar, task = self._bar
-            bar.update(task, completed=self.step, text=self.text())
+        with _unread():
+            if self._bar is not None:
+                bar, task = self._bar
+                bar.update(task, completed=self.step, text=self.text())
+            elif self._stream is not None:
+                print(self.text(), file=self._stream, flush=True)
 
     def __enter__(self) -> Self:
         return self
@@ -418,7 +422,12 @@ class Progress:
         self.close()
 
 
-def _bar(stream: TextIO, label: str, total: int, start: int) -> tuple[Any, Any] | None:
+def _unread() -> suppress:
+    """Who reads may have gone: a terminal that was closed, a pipe that is broken. The run goes on."""
+    return suppress(OSError, ValueError)
+
+
+def _bar(stream: TextIO | None, label: str, total: int, start: int) -> tuple[Any, Any] | None:
     """A live bar, or None without rich: a nicer line is not worth an error."""
     try:
         from rich.console import Console

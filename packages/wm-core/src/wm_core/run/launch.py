@@ -22,6 +22,7 @@ from wm_core import durable
 from wm_core.errors import UserError
 from wm_core.ranks import Alone, Group, Ranks, learning_with
 from wm_core.run import typed
+from wm_core.run.stop import handled, say
 
 GRACE = 20.0  # seconds that the others have to stop by themselves after one has failed
 
@@ -51,19 +52,16 @@ def joined(device: str) -> Iterator[Ranks]:
 def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path, says: str = "") -> int:
     """Run `python *start *argv` as `devices` processes; gives the first exit code that is not 0.
 
-    says: the command of which they speak to the user, which is not their own. SIGINT and SIGTERM are passed on. Where one
-    fails the others are ended. The first process speaks; what the others
-    say is in LOGDIR/rank-<i>/said.log.
+    says: the command of which they speak to the user, which is not their own. Signals that ask to end are passed
+    on. Where one fails the others are ended. The first process speaks; what the others say is in
+    LOGDIR/rank-<i>/said.log.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {typed.TOLD: says, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
     others: list[subprocess.Popen[bytes]] = []
-    before = {
-        number: signal.signal(number, lambda n, _: _tell(others, n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with handled(lambda number, _: _tell(others, number)):
         for rank in range(devices):
             said = None
             if rank:
@@ -74,9 +72,6 @@ def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path
             command = [sys.executable, *start, *argv]
             others.append(subprocess.Popen(command, env=env, stdout=said, stderr=said, start_new_session=True))
         return _wait(others, logdir)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(others: list[subprocess.Popen[bytes]], logdir: Path) -> int:
@@ -86,7 +81,7 @@ def _wait(others: list[subprocess.Popen[bytes]], logdir: Path) -> int:
             if other.poll() and not code:
                 code, deadline = other.returncode, time.monotonic() + GRACE
                 if rank and 0 < code < 128:
-                    print(f"process {rank} of {len(others)} failed: see {logdir}/rank-{rank}/said.log", file=sys.stderr)
+                    say(f"process {rank} of {len(others)} failed: see {logdir}/rank-{rank}/said.log")
         if time.monotonic() > deadline:
             _tell(others, signal.SIGKILL)
         time.sleep(0.1)

@@ -27,6 +27,7 @@ from wm_core.health import WEIGHT
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
 from wm_core.run.alarm import Sentinel
+from wm_core.run.stop import say
 from wm_core.types import Carry
 
 Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
@@ -61,9 +62,12 @@ class Environments(Protocol):
     def take_faults(self) -> list[str]: ...
 
     @property
+    def cut(self) -> NDArray[np.bool_]: ...  # (n,) whose episode a fault has cut short with the last records
+
+    @property
     def failure(self) -> str: ...  # why nothing more may be sent, or empty; the state may still be saved
 
-    def close(self) -> None: ...
+    def close(self) -> None: ...  # twice does no harm
 
 
 class Log(Protocol):
@@ -160,6 +164,8 @@ class Position:
     length: NDArray[np.int64]  # (n,) actions of the episodes under way
     steps: int = 0
     fresh: int = 0  # policy steps since the ratio last looked
+    due: int = 0  # updates of the iteration under way that are still to be made, where a stop came between two
+    arrived: Step | None = None  # the records of that iteration, which are taken note of when they are made
     logged: int = 0  # steps // log_every at the last log
     updates: int = 0  # since the last log
     played: int = 0  # policy steps since the last log
@@ -186,9 +192,10 @@ class Position:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        numbers = ("steps", "fresh", "logged", "updates", "played", "score", "length", "carry")
+        numbers = ("steps", "fresh", "due", "logged", "updates", "played", "score", "length", "carry")
         return {name: getattr(self, name) for name in numbers} | {
             "step": dict(self.step),
+            "arrived": None if self.arrived is None else dict(self.arrived),
             "owed": self.ratio.owed,
             "sums": self.meter.sums,
             "counts": self.meter.counts,
@@ -199,6 +206,7 @@ class Position:
         for name in ("steps", "fresh", "logged", "updates", "played", "score", "length"):
             setattr(self, name, state[name])
         self.step, self.carry = state["step"], to_device(state["carry"], device)
+        self.due, self.arrived = state.get("due", 0), state.get("arrived")  # older runs stopped after all updates
         self.ratio.owed = state["owed"]
         self.meter.sums, self.meter.counts = to_device(state["sums"], device), dict(state["counts"])
 
@@ -225,9 +233,14 @@ def train(
     temperature: float = 1.0,
     count_resets: bool = False,
     go_on: Callable[[Position], bool],
-    say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
+    stopped: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = say,
 ) -> None:
-    """Act (at the `temperature` of the policy's samples), keep, learn, step, until `go_on(at)` says no; it is asked before every iteration, and may save or show.
+    """Act (at the `temperature` of the policy's samples), keep, learn, step, until `go_on(at)` says no; it is asked before
+    every iteration, and may save or show.
+
+    `stopped` is asked between updates, of which many may be due: what is left of them is made up for when the run goes
+    on. It must go on being true, and `go_on` then say no.
 
     The environments step while the agent learns, where they have processes of their own. What is learned takes effect
     at the next act, and what arrives is kept after it, so this changes no number: the run is a function of its seed,
@@ -238,32 +251,47 @@ def train(
     timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
     sentinel = Sentinel()
     while go_on(at):
-        at.carry, action, notes = agent.act(at.carry, at.step, temperature=temperature)
-        envs.send(action)
-        replay.add({**at.step, **notes})
-        waiting = replay.steps < learning_starts or not replay.ready(length)
-        if ranks().total(waiting) == [0]:
-            for _ in range(at.ratio.due(at.fresh)):
-                metrics = agent.learn(replay)
-                sentinel.look(metrics, replay.given)
-                at.meter.add(metrics)
-                at.updates += 1
-            at.fresh = 0
-        at.step = envs.receive()
+        if at.arrived is None:
+            at.carry, action, notes = agent.act(at.carry, at.step, temperature=temperature)
+            envs.send(action)
+            replay.add({**at.step, **notes})
+            waiting = replay.steps < learning_starts or not replay.ready(length)
+            if ranks().total(waiting) == [0]:
+                at.due, at.fresh = at.ratio.due(at.fresh), 0
+        while at.due:
+            metrics = agent.learn(replay)
+            sentinel.look(metrics, replay.given)
+            at.meter.add(metrics)
+            at.updates += 1
+            at.due -= 1
+            if at.due and ranks().total(stopped()) != [0]:
+                break
+        if at.arrived is None:
+            at.arrived = envs.receive()
+        if at.due:
+            _tell(envs, at, log, say)
+            sentinel.check()
+            continue
+        at.step, at.arrived = at.arrived, None
         before = at.steps
         ended = at.count(envs.repeat, count_resets)
         agent.clock.count_steps((at.steps - before) // envs.repeat)
         for score, actions in ended:
             log.score(at.steps, score, actions)
-        for sentence in envs.take_faults():
-            say(sentence)
-            log.metrics(at.steps, {"env/faults": 1})
+        _tell(envs, at, log, say)
         if at.steps // log_every > at.logged:
             now = time.monotonic()
             speed = (now - timer, (at.played - earlier[0]) * envs.repeat, at.updates - earlier[1])
             log.metrics(at.steps, _numbers(at, agent, replay, *speed))
             at.logged, at.updates, at.played, timer, earlier = at.steps // log_every, 0, 0, now, (0, 0)
         sentinel.check()  # before `go_on` may save; the device has had the whole step of the environments for it
+
+
+def _tell(envs: Environments, at: Position, log: Log, say: Callable[[str], None]) -> None:
+    """What became of environments since this was last asked."""
+    for sentence in envs.take_faults():
+        say(sentence)
+        log.metrics(at.steps, {"env/faults": 1})
 
 
 def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: int, updates: int) -> dict[str, float]:
@@ -302,12 +330,14 @@ def evaluate(
     mode: bool = False,
     carry: Carry = None,
     go_on: Callable[[], bool] = lambda: True,
+    say: Callable[[str], None] = say,
 ) -> list[tuple[float, int]]:
     """Score and length of `episodes` episodes in these environments, learning nothing and disturbing nothing.
 
     Each environment plays its share, whatever the episodes' lengths, for whoever takes the first to end prefers short
     ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone. Fewer episodes
-    come back where `go_on`, asked at every step, says no, or where one has not ended after `LONGEST` steps.
+    come back where `go_on`, asked at every step, says no, or where one has not ended after `LONGEST` steps. An episode
+    that a fault of its environment cuts short has no score; it is told, and another is played.
     """
     n = envs.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
@@ -316,7 +346,9 @@ def evaluate(
     for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry):
         score = np.where(step["first"], 0.0, score + step["reward"])
         length = np.where(step["first"], 0, length + 1)
-        for i in np.flatnonzero(step["last"]):
+        for sentence in envs.take_faults():
+            say(sentence)
+        for i in np.flatnonzero(step["last"] & ~envs.cut):
             if len(results[i]) < share[i]:
                 results[i].append((float(score[i]), int(length[i])))
         if all(len(done) == wanted for done, wanted in zip(results, share, strict=True)):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wm_core.agent import Agent
+from wm_core.errors import UserError
+from wm_core.run.cli import mistaken
 from wm_core.run.config import RunConfig
 from wm_core.run.loading import environments
 from wm_core.run.loop import Environments, evaluate, remembered
@@ -24,9 +26,15 @@ MANY = 10  # episodes of `eval`, where the run says nothing
 
 
 def fresh(app: App, config: RunConfig, n: int) -> Environments:
-    """n environments that the run does not learn from, in this process where that is cheap."""
+    """n environments that the run does not learn from, in this process where that is cheap. Raises UserError where there
+    can be none: a port may be taken, a licence in use."""
     config = dataclasses.replace(config, workers=0) if n == 1 else config
-    return environments(app, config, n) if app.fresh is None else app.part("fresh")(config, n)
+    try:
+        return environments(app, config, n) if app.fresh is None else app.part("fresh")(config, n)
+    except Exception as error:
+        if mistaken(app, error):
+            raise
+        raise UserError(f"no environments could be made for it ({type(error).__name__}: {error})") from error
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def play(
     protocol: of the environments that the agent was trained in. carry: of training's environments, where it outlives
     episodes. Fewer episodes come back where `go_on` says no, or where one does not end (`loop.evaluate`).
     """
-    n = min(config.eval_envs or config.envs, episodes)
+    n = min(config.envs if config.exclusive else config.eval_envs or config.envs, episodes)
     with closing(fresh(app, config, n)) as envs:
         known = None if carry is None else remembered(carry, n)
         found = evaluate(

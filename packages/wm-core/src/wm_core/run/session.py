@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ class Session:
     replay: Replay
     run: Run
     about: Mapping[str, Any] = field(default_factory=dict)  # its config and protocol, for each checkpoint
+    stopped: Callable[[], bool] = lambda: False  # whether the run was told to end
 
     @property
     def _ratio(self) -> dict[str, Any]:
@@ -133,7 +134,8 @@ class Session:
             self.agent.load_state(saved.state["agent"])
             begun = self.envs.load_state(saved.state["envs"])
             at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
-            at.step = at.step if begun is None else begun  # resets that had failed, and happened only now
+            if begun is not None:  # resets that had failed, and happened only now
+                at.step, at.arrived = (begun, None) if at.arrived is None else (at.step, begun)
             checkpoint.check_step(saved)
             notices += self.replay.load_state(saved.state["replay"])
             load_random_state(saved.state["random"])
