@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from env_adapters import ActionSpec, make_vec
-from env_adapters.atari import PROTOCOLS
 from gymnasium import spaces
 from torch import nn
 from wm_core import draws
@@ -168,21 +167,6 @@ def resets_hide_what_was_before() -> bool:
     return torch.allclose(deter[0, 5:], deter[1, 5:]) and torch.allclose(deter[:, :5], plain[:, :5])
 
 
-def continuous_policies_learn_by_reinforce() -> bool:
-    """A dream carries no gradient, and the loss is of log-probabilities times advantages."""
-    made = agent("r2i", continuous=True)
-    steps = {key: torch.as_tensor(value)[:, None] for key, value in records(2).items()} | {
-        "action": torch.zeros(2, 1, 2)
-    }
-    trace = made.world.observe(made.initial(2), steps)
-    dream = made.world.dream(made.world.starts(trace), made.behaviour.policy, 3)
-    plain = not any(x.requires_grad for x in (dream.latent.deter, dream.latent.stoch, dream.action, dream.reward))
-    found = made.behaviour.evaluate(dream)
-    advantage = (found.returns - found.mean[:, :-1]) / found.scale
-    loss = -found.weight * (found.policy.log_prob(dream.action) * advantage + made.behaviour.entropy * found.entropy)
-    return plain and torch.allclose(loss, made.behaviour.losses(dream, found)["policy"])
-
-
 def the_first_weight_is_the_continue_heads() -> bool:
     made = agent("r2i")
     deter, stoch = made.world.dynamics.widths["deter"], made.world.dynamics.shape
@@ -249,10 +233,6 @@ def nothing_decays() -> bool:
     return all(p.equal(was) for p, was in zip(made.parameters(), before, strict=True))
 
 
-def frames_are_resized_by_pillow() -> bool:
-    return PROTOCOLS["dreamerv3"]["resize"] == "pillow-bilinear"
-
-
 def the_head_says_goes_on() -> bool:
     sure = agent("storm").world.heads["cont"].distribution(torch.full((1, 1), 5.0))
     return bool(sure.loss(torch.ones(1)) < 0.1 < sure.loss(torch.zeros(1)))
@@ -286,7 +266,6 @@ LOOKS: dict[tuple[str, str], Callable[[], bool]] = {
     ("dreamer", "two-hot bins"): bins_are_those_of_float64,
     ("dreamer", "far bins in a two-hot mean"): far_pairs_within_rounding_count_as_the_same,
     ("r2i", "resets inside a row"): resets_hide_what_was_before,
-    ("r2i", "continuous policy"): continuous_policies_learn_by_reinforce,
     ("r2i", "two-hot"): lambda: bins_are_raw("r2i"),
     ("r2i", "weight of a dream's first step"): the_first_weight_is_the_continue_heads,
     ("r2i", "norms outside the S5 layers"): lambda: norms_are_rms("r2i", ("backbone.blocks",)),
@@ -296,7 +275,6 @@ LOOKS: dict[tuple[str, str], Callable[[], bool]] = {
     ("r2i", "first steps of a run"): lambda: an_untrained_policy_acts_first("r2i"),
     ("r2i", "weight decay in Memory Maze"): nothing_decays,
     ("r2i", "half precision on a GPU"): lambda: half_precision_is_bfloat16("r2i"),
-    ("r2i", "Atari frames are resized"): frames_are_resized_by_pillow,
     ("storm", "an episode's final observation"): a_final_observation_is_a_record,
     ("storm", "first steps of a run"): lambda: an_untrained_policy_acts_first("storm"),
     ("storm", "acting's window"): acting_keeps_what_it_sampled,

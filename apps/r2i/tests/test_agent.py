@@ -17,6 +17,7 @@ from r2i.config import Config
 from r2i.dynamics import NoResets, Recurrent
 from wm_core import draws
 from wm_core.encoders import Discretes, OneHotVectors
+from wm_core.pathwise import PathwiseActorCritic
 from wm_core.run.cli import resolve
 from wm_core.testing import check_dynamics
 from wm_core.types import Batch, Latent
@@ -80,6 +81,25 @@ def test_policy_and_critic_read_what_the_config_says(reads: Any, width: int) -> 
     assert made.world.heads["reward"].reads == ("deter", "stoch")
     metrics, _ = made.update(batch())
     assert all(value.isfinite() for value in metrics.values())
+
+
+def test_a_continuous_policy_learns_through_the_dynamics_and_moves_nothing_else() -> None:
+    """As released; world model and critic make the same update as beside a policy that learns by REINFORCE."""
+    after = {}
+    for how in ("auto", "reinforce"):
+        config: Any = dataclasses.replace(resolve(APP, "tiny"), device="cpu", precision="fp32", warmup=0, actor_grad=how)
+        made = build(config, SPACE, ActionSpec(discrete=(), continuous=2))
+        assert isinstance(made.behaviour, PathwiseActorCritic) is (how == "auto")
+        with torch.no_grad():
+            made.world.heads["reward"].out.weight.normal_(std=1e-2)
+        metrics = made.update(batch())[0]
+        assert all(value.isfinite() for value in metrics.values())
+        after[how] = {name: p.detach().clone() for name, p in made.named_parameters()}
+    apart = {name for name, p in after["auto"].items() if not p.equal(after["reinforce"][name])}
+    assert apart and all(name.startswith("behaviour.actor.") for name in apart)
+    assert not isinstance(agent().behaviour, PathwiseActorCritic)
+    with pytest.raises(ValueError, match="actor_grad reinforce"):
+        agent(actor_grad="dynamics")
 
 
 def test_each_name_of_the_s5_tensors_is_clipped_and_moved_by_itself() -> None:

@@ -5,6 +5,7 @@ Sizes: B batch, T time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,10 @@ from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, averages, total
 from wm_core.parallel import Parallel
+from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
 from wm_core.replay import Replay
 from wm_core.rssm import Prior
-from wm_core.types import Batch, Carry
+from wm_core.types import Batch, Carry, Dream
 from wm_core.world import WorldModel
 from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
 
@@ -62,11 +64,12 @@ class R2I(Agent):
         dream_last: int,
         scales: dict[str, float],
         ends: str,
+        imagine: Callable[..., Dream],
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.batch, self.length, self.scales, self.ends = batch, length, scales, ends
-        self.horizon, self.dream_last = horizon, dream_last
+        self.horizon, self.dream_last, self.imagine = horizon, dream_last, imagine
 
     @torch.no_grad()
     def initial(self, n: int) -> Carry:
@@ -85,7 +88,7 @@ class R2I(Agent):
         with draws.drawing(self.source):
             with self.computing():
                 losses, trace = world.losses(world.prefill(batch.past, len(steps["first"])), steps)
-                dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
+                dream = self.imagine(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
                 evaluation = behaviour.evaluate(dream)
                 losses = names.together(losses, behaviour.losses(dream, evaluation))
             means = averages(losses)
@@ -130,7 +133,10 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
             kl=BalancedKL(config.free_nats),
             discount=1.0 if hard else discount,
         )
-        behaviour = ActorCritic(
+        by_actions = config.actor_grad == "dynamics" or config.actor_grad == "auto" and not action_spec.discrete
+        if by_actions and action_spec.discrete:
+            raise ValueError("a policy of discrete actions has no gradient through the dynamics: actor_grad reinforce")
+        behaviour = (PathwiseActorCritic if by_actions else ActorCritic)(
             policy=PolicyHead(
                 discrete=action_spec.discrete,
                 continuous=action_spec.continuous,
@@ -168,6 +174,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
         horizon=config.horizon,
         dream_last=config.dream_last,
         scales=scales,
+        imagine=partial(dream_by_actions, world) if by_actions else world.dream,
         ends={"truncate": "terminal", "terminate": "last"}[config.time_outs],
     )
 

@@ -18,7 +18,7 @@ APP = App(
     build="r2i.agent:build",
     environments="r2i.environments:make",
     decode_action="env_adapters:decode_action",
-    acting=("unimix", "actor_unimix"),
+    acting=("resize", "unimix", "actor_unimix"),
 )
 
 

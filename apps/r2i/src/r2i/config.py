@@ -103,6 +103,9 @@ class Config(RunConfig):
     """Uniform share of discrete policies."""
     actor_outscale: float = now(1.0, was=0.01)
     """Scale at which the policy's last layer begins: 1 as released, 0.01 as in DreamerV3 of 2025."""
+    actor_grad: Literal["auto", "reinforce", "dynamics"] = now("auto", was="reinforce")
+    """How the policy learns: by REINFORCE, or for continuous actions by the gradient of its dreams, through the dynamics;
+    "auto" is the latter where all actions are continuous, as released."""
     slow_rate: float = 0.02
     """Rate at which the slow critic follows."""
     # optimisers: Adam, each with a norm of its own
@@ -122,3 +125,6 @@ class Config(RunConfig):
     """Gradient norm of the critic."""
     warmup: int = 0
     """Updates over which every learning rate rises from 0."""
+    # environment
+    resize: Literal["opencv-area", "pillow-bilinear"] = now("opencv-area", was="pillow-bilinear")
+    """How Atari's frames become 64 x 64: by area, as released, or as in DreamerV3 of 2025. Its 30 no-ops are both's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from env_adapters import VectorEnv, make_vec
 
 from r2i.config import Config
@@ -9,6 +11,7 @@ from r2i.config import Config
 
 def make(config: Config, n: int) -> VectorEnv:
     """n environments of the config's task; TaskError for a task that does not exist or lacks its extra."""
+    options: dict[str, Any] = {"resize": config.resize} if config.task.startswith("atari100k_") else {}
     return make_vec(
         config.task,
         n,
@@ -16,4 +19,5 @@ def make(config: Config, n: int) -> VectorEnv:
         timeout=config.timeout,
         attempts=config.attempts,
         restore=config.restore,
+        **options,
     )

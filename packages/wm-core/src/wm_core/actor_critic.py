@@ -82,10 +82,14 @@ class ActorCritic(nn.Module):
         """{"policy", "value"}, each (M, H). Gradient reaches policy and critic, never the world model."""
         e = evaluation or self.evaluate(dream)
         value = TwoHot(e.value.logits[:, :-1])
-        advantage = (e.returns - e.mean[:, :-1]) / e.scale
-        policy = -(e.policy.log_prob(dream.action) * advantage + self.entropy * e.entropy)
         critic = value.loss_to(torch.stack([e.returns, e.slow[:, :-1]], -1), (1.0, self.slow_weight))
-        return {"policy": e.weight * policy, "value": e.weight * critic}
+        return {"policy": self.policy_loss(dream, e), "value": e.weight * critic}
+
+    def policy_loss(self, dream: Dream, evaluation: Evaluation) -> Tensor:
+        """REINFORCE: (M, H), weighted."""
+        e = evaluation
+        advantage = (e.returns - e.mean[:, :-1]) / e.scale
+        return e.weight * -(e.policy.log_prob(dream.action) * advantage + self.entropy * e.entropy)
 
     def replay_value(self, trace: Trace, steps: Steps, evaluation: Evaluation) -> dict[str, Tensor]:
         """{"replay_value": (B, K-1)}: the critic on replayed latents, its gradient reaching the world model too.

@@ -158,6 +158,10 @@ class BoundedNormal:
     def mode(self) -> Tensor:
         return self.mean
 
+    def resampled(self, action: Tensor) -> Tensor:
+        """The action as a function of mean and deviation, its noise held: mean + std * sg((a - mean) / std)."""
+        return self.mean + self.std * ((action - self.mean) / self.std).detach()
+
     def tempered(self, temperature: float) -> BoundedNormal:
         """The density to the power of 1 / temperature, normalised: a normal again, temperature times as wide in variance."""
         colder = copy.copy(self)

@@ -66,8 +66,17 @@ class Posterior(nn.Module):
 
 
 def bound_action(action: Tensor) -> Tensor:
-    """a / max(1, |a|), elementwise, which is a clamp to [-1, 1]: what lies there is untouched."""
-    return action.clamp(-1, 1)
+    """a / sg(max(1, |a|)), elementwise: a clamp to [-1, 1] that leaves what lies there untouched, and passes a gradient
+    where it clamps.
+
+    >>> action = torch.tensor([0.5, -4.0], requires_grad=True)
+    >>> bound_action(action).sum().backward()
+    >>> bound_action(action).tolist(), action.grad.tolist()
+    ([0.5, -1.0], [1.0, 0.25])
+    """
+    if not (action.requires_grad and torch.is_grad_enabled()):
+        return action.clamp(-1, 1)
+    return action / action.detach().abs().clamp(min=1)
 
 
 def draw_latent(flat: Tensor, shape: tuple[int, int], unimix: float) -> Tensor:
