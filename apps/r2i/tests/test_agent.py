@@ -87,7 +87,9 @@ def test_a_continuous_policy_learns_through_the_dynamics_and_moves_nothing_else(
     """As released; world model and critic make the same update as beside a policy that learns by REINFORCE."""
     after = {}
     for how in ("auto", "reinforce"):
-        config: Any = dataclasses.replace(resolve(APP, "tiny"), device="cpu", precision="fp32", warmup=0, actor_grad=how)
+        config: Any = dataclasses.replace(
+            resolve(APP, "tiny"), device="cpu", precision="fp32", warmup=0, actor_grad=how
+        )
         made = build(config, SPACE, ActionSpec(discrete=(), continuous=2))
         assert isinstance(made.behaviour, PathwiseActorCritic) is (how == "auto")
         with torch.no_grad():
