@@ -199,7 +199,12 @@ def take_turns(args: argparse.Namespace, options: list[str]) -> None:
     batches, config, told = batches_of(case), case.config, about(case, args.app)
     name = f"{args.app} {config.batch}x{config.length}"
     if args.command == "serve":
-        serve(name, lambda: case.agent.update(*batches), warmup=args.warmup, **told)
+
+        def run() -> None:
+            case.agent.update(*batches)
+            _wait(case.agent.device)
+
+        serve(name, run, warmup=args.warmup, **told)
     else:
         calls = products(case, batches)
         replayed = bench_floor.Replayed(calls)

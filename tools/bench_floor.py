@@ -75,16 +75,16 @@ def shapes(values: Any) -> Any:
 
 
 class Replayed:
-    """The calls again, on random tensors; calling it makes them all once."""
+    """The calls again, on random tensors of a device; calling it makes them all once."""
 
-    def __init__(self, calls: Iterable[Product]) -> None:
+    def __init__(self, calls: Iterable[Product], device: torch.device | str = "cpu") -> None:
         made: dict[Any, Tensor] = {}
 
         def fill(values: Any, place: str) -> Any:
             if isinstance(values, Shape):
                 key = values, place
                 if key not in made:
-                    made[key] = random(values)
+                    made[key] = random(values).to(device)
                 return made[key]
             if isinstance(values, (list, tuple)):
                 return [fill(value, place) for value in values]

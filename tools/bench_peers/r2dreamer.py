@@ -1,6 +1,6 @@
 """A checkout of r2dreamer (github.com/NM512/r2dreamer) as an opponent for `bench.py ... --against`.
 
-python tools/bench_peers/r2dreamer.py CHECKOUT [--batch 4] [--length 64] [--size size12M]
+python tools/bench_peers/r2dreamer.py CHECKOUT [--batch 4] [--length 64] [--size size12M] [--device cuda]
 
 Tried at its commit 546e4fa with torch 2.15.0, torchrl 0.14.1, tensordict 0.15.3, hydra-core 1.3.8 (it pins torch 2.8.0,
 torchrl 0.9.2, tensordict 0.9.1). It runs as it stands, with four things taken out that it does not need on one CPU
@@ -48,6 +48,7 @@ def main() -> None:
     ap.add_argument("--actions", type=int, default=6)
     ap.add_argument("--size", default="size12M")
     ap.add_argument("--loss", default="dreamer")
+    ap.add_argument("--device", default="cpu", help="cuda: with its float16 autocast and gradient scaling; never tried")
     ap.add_argument("--warmup", type=int, default=1)
     args = ap.parse_args()
     torch.set_num_threads(1)
@@ -58,15 +59,17 @@ def main() -> None:
     from hydra import compose, initialize_config_dir
     from tensordict import TensorDict
 
-    dreamer.autocast = lambda **_: contextlib.nullcontext()  # type: ignore[attr-defined]
-    dreamer.GradScaler = lambda: torch.amp.GradScaler("cpu", enabled=False)  # type: ignore[attr-defined]
-    overrides = ["env=atari100k", f"model={args.size}", "device=cpu", "model.compile=False"]
+    cuda = args.device != "cpu"
+    if not cuda:
+        dreamer.autocast = lambda **_: contextlib.nullcontext()  # type: ignore[attr-defined]
+        dreamer.GradScaler = lambda: torch.amp.GradScaler("cpu", enabled=False)  # type: ignore[attr-defined]
+    overrides = ["env=atari100k", f"model={args.size}", f"device={args.device}", "model.compile=False"]
     overrides += [f"model.rep_loss={args.loss}", f"model.imag_horizon={args.horizon}"]
     with initialize_config_dir(str((args.checkout / "configs").resolve()), version_base=None):
         config = compose("configs", overrides)
     seen = SimpleNamespace(spaces={"image": SimpleNamespace(shape=(64, 64, 3))})
     agent = dreamer.Dreamer(config.model, seen, SimpleNamespace(n=args.actions, shape=(args.actions,), discrete=True))
-    data = TensorDict(batch(args.batch, args.length, args.actions), (args.batch, args.length))
+    data = TensorDict(batch(args.batch, args.length, args.actions), (args.batch, args.length)).to(args.device)
     stoch, deter = agent.rssm.initial(args.batch)
 
     class Replay:
@@ -78,7 +81,7 @@ def main() -> None:
     parameters = sum(p.numel() for p in agent._named_params.values())  # noqa: SLF001 - what its optimiser holds
     serve(
         f"r2dreamer {args.loss} {args.size} {args.batch}x{args.length}",
-        lambda: agent.update(Replay()),
+        lambda: (agent.update(Replay()), torch.cuda.synchronize() if cuda else None),
         warmup=args.warmup,
         parameters=parameters,
         torch=torch.__version__,
