@@ -19,7 +19,7 @@ compared with the unbroken run in the same way. By turns, each time at a random 
     evict      before a line inside giving up a chunk of the replay or beginning one
     log        before a line inside writing a row of a log
     load       before a line inside going back to a checkpoint
-    raise      right after `--steps` was raised: before a line inside writing down what was asked, or after the last
+    raise      right after `--steps` was raised and written into config.toml, before a line inside writing what follows it
 
 After each kill the last complete checkpoint is read and checked, and the next process must go on at its step. A place
 that the unbroken run never comes to is left out, and the tool says so: a replay that is never full evicts nothing.
@@ -120,7 +120,7 @@ def live():
         (Session, "save", "save"), (checkpoint, "save", "checkpoint"), (Session, "load", "load"),
         (Replay, "annotate", "annotate"), (Replay, "_evict", "evict"), (Replay, "_allocate", "evict"),
         (Run, "metrics", "log"), (Run, "score", "log"),
-        (Run, "config", "raise"), (Run, "protocol", "raise"), (Run, "environment", "raise"),
+        (Run, "protocol", "raise"), (Run, "environment", "raise"),
     ):
         if place in (kind, "count"):
             lines(owner, name, kind)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from wm_core import replay as replays
+from wm_core.durable import lost
 from wm_core.replay import Replay
 from wm_core.run import checkpoint, commands
-from wm_core.run.cli import lost, main, read_run
+from wm_core.run.cli import main, read_run
 
 WAYS = ("names only when synced", "names at once", "pages at once")
 

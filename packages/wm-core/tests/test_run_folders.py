@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from wm_core.run import checkpoint, commands
+from wm_core.run import checkpoint, commands, gather
 from wm_core.run.cli import main
 from wm_core.run.loading import load
 from wm_core.run.manifest import read, sealed
@@ -138,6 +138,7 @@ def test_a_config_that_was_lost_comes_back_from_the_checkpoint(fakes: Any, capsy
     """As a power cut leaves it."""
     path, before = run / "config.toml", (run / "config.toml").read_text()
     path.unlink() if what == "missing" else path.write_bytes(b"" if what == "empty" else b"\0" * 300)
+    assert what == "missing" or gather.read(run).config == tomllib.loads(before)  # for curves
     said(fakes, capsys, "eval D --episodes 1")
     assert (path.read_bytes() if path.exists() else b"").strip(b"\0") == b""  # who only looks writes nothing
     told = said(fakes, capsys, "train --logdir D --steps 180")

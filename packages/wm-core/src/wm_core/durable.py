@@ -49,3 +49,8 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for one in reversed(new):
         sync(one.parent)
+
+
+def lost(path: Path) -> bool:
+    """Whether a file is missing or, as a power cut leaves it, without a word: empty, or zeros."""
+    return not path.is_file() or not path.read_bytes().strip(b"\0\r\n\t ")

@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from wm_core.durable import lost
 from wm_core.errors import UserError
-from wm_core.run import encoding, manifest, typed
+from wm_core.run import encoding, typed
 from wm_core.run.config import RESUMABLE, RunConfig, check, unsaid
 from wm_core.run.evaluation import TRAINING
+from wm_core.run.manifest import kept_config
 
 Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
 
@@ -476,18 +478,6 @@ def config_of(app: App, values: Mapping[str, object], where: str) -> RunConfig:
     """The config that a run was saved with, from all that config.toml holds. Raises UserError for other fields."""
     fields = {name: value for name, value in values.items() if name != "run"}
     return overlay(app.config(), unsaid(app.config, fields) | fields, where)
-
-
-def lost(path: Path) -> bool:
-    """Whether a file is missing or, as a power cut leaves it, without a word: empty, or zeros."""
-    return not path.is_file() or not path.read_bytes().strip(b"\0\r\n\t ")
-
-
-def kept_config(logdir: Path) -> dict[str, Any]:
-    """What config.toml held when the last checkpoint was made; {} where none says."""
-    path = manifest.latest(logdir)
-    meta = manifest.read(path)["meta"] if path else {}
-    return dict(meta.get("config", {}))
 
 
 def _toml(path: Path) -> dict[str, Any]:

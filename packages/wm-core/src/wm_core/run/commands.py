@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wm_core import draws, durable
 from wm_core.agent import Agent
+from wm_core.durable import lost
 from wm_core.errors import UserError
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
@@ -28,7 +29,7 @@ from wm_core.replay import Replay
 from wm_core.run import bound, checkpoint, evaluation, filmstrip, launch, scoring, sensitivity, typed
 from wm_core.run.alarm import NotFinite
 from wm_core.run.allocator import give_back
-from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, lost, mistaken, resolve, write_run
+from wm_core.run.cli import App, Command, Dream, Eval, Info, Train, mistaken, resolve, write_run
 from wm_core.run.config import RunConfig
 from wm_core.run.estimate import estimate, sentence, told
 from wm_core.run.folder import Progress, Run, default_logdir, plain, write_video

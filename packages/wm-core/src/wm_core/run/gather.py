@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wm_core.durable import lost
 from wm_core.errors import UserError
 from wm_core.run.config import RESUMABLE
+from wm_core.run.manifest import kept_config
 
 POINTS = 40
 TAIL = 0.1  # the share of a run, at its end, that its final score is the mean of
@@ -162,8 +164,9 @@ def find(folders: Iterable[str | Path]) -> list[Path]:
 
 def read(logdir: Path) -> Logged:
     """The run in a folder; a half-written last line is left out. Raises UserError for a file that is none of ours."""
+    path = logdir / "config.toml"
     try:
-        config = tomllib.loads((logdir / "config.toml").read_text(encoding="utf-8"))
+        config = kept_config(logdir) if lost(path) else tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{logdir / 'config.toml'} is not TOML: {error}") from error
     series: dict[str, tuple[list[float], list[float]]] = {}

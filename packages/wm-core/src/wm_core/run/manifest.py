@@ -147,6 +147,13 @@ def read(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def kept_config(logdir: Path) -> dict[str, Any]:
+    """What config.toml held when the last checkpoint was made; {} where none says."""
+    path = latest(logdir)
+    meta = read(path)["meta"] if path else {}
+    return dict(meta.get("config", {}))
+
+
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with a digest of all that it says, by which a changed digit is noticed."""
     plain = {name: value for name, value in manifest.items() if name != "seal"}
