@@ -198,6 +198,39 @@ def test_one_hot_actions_are_encoded_as_one_by_one_in_training_and_evaluation() 
         plain.eval(), table.eval()
 
 
+@pytest.mark.parametrize("encoder", [ActionEncoder, OneHotActionEncoder])
+def test_both_ways_learn_the_same_from_the_columns_that_may_be_seen(
+    encoder: type[ActionEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training, where f_a has batch statistics: values, gradients and what the running statistics become, in float64;
+    what no query may see is not in them."""
+    found = []
+    for gathers in (True, False):
+        torch.manual_seed(0)
+        recall = Recall(width=E, action=A, count=4, heads=H, dropout=0.0, actions=encoder(A, E)).double().train()
+        monkeypatch.setattr(recall, "gathers", lambda *_, way=gathers: way)
+        query, keys, actions, mask = case(5, 30)
+        mask[:, :, 20:] = False  # padding, and columns of other episodes
+        actions[:, 20:] = 0
+        keys.requires_grad_()
+        f = recall(query, keys, actions, mask)
+        f.square().sum().backward()
+        grads = [p.grad for p in recall.parameters() if p.grad is not None]
+        found.append([f.detach(), keys.grad, *grads, *recall.buffers()])
+        expected = recall.actions[0](actions[mask.any(1)]).mean(0)
+        assert torch.allclose(recall.actions[1].running_mean, 0.1 * expected, atol=1e-12)
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_statistics_of_nothing_leave_the_running_ones() -> None:
+    encoder = OneHotActionEncoder(A, E).train()
+    before = [x.clone() for x in encoder.buffers() if x.is_floating_point()]
+    out = encoder(torch.zeros(2, 3, A), torch.zeros(2, 3, dtype=torch.bool))
+    assert out.isfinite().all()
+    assert all(x.equal(y) for x, y in zip(before, [x for x in encoder.buffers() if x.is_floating_point()], strict=True))
+
+
 def test_repeat_equals_forty_copies_of_the_query() -> None:
     repeat = Repeat(width=E, action=A, count=40, heads=H).double().eval()
     query, keys, actions, mask = case(3, 8)

@@ -35,14 +35,15 @@ class BatchNorm(nn.BatchNorm1d):
         if not self.training:
             return self.normalise(x)
         total = count.sum()
-        share = (count / total)[:, None]
+        share = (count / total.clamp(min=1))[:, None]
         mean = (share * x).sum(0)
         var = (share * (x - mean).square()).sum(0)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum or 0.1)  # type: ignore[union-attr]
+            momentum = (self.momentum or 0.1) * (total > 0)  # nothing is learned from nothing
             unbiased = var * (total / (total - 1).clamp(min=1))
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum or 0.1)  # type: ignore[union-attr]
+            for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(now.to(running.dtype), momentum.to(running.dtype))  # type: ignore[union-attr]
         return (x - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
 
 

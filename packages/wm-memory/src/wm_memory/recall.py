@@ -115,6 +115,18 @@ class ActionEncoder(nn.Sequential):
     def __init__(self, action: int, width: int, *, norm: Callable[[int], nn.Module] = BatchNorm) -> None:
         super().__init__(linear(action, width), norm(width), nn.ReLU(), linear(width, width), norm(width), nn.ReLU())
 
+    def forward(self, action: Tensor, seen: Tensor | None = None) -> Tensor:
+        """action (..., A); `seen` (...) bool says which of them batch statistics are of, None all."""
+        if seen is None:
+            return super().forward(action)
+        return self.encode(action.flatten(0, -2), seen.flatten().to(action.dtype)).unflatten(0, action.shape[:-1])
+
+    def encode(self, x: Tensor, count: Tensor) -> Tensor:
+        """Rows (R, A), which stand for `count` (R,) equal ones each -> (R, E)."""
+        for layer in self:
+            x = layer.weighted(x, count) if isinstance(layer, BatchNorm) else layer(x)
+        return x
+
 
 class OneHotActionEncoder(ActionEncoder):
     """The same function of the same weights for actions that are one-hot or zero: only A + 1 of them exist, so each is
@@ -124,21 +136,21 @@ class OneHotActionEncoder(ActionEncoder):
     torch.Size([1, 5, 8])
     """
 
-    def forward(self, action: Tensor) -> Tensor:
+    def forward(self, action: Tensor, seen: Tensor | None = None) -> Tensor:
         which = torch.cat([action, 1 - action.sum(-1, keepdim=True)], -1)  # the last column: no action
-        count = which.detach().flatten(0, -2).sum(0)
+        found = which.detach() if seen is None else which.detach() * seen[..., None]
+        count = found.flatten(0, -2).sum(0)
         x = torch.cat(
             [torch.eye(len(count) - 1, dtype=action.dtype, device=action.device), action.new_zeros(1, len(count) - 1)]
         )
-        for layer in self:
-            x = layer.weighted(x, count) if isinstance(layer, BatchNorm) else layer(x)
+        x = self.encode(x, count)
         return which.to(x.dtype) @ x
 
 
 class NoActions(nn.Module):
     """Keys without what was done there ("w/o Act")."""
 
-    def forward(self, action: Tensor) -> Tensor:
+    def forward(self, action: Tensor, seen: Tensor | None = None) -> Tensor:
         return action.new_zeros(*action.shape[:-1], 1)
 
 
@@ -220,8 +232,12 @@ class Recall(nn.Module):
         index, ok = select(similarity, mask, self.count)
         chosen = Chosen(index, ok, self.positions(age.expand(len(mask), -1, -1).gather(-1, index)))
         found = ok.any(-1, keepdim=True)
-        gathered = steps * index.shape[-1] <= columns  # whichever projects fewer tokens; acting does, a batch does not
-        tokens = self.near(keys, actions, chosen) if gathered else keys + self.actions(actions)
+        gathered = self.gathers(steps, columns)
+        if self.training:  # batch statistics are of the columns that any query may see, whichever way is taken
+            acted = self.actions(actions, mask.any(1))
+            tokens = self.near(keys + acted, chosen) if gathered else keys + acted
+        else:
+            tokens = self.near(keys, chosen, actions) if gathered else keys + self.actions(actions)
         x, weights = query, []
         for block in self.stack():
             if gathered:
@@ -232,10 +248,18 @@ class Recall(nn.Module):
             weights.append(weight)
         return Reading(x, chosen, weights)
 
-    def near(self, keys: Tensor, actions: Tensor, chosen: Chosen) -> Tensor:
-        """The selected keys as tokens F^c_k = f_o(o_k) + f_a(a_k) + Pos_k: (B, T, K, E)."""
+    def gathers(self, steps: int, columns: int) -> bool:
+        """Whether the selected tokens are collected before they are projected: whichever projects fewer. Acting does, a
+        batch does not."""
+        return steps * min(self.count, columns) <= columns
+
+    def near(self, keys: Tensor, chosen: Chosen, actions: Tensor | None = None) -> Tensor:
+        """The selected keys (B, C, E), what `actions` (B, C, A) add where they are not in them yet, and positions: tokens
+        F^c_k = f_o(o_k) + f_a(a_k) + Pos_k (B, T, K, E)."""
         row = torch.arange(len(keys), device=keys.device)[:, None, None]
-        picked = keys[row, chosen.index] + self.actions(actions[row, chosen.index])
+        picked = keys[row, chosen.index]
+        if actions is not None:
+            picked = picked + self.actions(actions[row, chosen.index])
         return picked + self.positions.table[chosen.rows]
 
 
