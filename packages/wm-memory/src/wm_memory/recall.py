@@ -118,7 +118,9 @@ class ActionEncoder(nn.Sequential):
     def forward(self, action: Tensor, seen: Tensor | None = None) -> Tensor:
         """action (..., A); `seen` (...) bool says which of them batch statistics are of, None all."""
         if seen is None:
-            return super().forward(action)
+            for layer in self:
+                action = layer(action)
+            return action
         return self.encode(action.flatten(0, -2), seen.flatten().to(action.dtype)).unflatten(0, action.shape[:-1])
 
     def encode(self, x: Tensor, count: Tensor) -> Tensor:
