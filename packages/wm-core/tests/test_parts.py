@@ -12,6 +12,7 @@ from wm_core.distributions import (
     Bernoulli,
     BoundedNormal,
     OneHot,
+    SettledTwoHot,
     TwoHot,
     symlog,
     twohot_bins,
@@ -175,6 +176,32 @@ def test_a_two_hot_mean_is_told_in_float32_whatever_autocast_says() -> None:
         mean = TwoHot(probs.clamp(min=1e-30).log()).mode()
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, value, rtol=1e-5, atol=0)
+
+
+def test_a_settled_mean_is_the_same_number_and_only_what_counts_has_a_gradient() -> None:
+    """Pairs within rounding have none, others that of the mean: in float64, with mirrored logits equal, a rounding apart,
+    and of no likeness."""
+    logits = torch.randn(5, 255, dtype=torch.float64)
+    equal = logits.clone()
+    equal[:, 128:] = equal[:, :127].flip(-1)
+    for given in (logits, equal, equal * (1 + 1e-15 * torch.randn(255, dtype=torch.float64))):
+        slopes, means = [], []
+        for kind in (TwoHot, SettledTwoHot):
+            x = given.clone().requires_grad_()
+            mean = kind(x).mode()
+            slopes.append(torch.autograd.grad(mean.sum(), x)[0])
+            means.append(mean.detach())
+        assert torch.equal(*means)
+        if given is logits:
+            assert torch.allclose(*slopes, rtol=1e-12)
+            continue
+        x = given.clone().requires_grad_()
+        bins = twohot_bins().double()
+        far = int(127 * math.log1p(1000) / 20)
+        bins[: 127 - far] = bins[128 + far :] = 0
+        expected = torch.autograd.grad((torch.softmax(x, -1) @ bins).sum(), x)[0]
+        assert torch.allclose(slopes[1], expected, atol=1e-9)
+        assert slopes[0].abs().max() > 1e5
 
 
 def test_samples_follow_the_probabilities_and_carry_their_gradient():

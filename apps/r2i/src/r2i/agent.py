@@ -16,7 +16,7 @@ from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import MLP
 from wm_core.contracts import Backbone, Metrics
-from wm_core.distributions import Bernoulli, HardContinue, TwoHot
+from wm_core.distributions import Bernoulli, HardContinue, SettledTwoHot, TwoHot
 from wm_core.encoders import (
     Discretes,
     MultiDecoder,
@@ -114,6 +114,10 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
     seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
     nets = {"units": config.encoder_units, "layers": config.encoder_layers, "depth": config.depth}
     values = VALUES[config.discrete_observations]
+    by_actions = config.actor_grad == "dynamics" or config.actor_grad == "auto" and not action_spec.discrete
+    if by_actions and action_spec.discrete:
+        raise ValueError("a policy of discrete actions has no gradient through the dynamics: actor_grad reinforce")
+    twohot = SettledTwoHot if by_actions else TwoHot  # whoever climbs a mean wants its gradient without rounding
     hard = config.dream_continue == "mode"  # then the discount is no part of the head's target, but of what it gives
     with torch.device(config.device):
         encoder = MultiEncoder(seen, **nets, images=StridedEncoder, inputs=values["inputs"])
@@ -129,13 +133,11 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
                 units=config.units,
                 layers=config.layers,
                 cont=partial(HardContinue, discount=discount) if hard else Bernoulli,
+                reward=twohot,
             ),
             kl=BalancedKL(config.free_nats),
             discount=1.0 if hard else discount,
         )
-        by_actions = config.actor_grad == "dynamics" or config.actor_grad == "auto" and not action_spec.discrete
-        if by_actions and action_spec.discrete:
-            raise ValueError("a policy of discrete actions has no gradient through the dynamics: actor_grad reinforce")
         behaviour = (PathwiseActorCritic if by_actions else ActorCritic)(
             policy=PolicyHead(
                 discrete=action_spec.discrete,
@@ -148,7 +150,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
                 reads=reads,
             ),
             critic=Head(
-                TwoHot, 255, widths=widths, units=config.units, layers=config.layers, outscale=0.0, reads=reads
+                twohot, 255, widths=widths, units=config.units, layers=config.layers, outscale=0.0, reads=reads
             ),
             lam=config.lam,
             entropy=config.entropy,

@@ -245,14 +245,24 @@ class TwoHot:
 
     def mode(self) -> Tensor:
         """The mean, sum p * bin: (...)."""
+        pairs, same = self.pairs()
+        far = pairs[..., -same.shape[-1] :]
+        far.sub_(far.detach() * same)  # the gradient stays that of the mean
+        return self.of_pairs(pairs)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """p+ - p- of mirrored bins (..., V // 2), the nearest first, and which of the last, far ones count as the same."""
         probs = F.softmax(self.logits, -1)
         half = self.bins.shape[0] // 2
         far = int(half * math.log1p(FAR) / 20)
         above, below = probs[..., half + 1 :], probs[..., :half].flip(-1)
         pairs = above - below
         apart = pairs[..., far:].detach()
-        same = apart.abs() <= self.rounding * (above[..., far:] + below[..., far:])
-        pairs[..., far:].sub_(apart * same)  # the gradient stays that of the mean
+        return pairs, apart.abs() <= self.rounding * (above[..., far:] + below[..., far:])
+
+    def of_pairs(self, pairs: Tensor) -> Tensor:
+        """The mean of these pairs: (...)."""
+        half = self.bins.shape[0] // 2
         with torch.autocast(pairs.device.type, enabled=False):  # a product in bfloat16 would tell 300 as 298
             return pairs @ self.bins[half + 1 :]
 
@@ -275,6 +285,29 @@ class TwoHot:
         below = (torch.searchsorted(self.bins, target.contiguous(), right=True) - 1).clamp(0, len(self.bins) - 2)
         low, high = self.bins[below], self.bins[below + 1]
         return below, (target - low) / (high - low)
+
+
+class SettledTwoHot(TwoHot):
+    """A two-hot whose mean is climbed: what counts as the same in it has no gradient either.
+
+    A far pair of equal probabilities has the gradient of their difference, times up to 4.85e8. It is zero as long as what
+    leads to the two logits is equal, and a difference in its last digit is, early in training, most of the gradient: over
+    400 updates of R2I on Pendulum's observations, 100 times what the other bins give the critic's.
+
+    >>> weight = torch.ones(1, 255)
+    >>> weight[0, -1] += 1e-5
+    >>> slopes = []
+    >>> for kind in (TwoHot, SettledTwoHot):
+    ...     x = torch.zeros(1, requires_grad=True)
+    ...     slopes.append(torch.autograd.grad(kind(x * weight).mode().sum(), x)[0].item())
+    >>> slopes[0] > 0.1, abs(slopes[1]) < 1e-3
+    (True, True)
+    """
+
+    def mode(self) -> Tensor:
+        pairs, same = self.pairs()
+        far = same.shape[-1]
+        return self.of_pairs(torch.cat([pairs[..., :-far], pairs[..., -far:] * ~same], -1))
 
 
 class Bernoulli:

@@ -105,9 +105,10 @@ def reward_and_continue(
     units: int,
     layers: int = 1,
     cont: Callable[[Tensor], Distribution] = Bernoulli,
+    reward: Callable[[Tensor], Distribution] = TwoHot,
 ) -> dict[str, Head]:
-    """The two heads that every dream needs: {"reward": two-hot, zero at first; "cont": `cont`}."""
+    """The two heads that every dream needs: {"reward": `reward` over 255 bins, zero at first; "cont": `cont`}."""
     return {
-        "reward": Head(TwoHot, 255, widths=widths, units=units, layers=layers, outscale=0.0),
+        "reward": Head(reward, 255, widths=widths, units=units, layers=layers, outscale=0.0),
         "cont": Head(cont, 1, widths=widths, units=units, layers=layers),
     }
