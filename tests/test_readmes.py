@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -19,6 +20,12 @@ RUN = "python3 -m pip install uv && python3 -m uv run apps/po_dreamer train"
 
 def blocks(page: pathlib.Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def files(blocks: list[str]) -> dict[str, str]:
+    """The blocks whose first line is the name of a file, such as `# my_env.py`, by that name."""
+    named = {block.partition("\n")[0]: block for block in blocks}
+    return {first[2:]: block for first, block in named.items() if re.fullmatch(r"# \w+\.py", first)}
 
 
 def label(page: pathlib.Path) -> str:
@@ -37,9 +44,60 @@ def execute(code: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize("page", READMES, ids=label)
 def test_python_examples_run_from_top_to_bottom(page: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    code = "\n".join(blocks(page, "python"))
+    """But for the files of their own, which another test runs."""
+    found = blocks(page, "python")
+    code = "\n".join(block for block in found if block not in files(found).values())
     done = execute(code, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+QUICK = {"check": ["--steps", "20"], "train": ["--steps", "80", "--learning-starts", "40", "--train-ratio", "4"]}
+
+
+def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.Path) -> None:
+    """The root README's files and commands, in its order, in a folder of a user's; the commands made quick."""
+    page = ROOT / "README.md"
+    found = files(blocks(page, "python"))
+    assert list(found) == ["my_env.py", "act.py"] and len(found["my_env.py"].splitlines()) < 20
+    (tmp_path / "my_env.py").write_text(found["my_env.py"])
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines() if "my_env:" in line]
+    assert [line.split()[:4] for line in lines] == [
+        ["uv", "run", "-m", "env_adapters"],
+        ["uv", "run", "apps/dreamer", "train"],
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    for line in lines:
+        words = shlex.split(line, comments=True)[2:]
+        words = [str(ROOT / word) if word.startswith("apps/") else word for word in words]
+        quick = next(options for name, options in QUICK.items() if name in words)
+        command = [sys.executable, *words, *quick]
+        done = subprocess.run(command, check=False, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    done = execute(found["act.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) in {0.0, 1.0}
+
+
+OURS = "wm-[a-z-]+|env-adapters"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_no_command_installs_what_is_not_published(page: pathlib.Path) -> None:
+    """By name alone a registry would give somebody else's package of that name, or none."""
+    for line in page.read_text().splitlines():
+        if re.search(r"(uv add|pip install)\b", line):
+            for name, rest in re.findall(rf"\b({OURS})\b(?:\[[^]]*\])?(.{{0,8}})", line.partition("#subdirectory")[0]):
+                assert rest.startswith(" @ git+"), f"{label(page)} installs {name} from a registry: {line}"
+
+
+@pytest.mark.parametrize("page", [one for one in PAGES if "results" not in one.parts], ids=label)
+def test_no_command_starts_a_python_that_has_nothing_of_ours(page: pathlib.Path) -> None:
+    """`uv run` alone puts the environment's python before others."""
+    for line in page.read_text().splitlines():
+        for word in re.findall(
+            r"(?:^|`|\$ )(python3? -m \w+|python \S+|(?:dreamer|po[-_]dreamer|r2i|storm) (?:train|info|eval))", line
+        ):
+            assert re.match(r"python3 -m (pip|uv|venv)", word), f"{label(page)}: {line}"
 
 
 def test_an_example_that_fails_is_noticed(tmp_path: pathlib.Path) -> None:

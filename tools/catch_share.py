@@ -1,6 +1,6 @@
 """How much of a decoder's sensitivity lies on what matters in catch: ball and paddle, not the blocks behind them.
 
-    python -m dreamer dream LOGDIR --sensitivity --observed 2 --imagined 6
+    uv run -m dreamer dream LOGDIR --sensitivity --observed 2 --imagined 6
     python tools/catch_share.py LOGDIR...
 
 For the newest LOGDIR/dream/sensitivity-<step>.npz of each run: the share of the mass of each map on the pixels that show

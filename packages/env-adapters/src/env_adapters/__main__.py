@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,8 @@ from env_adapters.make import tasks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 usable, 1 an environment that breaks the specification, 2 a task that cannot be made."""
-    parser = argparse.ArgumentParser(prog="python -m env_adapters", description=__doc__)
+    started = "uv run" if "UV_RUN_RECURSION_DEPTH" in os.environ else "python"
+    parser = argparse.ArgumentParser(prog=f"{started} -m env_adapters", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("tasks", help="names of the built-in tasks and of what installed packages publish")
     check = commands.add_parser("check", help="examine a task, measure it, suggest a preset, estimate a run")

@@ -44,7 +44,7 @@ class Entry:
         if value.shape != self.shape:
             raise TaskError(
                 f"the environment shows {self.key!r} of shape {value.shape}, its observation space says {self.shape}: "
-                "`python -m env_adapters check` tells more"
+                "`uv run -m env_adapters check` tells more"
             )
         return value
 
