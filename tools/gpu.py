@@ -176,6 +176,8 @@ def run(
                 if not where:
                     where = first[HOST]
                     names = [name for name in names if again or name not in done(rows, where)]
+                if time.monotonic() >= deadline:
+                    break
                 assert process.stdin is not None
                 process.stdin.write(json.dumps(names) + "\n")
                 process.stdin.flush()

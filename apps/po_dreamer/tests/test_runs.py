@@ -295,9 +295,9 @@ def test_staleness_is_seen_in_short_rows_too(doors: Path, tmp_path: Path) -> Non
     replay.load_state(state)
     batch = replay.sample(4, 32, past=agent.past)
     stale = dict(batch.steps)
-    stale["key"] = torch.randn(stale["key"].shape, generator=torch.Generator().manual_seed(0)).half()
+    stale["/key"] = torch.randn(stale["/key"].shape, generator=torch.Generator().manual_seed(0)).half()
     assert diagnose(agent, dataclasses.replace(batch, steps=stale))["stale/overlap"] < 0.5
     with draws.drawing(draws.Generator(0)):
         fresh = agent.eval().world.encoder(batch.steps)["key"]
-    stale["key"] = fresh.half()
+    stale["/key"] = fresh.half()
     assert diagnose(agent, dataclasses.replace(batch, steps=stale))["stale/overlap"] > 0.9

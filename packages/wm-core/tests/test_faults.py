@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(
     (folder,) = run.glob("alarm-*")
     batch = safetensors.torch.load_file(folder / "batch.safetensors")
     assert batch["steps/reward"].isnan().any() and batch["steps/image"].shape[:2] == (2, 4)
-    assert {"past/deter", "past/valid", "index/start", "index/stream"} <= batch.keys()
+    assert {"past/stored/deter", "past/valid", "index/start", "index/stream"} <= batch.keys()
     told = json.loads((folder / "alarm.json").read_text())
     assert told["not_finite"] == {"loss/reward": "nan", "opt/moment": "nan"}
     assert told["not_finite_in_the_batch"] == ["steps/reward"]
