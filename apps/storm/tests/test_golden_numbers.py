@@ -178,7 +178,13 @@ def model(made: Storm) -> Iterator[tuple[str, Tensor]]:
     yield "world/termination_logit", -heads["cont"].logits[:, 1:]
     kl = categorical_kl(trace.post, trace.prior)[:, 1:]
     yield from {"loss/kl": kl, "loss/raw_kl": kl.mean()}.items()
-    names = {"image": "obs/image", "reward": "reward", "termination": "cont", "dynamics": "dyn", "representation": "rep"}
+    names = {
+        "image": "obs/image",
+        "reward": "reward",
+        "termination": "cont",
+        "dynamics": "dyn",
+        "representation": "rep",
+    }
     yield from {f"loss/{theirs}": losses[name].mean() for theirs, name in names.items()}.items()
     whole = total(losses, made.scales)
     yield "loss/total", whole
