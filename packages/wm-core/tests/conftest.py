@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,6 +218,14 @@ class Fakes:
     config: type[FakeConfig] = FakeConfig
     refusal: type[TaskError] = TaskError
     signals: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Whoever started the tests may ignore SIGHUP (`nohup`), and a run then would, too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
