@@ -249,5 +249,6 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
     def send(number: int) -> Callable[[], None]:
         return lambda: os.kill(os.getpid(), number)
 
-    numbers = {"term": signal.SIGTERM, "int": signal.SIGINT, "hup": signal.SIGHUP, "usr1": signal.SIGUSR1}
+    names = ("term", "int", "hup", "usr1", "usr2")
+    numbers = {name: signal.Signals[f"SIG{name.upper()}"] for name in names}
     return Fakes(app, signals={name: send(number) for name, number in numbers.items()})

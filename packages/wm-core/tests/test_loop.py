@@ -394,7 +394,7 @@ def test_evaluations_and_checkpoints_leave_no_trace(fakes, quiet):
     assert_same(one.weights, other.weights)
 
 
-@pytest.mark.parametrize("name, code", [("term", 143), ("int", 130), ("hup", 129), ("usr1", 138)])
+@pytest.mark.parametrize("name, code", [("term", 143), ("int", 130), ("hup", 129), ("usr1", 138), ("usr2", 140)])
 def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(fakes, quiet, capsys, name, code):
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
     fakes.envs.events[17] = fakes.signals[name]
@@ -411,13 +411,14 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(fakes, quiet,
     assert_same_run(Path("whole"), Path("parts"))
 
 
-def test_two_signals_in_one_instant_are_one(fakes, quiet):
+def test_two_signals_in_one_instant_are_one(fakes, quiet, capsys):
     """As `uv run` and `timeout` deliver a Ctrl-C: the terminal has sent it to all of them already."""
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
     fakes.envs.events[17] = lambda: [fakes.signals[name]() for name in ("int", "int", "term")] and None
     with pytest.raises(SystemExit) as stopped:
         main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
-    assert stopped.value.code == 130 and checkpoint.load(checkpoint.latest("parts")).step > 100
+    step = checkpoint.load(checkpoint.latest("parts")).step
+    assert stopped.value.code == 130 and f"stopped at step {step}; to go on" in capsys.readouterr().err
     fakes.envs.events.clear()
     main(fakes.app, ["train", "--logdir", "parts"])
     assert_same_run(Path("whole"), Path("parts"))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from wm_core.openloop import OpenLoop
+from wm_core.ranks import learning_with
 from wm_core.run import checkpoint, commands
 from wm_core.run.cli import main
 from wm_core.run.folder import Progress
@@ -111,6 +112,7 @@ def test_a_stop_is_heard_in_the_videos_and_the_evaluation_at_the_end(
     out, said = capsys.readouterr()
     assert "finished at step 240" in out and "video  " not in out and ("evaluation  " in out) == (call == 50)
     assert ("no video at the end: the run was told to stop" in said) == (call == 50)
+    assert not Path("D/video/policy-240.mp4").exists()
     assert "stopped before evaluation and videos of the end were made; the run is saved at its last step, 240" in said
 
 
@@ -190,6 +192,7 @@ def test_a_task_with_room_for_one_set_is_trained_to_its_end(fakes: Any, capsys: 
     assert step_of() == 240 and single[0] == 1
     for what in ("evaluation", "video"):
         assert f"no {what} at step 100: no environments could be made for it (OSError: [Errno 98] Address" in said
+    assert said.count("(if only one set of them may live at a time, --exclusive True says so)") == 4
     assert "video       D/video/policy-240.mp4" in out  # at the end the run's own are closed
 
 
@@ -262,3 +265,28 @@ def test_a_fault_of_ours_in_a_film_is_not_hidden(fakes: Any, monkeypatch: pytest
     with pytest.raises(ZeroDivisionError):
         main(fakes.app, TRAIN)
     assert step_of() == 240 and np.isfinite(step_of())
+
+
+# ---- several processes
+
+
+class Others:
+    """Of two processes this is the first; at some question the other says that an environment of its has failed."""
+
+    index, count, asked = 0, 2, 0
+
+    def total(self, *numbers: int) -> list[int]:
+        if len(numbers) == 3:  # room, stops, failures: asked before each iteration
+            self.asked += 1
+            return [numbers[0], numbers[1], numbers[2] + (self.asked == 20)]
+        return list(numbers)
+
+
+def test_a_failure_in_another_process_saves_this_one_at_the_same_step(fakes: Any, capsys: Any) -> None:
+    with learning_with(Others()), pytest.raises(SystemExit) as stopped:
+        main(fakes.app, TRAIN)
+    assert stopped.value.code == 2 and 100 <= step_of() < 240
+    said = capsys.readouterr().err
+    assert (
+        f"an environment of another process failed, and that one says why; the run is saved at step {step_of()}" in said
+    )

@@ -38,7 +38,7 @@ from wm_core.run.lock import locked
 from wm_core.run.loop import LONGEST, Environments, Position, check_carry, rest, rollout
 from wm_core.run.loop import train as train_loop
 from wm_core.run.play import key_shown
-from wm_core.run.scoring import FRESH, fresh
+from wm_core.run.scoring import FRESH, Unmade, fresh
 from wm_core.run.session import Session, seed_all
 from wm_core.run.stop import heeded, say
 from wm_core.run.writers import outside
@@ -580,7 +580,9 @@ def _possibly(session: Session, what: str, show: Callable[[], T]) -> T | None:
     except Exception as error:
         if not mistaken(session.app, error):
             raise
-        say(f"no {what}: {error}")
+        alone = isinstance(error, Unmade) and not session.config.exclusive
+        way = " (if only one set of them may live at a time, --exclusive True says so)" if alone else ""
+        say(f"no {what}: {error}{way}")
         return None
 
 

@@ -109,7 +109,8 @@ class RunConfig:
     """Environment processes; 0 runs them in this process, -1 leaves the choice to the adapter."""
     timeout: float = now(60.0, was=60.0)
     """Seconds that an environment process may take over a step or a reset before it counts as hung and is replaced; games
-    and simulators may need minutes. Over its start it may take 120, or this if it is more."""
+    and simulators may need minutes. Over its start it may take 120, or this if it is more. Environments in this process
+    (`workers` 0, or a single one unless `workers` is 1) have no limit."""
     attempts: int = now(5, was=5)
     """Failures of an environment without a step between, after which the run is saved and ends."""
     restore: bool = now(True, was=True)

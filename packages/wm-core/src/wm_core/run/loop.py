@@ -343,11 +343,9 @@ def evaluate(
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
     results: list[list[tuple[float, int]]] = [[] for _ in range(n)]
     score, length = np.zeros(n), np.zeros(n, np.int64)
-    for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry):
+    for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry, say=say):
         score = np.where(step["first"], 0.0, score + step["reward"])
         length = np.where(step["first"], 0, length + 1)
-        for sentence in envs.take_faults():
-            say(sentence)
         for i in np.flatnonzero(step["last"] & ~envs.cut):
             if len(results[i]) < share[i]:
                 results[i].append((float(score[i]), int(length[i])))
@@ -384,15 +382,24 @@ def check_carry(agent: Agent, carry: Carry) -> None:
 
 
 def rollout(
-    agent: Agent, envs: Environments, *, seed: int, mode: bool = False, carry: Carry = None
+    agent: Agent,
+    envs: Environments,
+    *,
+    seed: int,
+    mode: bool = False,
+    carry: Carry = None,
+    say: Callable[[str], None] = say,
 ) -> Iterator[dict[str, Any]]:
-    """Play for ever: records of n environments with the notes of acting, each (n, ...). The generator is put back."""
+    """Play for ever: records of n environments with the notes of acting, each (n, ...). The generator is put back. What
+    became of environments on the way is told."""
     step = envs.reset(seed)
     carry = agent.initial(envs.num_envs) if carry is None else carry
     source = draws.Generator(seed, agent.device)
     while True:
         with drawing_from(agent, source):
             carry, action, notes = agent.act(carry, step, mode)
+        for sentence in envs.take_faults():
+            say(sentence)
         yield {**step, **notes}
         step = envs.step(action)
 

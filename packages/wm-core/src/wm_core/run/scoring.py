@@ -25,16 +25,19 @@ FRESH = 10_000  # added to a run's seed for environments that it never learns fr
 MANY = 10  # episodes of `eval`, where the run says nothing
 
 
+class Unmade(UserError):
+    """Environments that the run does not learn from could not be made."""
+
+
 def fresh(app: App, config: RunConfig, n: int) -> Environments:
-    """n environments that the run does not learn from, in this process where that is cheap. Raises UserError where there
+    """n environments that the run does not learn from, in this process where that is cheap. Raises Unmade where there
     can be none: a port may be taken, a licence in use."""
     config = dataclasses.replace(config, workers=0) if n == 1 else config
     try:
         return environments(app, config, n) if app.fresh is None else app.part("fresh")(config, n)
     except Exception as error:
-        if mistaken(app, error):
-            raise
-        raise UserError(f"no environments could be made for it ({type(error).__name__}: {error})") from error
+        told = f"no environments could be made for it ({type(error).__name__}: {error})"
+        raise Unmade(str(error) if mistaken(app, error) else told) from error
 
 
 @dataclass(frozen=True)
