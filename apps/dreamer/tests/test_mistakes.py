@@ -28,8 +28,6 @@ class Odd(gymnasium.Env):
     def step(self, action):
         return self.observation_space.sample(), 0.0, False, False, {}
 
-def volume(): return Odd(spaces.Box(0, 1, (4, 4, 4, 2), numpy.float32))
-def small(): return Odd(spaces.Box(0, 255, (30, 30, 3), numpy.uint8))
 def text(): return Odd(spaces.Text(5))
 number = 3
 def nothing(): return None
@@ -80,10 +78,7 @@ def refused(run: Any, capsys: pytest.CaptureFixture[str], line: str) -> str:
         (f"{TINY} --task odd_spaces:missing", "has no callable 'missing'"),
         (f"{TINY} --task odd_spaces:number", "has no callable 'number'"),
         (f"{TINY} --task odd_spaces:nothing", "returned a NoneType, not a gymnasium.Env"),
-        (f"{TINY} --task odd_spaces:volume", "the encoder cannot read observation"),
-        (f"{TINY} --task odd_spaces:small", "needs sides that are multiples of 16"),
         (f"{TINY} --task odd_spaces:text", "which is no array of fixed shape"),
-        ("info --preset tiny --device cpu --task odd_spaces:volume", "the encoder cannot read observation"),
         ("eval nowhere", "there is no run in nowhere"),
         ("dream nowhere", "there is no run in nowhere"),
     ],

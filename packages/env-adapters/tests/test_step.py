@@ -115,7 +115,7 @@ def test_action_space_without_vector_is_refused(space: spaces.Space) -> None:
         action_spec(space)
 
 
-IMAGE = spaces.Box(0, 255, (8, 6, 3), np.uint8)
+IMAGE = spaces.Box(0, 255, (16, 32, 3), np.uint8)
 
 
 def test_plain_observations_get_a_name() -> None:

@@ -1,7 +1,9 @@
 """Parts against brute force, float64 and hand-computed tables."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,14 +13,16 @@ from wm_core.blocks import BlockGRU, BlockLinear, truncated_normal_
 from wm_core.distributions import (
     Bernoulli,
     BoundedNormal,
+    Categorical,
     OneHot,
     SettledTwoHot,
+    SymlogMSE,
     TwoHot,
     symlog,
     twohot_bins,
     unimix_logits,
 )
-from wm_core.encoders import MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
+from wm_core.encoders import Discretes, MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
 from wm_core.errors import UserError
 from wm_core.heads import Head, PolicyHead
 from wm_core.images import UpConv
@@ -549,7 +553,7 @@ class _Dict:
     ("space", "word"),
     [
         (_Dict(image=_Box((60, 64, 3), "uint8")), "multiples of 16"),
-        (_Dict(image=_Box((64, 64, 3), "float32")), "cannot read"),
+        (_Dict(image=SimpleNamespace(shape=(3,))), "cannot read"),
         (_Dict(reward=_Box((2,), "float32")), "reserved"),
         (_Dict(), "shows nothing"),
         (_Dict(a=_Box((0,), "float32"), b=_Box((2,), "float32")), "'a' of shape"),
@@ -559,6 +563,42 @@ class _Dict:
 def test_unreadable_observations_are_told_in_a_sentence(space, word):
     with pytest.raises(UserError, match=word):
         describe(space)
+
+
+def test_boxes_of_any_rank_are_vectors_and_small_bytes_are_symbols():
+    grid, dark, deep = _Box((7, 5, 3), "uint8"), _Box((32, 32, 3), "uint8"), _Box((2, 3, 4, 5), "float32")
+    for box, high in ((grid, 10), (dark, 10)):
+        box.high = np.full(box.shape, high)
+    flags, floats = _Box((3, 3, 2), "bool"), _Box((20, 20, 3), "float32")
+    wide = type("Discrete", (), {"n": 2**31, "shape": ()})()
+    seen = describe(_Dict(grid=grid, dark=dark, deep=deep, flags=flags, floats=floats, wide=wide))
+    assert seen.images == {"dark": (32, 32, 3)} and seen.discretes == {"grid": (11,) * 105}
+    assert seen.vectors == {"deep": 120, "flags": 18, "floats": 1200, "wide": 1}
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (5,) * 40, (4,), (2, 5, 2)])
+@pytest.mark.parametrize("kind", [Discretes, OneHotVectors])
+def test_symbols_looked_at_together_are_those_looked_at_one_by_one(sizes, kind):
+    """To the bit, gradients too: a grid has hundreds, and what has two of one size keeps its numbers."""
+    logits = torch.randn(4, 6, sum(sizes), requires_grad=True)
+    target = torch.stack([torch.randint(n, (4, 6)) for n in sizes], -1)
+    parts = list(zip(logits.split(list(sizes), -1), target.unbind(-1), sizes, strict=True))
+    if kind is Discretes:
+        alone = torch.stack([Categorical(part).loss(index) for part, index, _ in parts]).sum(0)
+    else:
+        hot = torch.cat([torch.nn.functional.one_hot(index, n) for _, index, n in parts], -1)
+        alone = SymlogMSE(logits).loss(hot)
+    found = kind(logits, sizes)
+    together = found.loss(target)
+    assert torch.equal(together, alone)
+    gradients = [torch.autograd.grad(loss.mean(), logits, retain_graph=True)[0] for loss in (together, alone)]
+    assert torch.equal(*gradients)
+    assert torch.equal(found.mode(), torch.stack([part.argmax(-1) for part, _, _ in parts], -1))
+    seen = Observations(discretes={"a": sizes})
+    steps = {"a": target, "first": torch.zeros(4, 6, dtype=torch.bool)}
+    assert VectorInput(seen)(steps).equal(
+        torch.cat([torch.nn.functional.one_hot(index, n) for _, index, n in parts], -1).float()
+    )
 
 
 def test_mixed_observations_are_encoded_and_decoded():

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from env_adapters.errors import TaskError, brief
 from env_adapters.names import spelled
+from env_adapters.pictures import is_picture, views
 from env_adapters.values import Notices, entry
 
 Environment = gymnasium.Env[Any, Any]
@@ -223,18 +224,19 @@ def decode_action(space: Space, vector: NDArray[Any]) -> Any:
 # ---------------------------------------------------------------- observations
 
 
-def observation_space(space: Space, signals: Collection[str] = ()) -> spaces.Dict:
+def observation_space(space: Space, signals: Collection[str] = (), grids: Collection[str] = ()) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
-    A plain observation is called "image" if it is uint8 of rank 3, else "vector"; nested keys are joined by "/", and no
-    name is one of the step's own or of the `signals` (see `names`); float64 becomes float32, and Discrete and
-    MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with two entries of one name,
-    with an entry that is empty, or with none.
+    A plain observation is called "image" if it is a picture, else "vector"; nested keys are joined by "/", and no name is
+    one of the step's own or of the `signals` (see `names`); pictures become bytes (H, W, C) with sides that an encoder
+    takes, unless their name is among the `grids` (see `pictures`); float64 becomes float32, and Discrete and MultiDiscrete
+    begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with two entries of one name, with an entry
+    that is empty, or with none.
 
     >>> observation_space(spaces.Discrete(4))
     Dict('vector': Discrete(4))
     """
-    named = _named(space, signals)
+    named = named_leaves(space, signals)
     flat = dict(named)
     if not named:
         raise TaskError(f"the observation space {brief(space)} shows nothing; give it at least one entry")
@@ -249,11 +251,13 @@ def observation_space(space: Space, signals: Collection[str] = ()) -> spaces.Dic
             )
         if 0 in (leaf.shape or ()):
             raise TaskError(f"the observation {key!r} of shape {leaf.shape} shows nothing; leave it out with a wrapper")
-    return spaces.Dict({key: _single(leaf) for key, leaf in flat.items()})
+    seen = views(flat, grids)
+    return spaces.Dict({key: seen[key].space if key in seen else _single(leaf) for key, leaf in flat.items()})
 
 
 class Reader:
-    """Observations of `space` -> entries of `observation_space(space, signals)`, every value as it is (see `values`).
+    """Observations of `space` -> entries of `observation_space(space, signals, grids)`, every value as it is (see
+    `values`), pictures as they are looked at.
 
     notices: kind -> sentence, of what is taken though it is not as the space says. TaskError for what cannot be.
 
@@ -261,9 +265,11 @@ class Reader:
     {'vector': np.int64(3)}
     """
 
-    def __init__(self, space: Space, signals: Collection[str] = ()) -> None:
+    def __init__(self, space: Space, signals: Collection[str] = (), grids: Collection[str] = ()) -> None:
         self.notices: Notices = {}
-        self.entries = [entry(name, leaf, self.notices) for name, leaf in _named(space, signals)]
+        named = named_leaves(space, signals)
+        seen = views(dict(named), grids)
+        self.entries = [entry(name, leaf, self.notices, seen.get(name)) for name, leaf in named]
         self._space = space
         self._keys = tuple(space.spaces) if isinstance(space, spaces.Dict) else None
         self._flat = isinstance(space, spaces.Dict) and not any(map(_nested, space.spaces.values()))
@@ -308,13 +314,14 @@ def sources(space: Space, signals: Collection[str] = ()) -> dict[str, tuple[tupl
     {'reward/0': (('reward', '0'), Discrete(2, start=5))}
     """
     paths = map(tuple, _paths(space))
-    return {name: (path, leaf) for path, (name, leaf) in zip(paths, _named(space, signals), strict=True)}
+    return {name: (path, leaf) for path, (name, leaf) in zip(paths, named_leaves(space, signals), strict=True)}
 
 
-def _named(space: Space, signals: Collection[str]) -> list[tuple[str, Space]]:
+def named_leaves(space: Space, signals: Collection[str] = ()) -> list[tuple[str, Space]]:
+    """Every observation of a space by the name under which it travels."""
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
-        return [("image" if image else "vector", space)]
+        return [("image" if image or is_picture(space) else "vector", space)]
     paths, kinds = _paths(space), leaves(space)
     return list(zip(spelled(paths, signals), kinds, strict=True))
 

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from env_adapters.errors import TaskError, brief
+from env_adapters.pictures import View
 
 Notices = dict[str, str]  # what a sentence is about -> the sentence; the first of its kind stays
 _F32 = float(np.finfo(np.float32).max)
@@ -159,11 +160,31 @@ class _Choices(_Integers):
         return self.refusal(f"with the value {value}, which is none of the values it may have")
 
 
-def entry(key: str, space: spaces.Space[Any], notices: Notices) -> Entry:
-    """The entry of a Box, Discrete, MultiDiscrete or MultiBinary."""
-    if isinstance(space, spaces.Box):
-        return (_Floats if np.issubdtype(space.dtype, np.floating) else _Integers)(key, space, notices)
-    return _Choices(key, space, notices)
+class Viewed:
+    """An entry that is looked at otherwise than its space declares; the first notice of it says how."""
+
+    def __init__(self, raw: Entry, view: View) -> None:
+        self.key, self._raw, self._view = raw.key, raw, view
+        self._read: Any = None
+        shape = "x".join(map(str, raw.shape))
+        raw.notices.setdefault(f"{raw.key}: view", f"the observation {raw.key!r} ({shape}) is taken for {view.told}")
+
+    def read(self, value: Any) -> Any:
+        """The value as it travels."""
+        self._read = self._raw.read(value)
+        return self._view(self._read)
+
+    def look(self, array: NDArray[Any]) -> None:
+        """Leave a notice where what was read last is outside its space's bounds."""
+        self._raw.look(self._read)
+
+
+def entry(key: str, space: spaces.Space[Any], notices: Notices, view: View | None = None) -> Entry | Viewed:
+    """The entry of a Box, Discrete, MultiDiscrete or MultiBinary; `view`: how it is looked at, if not as it is."""
+    if not isinstance(space, spaces.Box):
+        return _Choices(key, space, notices)
+    raw = (_Floats if np.issubdtype(space.dtype, np.floating) else _Integers)(key, space, notices)
+    return raw if view is None else Viewed(raw, view)
 
 
 def number(reward: Any) -> float:

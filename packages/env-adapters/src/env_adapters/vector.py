@@ -18,10 +18,12 @@ from env_adapters.facts import fact, unread
 from env_adapters.faults import Fault, fault_of
 from env_adapters.kept import LOST
 from env_adapters.local import Local
+from env_adapters.pictures import View
 from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
 from env_adapters.seeds import episode_seed, instance_seed
 from env_adapters.step import ActionCodec, Environment, Step, sources
 from env_adapters.workers import Workers, default_count
+from env_adapters.wrappers import Adapted
 
 
 def _unmade(error: Exception) -> TaskError:
@@ -51,7 +53,8 @@ class VectorEnv:
     then, but the state may be saved; loaded where the cause is mended, it goes on.
 
     num_envs: n. observation_space: Dict of ONE environment. sources: of each entry the keys on the way to it in the
-    environment's own observation, and its space there. action_space: native, of ONE. action_spec: what (A,) holds.
+    environment's own observation, and its space there. views: how entries are looked at that are not as declared (see
+    `pictures`). action_space: native, of ONE. action_spec: what (A,) holds.
     protocol: what a score means, JSON-able. repeat: environment steps per agent step. signals: names, mostly none.
 
     >>> from env_adapters import make_vec
@@ -97,6 +100,7 @@ class VectorEnv:
         self.sources: dict[str, tuple[tuple[str, ...], spaces.Space[Any]]] = getattr(
             one, "sources", sources(one.observation_space)
         )
+        self.views: dict[str, View] = one.views if isinstance(one, Adapted) else {}
         self.action_space = one.action_space
         self.action_spec = ActionCodec(one.action_space).spec
         self.protocol: dict[str, Any] = dict(fact(one, "protocol", {}))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from env_adapters.errors import Diverged, TaskError, brief
 from env_adapters.facts import fact, offers
@@ -14,10 +17,23 @@ from env_adapters.generators import Generators
 from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.names import RESERVED
-from env_adapters.step import ActionCodec, Environment, Reader, digest, join, leaves, observation_space, sources, split
+from env_adapters.pictures import SYMBOLS, arranged, arranged_shape, is_picture, order, unclear, views
+from env_adapters.step import (
+    ActionCodec,
+    Environment,
+    Reader,
+    digest,
+    join,
+    leaves,
+    named_leaves,
+    observation_space,
+    sources,
+    split,
+)
 from env_adapters.values import number
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
+PLAYED = 32  # records that are looked at where a space does not tell pictures from symbols
 
 
 def adapt(env: Environment, name: str, generators: Generators | None = None) -> Environment:
@@ -33,26 +49,54 @@ def adapt(env: Environment, name: str, generators: Generators | None = None) -> 
     signals = tuple(fact(env, "signals", ()))
     if odd := set(signals) & set(RESERVED):
         raise TaskError(f"the signal {min(odd)!r} has the name of an entry of every step; rename it")
-    flat = observation_space(env.observation_space, signals)
+    guest = Guest(env, generators)
+    grids = symbols(guest, unclear(dict(named_leaves(env.observation_space, signals))), signals)
+    flat = observation_space(env.observation_space, signals, grids)
     native = offers(env) and callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
     known = type(env).__module__.partition(".")[0] == __name__.partition(".")[0]
     if known and native and fact(env, "protocol", None) is not None and flat == env.observation_space:
         return env
-    guest = Guest(env, generators)
-    return Adapted(guest if native else Reexecuted(guest), name)
+    return Adapted(guest if native else Reexecuted(guest), name, grids)
+
+
+def symbols(env: Environment, keys: Collection[str], signals: Collection[str] = ()) -> list[str]:
+    """Of observations whose space does not tell whether they are pictures, those that show no value of 32 or more.
+
+    Some steps are played for it, none where there are no such observations.
+    """
+    if not keys:
+        return []
+    highest = dict.fromkeys(keys, 0)
+    source = copy.deepcopy(env.action_space)
+    source.seed(0)
+    names = [name for name, _ in named_leaves(env.observation_space, signals)]
+    try:
+        over = True
+        for seed in range(PLAYED):
+            if over:
+                value, over = env.reset(seed=seed)[0], False
+            else:
+                value, _, terminated, truncated, _ = env.step(source.sample())
+                over = bool(terminated or truncated)
+            shown = dict(zip(names, split(env.observation_space, value), strict=True))
+            highest = {key: max(high, int(np.max(shown[key]))) for key, high in highest.items()}
+    except Exception:  # noqa: BLE001 - whoever uses the environment meets it again, and can say what it means there
+        return []
+    return [key for key, high in highest.items() if high < SYMBOLS]
 
 
 class Adapted(Wrapper):
-    """Dict observations (see `step.Reader`) and a protocol."""
+    """Dict observations (see `step.Reader`) and a protocol. grids: as for `step.observation_space`."""
 
     env_adapters = True
 
-    def __init__(self, env: Environment, name: str) -> None:
+    def __init__(self, env: Environment, name: str, grids: Collection[str] = ()) -> None:
         super().__init__(env)
         signals = tuple(fact(env, "signals", ()))
-        self.observation_space = observation_space(env.observation_space, signals)
+        self.observation_space = observation_space(env.observation_space, signals, grids)
         self.sources = sources(env.observation_space, signals)
-        self.reader = Reader(env.observation_space, signals)
+        self.views = views(dict(named_leaves(env.observation_space, signals)), grids)
+        self.reader = Reader(env.observation_space, signals, grids)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None
         id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
@@ -178,7 +222,9 @@ class ActionRepeat(Wrapper):
 
 
 class Resize(Wrapper):
-    """Every uint8 image (H, W, C), C = 1, 3 or 4, of the observation becomes (size, size, C), by PIL's bilinear filter.
+    """Every uint8 image of the observation becomes (size, size, C), each channel by itself, by PIL's bilinear filter.
+
+    Images are (H, W, C), or (C, H, W) where the first axis is the shortest.
 
     Needs pillow (in the extra `atari`); TaskError if it is missing or no observation is an image.
     """
@@ -191,13 +237,13 @@ class Resize(Wrapper):
             raise TaskError("resizing images needs pillow; install `env-adapters[atari]` or `pillow`") from error
         self._image, self._size, self._inner = Image, size, env.observation_space
         kinds = leaves(self._inner)
-        self._images = [isinstance(one, spaces.Box) and one.dtype == np.uint8 and len(one.shape) == 3 for one in kinds]
+        self._images = [one.dtype == np.uint8 and (len(one.shape or ()) == 3 or is_picture(one)) for one in kinds]
         if not any(self._images):
             raise TaskError(
                 f"size={size} resizes images, but the observation {brief(self._inner)} has none; leave it out"
             )
         resized = [
-            spaces.Box(0, 255, (size, size, int(one.shape[2])), np.dtype(np.uint8)) if image and one.shape else one
+            spaces.Box(0, 255, (size, size, arranged_shape(one.shape)[2]), np.uint8) if image and one.shape else one
             for one, image in zip(kinds, self._images, strict=True)
         ]
         self.observation_space = _rebuild(self._inner, iter(resized))
@@ -217,9 +263,16 @@ class Resize(Wrapper):
         return join(self._inner, iter([self._one(p) if i else p for p, i in zip(parts, self._images, strict=True)]))
 
     def _one(self, image: Any) -> Any:
-        planes = image[:, :, 0] if image.shape[2] == 1 else image
-        small = self._image.fromarray(planes).resize((self._size, self._size), self._image.Resampling.BILINEAR)
-        return np.array(small).reshape(self._size, self._size, image.shape[2])
+        image = np.asarray(image)
+        image = arranged(image, order(image.shape))
+        if image.shape[2] == 3:  # PIL takes others for masks, transparency or nothing at all
+            return self._smaller(np.ascontiguousarray(image))
+        planes = [self._smaller(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
+        return np.stack(planes, -1)
+
+    def _smaller(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        small = self._image.fromarray(plane).resize((self._size, self._size), self._image.Resampling.BILINEAR)
+        return np.array(small)
 
 
 def _rebuild(space: spaces.Space[Any], parts: Any) -> spaces.Space[Any]:

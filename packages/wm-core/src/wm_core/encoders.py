@@ -5,7 +5,8 @@ Sizes: B batch, T time, E embed, U units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -47,12 +48,15 @@ class VectorInput(nn.Module):
             if key in self.vectors:
                 parts.append(symlog(wide(value)).reshape(*lead, -1))
             else:
-                columns = value.long().reshape(*lead, -1).unbind(-1)
-                parts += [self.entry(c, n) for c, n in zip(columns, self.discretes[key], strict=True)]
+                index, sizes = value.long().reshape(*lead, -1), self.discretes[key]
+                if alike(sizes):
+                    parts.append(self.entry(index, sizes[0]).flatten(-2))
+                else:
+                    parts += [self.entry(c, n) for c, n in zip(index.unbind(-1), sizes, strict=True)]
         return torch.cat(parts, -1)
 
     def entry(self, index: Tensor, size: int) -> Tensor:
-        """A discrete value (...) of `size` -> what the network sees of it: (..., size)."""
+        """Discrete values (...) of `size` -> what the network sees of each: (..., size)."""
         return F.one_hot(index, size).float()
 
 
@@ -157,8 +161,13 @@ class MultiDecoder(nn.Module):
         return found
 
 
+def alike(sizes: Sequence[int]) -> bool:
+    """Whether discrete values can be looked at all at once: a grid of symbols has hundreds."""
+    return len(set(sizes)) == 1
+
+
 class Vector(SymlogMSE):
-    """Squared symlog error of a vector of any rank up to two, flattened."""
+    """Squared symlog error of a vector of any rank, flattened."""
 
     def loss(self, target: Tensor) -> Tensor:
         return super().loss(target.reshape(self.pred.shape))
@@ -168,15 +177,28 @@ class Discretes:
     """Independent categoricals side by side: cross-entropy with indices (..., k), summed over the k entries."""
 
     def __init__(self, logits: Tensor, sizes: tuple[int, ...]) -> None:
-        self.parts = [Categorical(part) for part in logits.split(list(sizes), -1)]
+        self.logits, self.sizes = logits, sizes
+
+    @cached_property
+    def parts(self) -> list[Categorical]:
+        """One an entry."""
+        return [Categorical(part) for part in self.logits.split(list(self.sizes), -1)]
+
+    @cached_property
+    def whole(self) -> Categorical:
+        """Of all entries at once, where they have one size: logits (..., k, size)."""
+        return Categorical(self.logits.unflatten(-1, (-1, self.sizes[0])))
 
     def mode(self) -> Tensor:
-        return torch.stack([part.mode() for part in self.parts], -1)
+        return self.whole.mode() if alike(self.sizes) else torch.stack([part.mode() for part in self.parts], -1)
 
     def loss(self, target: Tensor) -> Tensor:
-        lead = self.parts[0].logits.shape[:-1]
-        columns = target.reshape(*lead, -1).unbind(-1)
-        return torch.stack([part.loss(column) for part, column in zip(self.parts, columns, strict=True)]).sum(0)
+        index = target.reshape(*self.logits.shape[:-1], -1)
+        if alike(self.sizes):
+            losses = self.whole.loss(index).movedim(-1, 0).contiguous()
+        else:
+            losses = torch.stack([part.loss(one) for part, one in zip(self.parts, index.unbind(-1), strict=True)])
+        return losses.sum(0)
 
 
 class OneHotVectors(SymlogMSE):
@@ -193,8 +215,12 @@ class OneHotVectors(SymlogMSE):
 
     def mode(self) -> Tensor:
         """The likeliest value of each entry: (..., k) int64."""
+        if alike(self.sizes):
+            return self.pred.unflatten(-1, (-1, self.sizes[0])).argmax(-1)
         return torch.stack([part.argmax(-1) for part in self.pred.split(list(self.sizes), -1)], -1)
 
     def loss(self, target: Tensor) -> Tensor:
-        columns = target.long().reshape(*self.pred.shape[:-1], -1).unbind(-1)
-        return super().loss(torch.cat([F.one_hot(c, n) for c, n in zip(columns, self.sizes, strict=True)], -1))
+        index = target.long().reshape(*self.pred.shape[:-1], -1)
+        if alike(self.sizes):
+            return super().loss(F.one_hot(index, self.sizes[0]).flatten(-2))
+        return super().loss(torch.cat([F.one_hot(c, n) for c, n in zip(index.unbind(-1), self.sizes, strict=True)], -1))

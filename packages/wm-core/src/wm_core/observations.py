@@ -10,6 +10,9 @@ from typing import Any
 from wm_core.errors import UserError
 from wm_core.names import NOTE, WORDS
 
+SYMBOLS = 32  # sides, and values, below which a box of uint8 is no image but a grid of symbols
+MANY = 2**20  # one-hots of an observation beyond which its values are numbers and no choices
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -27,8 +30,10 @@ class Observations:
 def describe(space: Any) -> Observations:
     """Sort the entries of a gymnasium Dict space.
 
-    uint8 boxes of rank 3 are images (sides must be multiples of 16 and equal among images), other boxes up to rank 2
-    and MultiBinary are vectors, Discrete and MultiDiscrete are discrete. Raises UserError for anything else.
+    uint8 boxes of rank 3 are images (sides must be multiples of 16 and equal among images; env-adapters resizes what is
+    not so), or grids of discrete values where sides and values lie below 32; other boxes and MultiBinary are vectors,
+    Discrete and MultiDiscrete are discrete, or vectors where they have more than a million values. Raises UserError for
+    anything else.
     """
     images: dict[str, tuple[int, int, int]] = {}
     vectors: dict[str, int] = {}
@@ -40,26 +45,46 @@ def describe(space: Any) -> Observations:
             raise UserError(f"observation {key!r} of shape {tuple(shape)} shows nothing: leave it out in a wrapper")
         if key in WORDS or key.startswith(NOTE):
             raise UserError(f"observation key {key!r} is reserved for the step dictionary; rename it in a wrapper")
-        if kind == "Discrete":
-            discretes[key] = (int(one.n),)
-        elif kind == "MultiDiscrete":
-            discretes[key] = tuple(int(n) for n in one.nvec.reshape(-1))
-        elif kind == "MultiBinary" or (kind == "Box" and len(shape) <= 2):
-            vectors[key] = math.prod(shape)
-        elif kind == "Box" and len(shape) == 3 and one.dtype.name == "uint8":
+        if kind in ("Discrete", "MultiDiscrete"):
+            sizes = (int(one.n),) if kind == "Discrete" else tuple(int(n) for n in one.nvec.reshape(-1))
+            if sum(sizes) > MANY:
+                vectors[key] = len(sizes)
+            else:
+                discretes[key] = sizes
+        elif kind == "Box" and is_grid(one):
+            discretes[key] = (int(one.high.max()) + 1,) * math.prod(shape)
+        elif kind == "Box" and is_image(one):
             if shape[0] % 16 or shape[1] % 16:
                 raise UserError(
                     f"image {key!r} is {shape[0]}x{shape[1]}; the encoder needs sides that are multiples of 16: "
                     "resize it, for example to 64x64"
                 )
             images[key] = shape
+        elif kind in ("MultiBinary", "Box"):
+            vectors[key] = math.prod(shape)
         else:
             raise UserError(
-                f"the encoder cannot read observation {key!r} of space {one}; it reads uint8 images (H, W, C), "
-                "boxes up to rank 2, Discrete, MultiDiscrete and MultiBinary: convert it in a wrapper"
+                f"the encoder cannot read observation {key!r} of space {one}; it reads boxes, Discrete, MultiDiscrete "
+                "and MultiBinary: convert it in a wrapper"
             )
     if len({shape[:2] for shape in images.values()}) > 1:
         raise UserError(f"all images must have one size, not {images}: resize them in a wrapper")
     if not (images or vectors or discretes):
         raise UserError("the environment shows nothing: its observation space is empty")
     return Observations(images, vectors, discretes)
+
+
+def is_grid(box: Any) -> bool:
+    """Whether a box holds symbols in a grid, as MiniGrid's 7x7x3 do: uint8 (H, W, C), sides and values below 32."""
+    high = getattr(box, "high", None)
+    small = len(box.shape or ()) == 3 and max(box.shape[:2]) < SYMBOLS
+    return bool(small and _bytes(box) and high is not None and high.max() < SYMBOLS)
+
+
+def is_image(box: Any) -> bool:
+    """Whether a box is a picture to be convolved: uint8 (H, W, C) and no grid."""
+    return len(box.shape or ()) == 3 and _bytes(box) and not is_grid(box)
+
+
+def _bytes(box: Any) -> bool:
+    return getattr(box.dtype, "name", str(box.dtype)) == "uint8"

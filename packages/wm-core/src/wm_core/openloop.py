@@ -47,8 +47,9 @@ class OpenLoop:
         """The same for repeating what was observed last."""
         return self._mean(self.true[:, self.context - 1 : self.context])
 
-    def horizons(self, ahead: Sequence[int] = (1, 5, 15, 45), name: str = "openloop") -> dict[str, float]:
-        """For the log: health/<name>_<steps ahead> beside health/<name>_copy_<steps ahead>, where a row reaches.
+    def horizons(self, ahead: Sequence[int] = (1, 5, 15, 45), key: str = "") -> dict[str, float]:
+        """For the log: health/openloop<key>_<steps ahead> beside health/openloop_copy<key>_<steps ahead>, where a row
+        reaches.
 
         >>> true = torch.tensor([[[0.0], [1.0], [3.0]]])  # one row: a step of context, two ahead
         >>> OpenLoop("vector", true, true + 0.5, 1, torch.tensor([[True, True, False]])).horizons((1, 2))
@@ -59,7 +60,8 @@ class OpenLoop:
         found: dict[str, float] = {}
         for one in ahead:
             if one <= len(reached) and reached[one - 1]:
-                found |= {f"health/{name}_{one}": model[one - 1], f"health/{name}_copy_{one}": copy[one - 1]}
+                found |= {f"health/openloop{key}_{one}": model[one - 1]}
+                found |= {f"health/openloop_copy{key}_{one}": copy[one - 1]}
         return found
 
     def _mean(self, said: Tensor) -> Tensor:

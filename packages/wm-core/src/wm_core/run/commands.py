@@ -23,6 +23,7 @@ from wm_core import draws, durable
 from wm_core.agent import Agent
 from wm_core.durable import lost
 from wm_core.errors import UserError
+from wm_core.observations import is_image
 from wm_core.openloop import OpenLoop, openloop
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
@@ -285,7 +286,7 @@ class Watch:
             found = list(_open_loop_of(self.session).values())
             numbers |= found[0].horizons() if found else {}
             for one in found if len(found) > 1 else ():
-                numbers |= one.horizons(name=f"openloop/{one.key}")
+                numbers |= one.horizons(key=f"/{one.key}")
         self.metrics(at.steps, numbers)
 
     def _scored(self, at: Position, episodes: int) -> scoring.Scored | None:
@@ -482,9 +483,7 @@ def _open_loop_of(session: Session, rows: int = 6) -> dict[str, OpenLoop]:
 
 def image_key(envs: Environments) -> str | None:
     """The name of the first image among the observations, or None."""
-    spaces = envs.observation_space.spaces
-    images = [k for k, s in spaces.items() if np.dtype(s.dtype) == np.uint8 and len(s.shape or ()) == 3]
-    return min(images, default=None)
+    return min((key for key, space in envs.observation_space.spaces.items() if is_image(space)), default=None)
 
 
 def collect(

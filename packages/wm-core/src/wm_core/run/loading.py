@@ -44,6 +44,7 @@ class Loaded:
     action_size: int
     carry: Any = None
     sources: observed.Sources = dataclasses.field(default_factory=dict)  # where the entries lie in a native observation
+    views: observed.Views = dataclasses.field(default_factory=dict)  # and how they are looked at
 
     def policy(self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False) -> tuple[Any, Any]:
         """One unbatched gymnasium observation -> (an action valid for the environment's space, carry for the next).
@@ -70,7 +71,7 @@ class Loaded:
 
     def entries(self, observation: Any) -> dict[str, NDArray[Any]]:
         """The observation as the agent's entries, in their dtypes and shapes."""
-        return observed.entries(observation, self.observation_space.spaces, self.sources)
+        return observed.entries(observation, self.observation_space.spaces, self.sources, self.views)
 
 
 def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
@@ -96,8 +97,8 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
-        sources = getattr(envs, "sources", {})  # no promise of Environments
-        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources)
+        sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
+        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views)
 
 
 def _latest(logdir: Path) -> Path:

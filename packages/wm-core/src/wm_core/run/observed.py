@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from wm_core.errors import UserError
 
 Sources = Mapping[str, tuple[tuple[str, ...], Any]]
+Views = Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]
 
 
-def entries(observation: Any, spaces: Mapping[str, Any], sources: Sources) -> dict[str, NDArray[Any]]:
+def entries(
+    observation: Any, spaces: Mapping[str, Any], sources: Sources, views: Views | None = None
+) -> dict[str, NDArray[Any]]:
     """An array for each of `spaces`, in its dtype and shape.
 
     spaces: of the entries, by name, as the agent was trained on them. sources: of each entry the keys on the way to it in
     the environment's own observation, and its space there, whose discrete values may begin elsewhere than at 0; an entry
-    without one lies where its name says. Raises UserError for what no environment of these spaces gives: other keys, shapes
+    without one lies where its name says. views: what is made of entries that are not seen as the environment shows them,
+    as of a picture that is resized; one that is given as it is seen stays. Raises UserError for what no environment of these spaces gives: other keys, shapes
     or kinds, and values that the entry cannot hold, such as nan.
 
     >>> from types import SimpleNamespace
@@ -36,7 +40,29 @@ def entries(observation: Any, spaces: Mapping[str, Any], sources: Sources) -> di
     if given.keys() != spaces.keys():
         raise UserError(f"this agent observes {sorted(spaces)}, not {sorted(given)}")
     own = {name: space for name, (_, space) in sources.items()}
-    return {key: _entry(key, given[key], space, own.get(key, space)) for key, space in spaces.items()}
+    found = {}
+    for key, space in spaces.items():
+        here = own.get(key, space)
+        view = (views or {}).get(key)
+        found[key] = (
+            _entry(key, given[key], space, here)
+            if view is None or _seen(given[key], space, here)
+            else _viewed(view, _entry(key, given[key], here, here))
+        )
+    return found
+
+
+def _seen(value: Any, space: Any, own: Any) -> bool:
+    """Whether a value is one of the agent's entry, and none of the environment's own space."""
+    shape, kind = np.shape(value), np.asarray(value).dtype.kind
+    return shape != tuple(own.shape) or (shape == tuple(space.shape) and kind != np.dtype(own.dtype).kind)
+
+
+def _viewed(view: Callable[[NDArray[Any]], NDArray[Any]], value: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return view(value)
+    except ValueError as error:  # a sentence of who knows how it is looked at
+        raise UserError(str(error)) from error
 
 
 def _entry(key: str, value: Any, space: Any, own: Any) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.observations import is_image
 from wm_core.run import evaluation, filmstrip
 from wm_core.run.filmstrip import IMAGINED, INK, LINE, OBSERVED, PAPER, Pixels
 from wm_core.run.folder import write_video
@@ -72,9 +73,8 @@ class Moment:
 def key_shown(envs: Environments) -> str | None:
     """The observation to draw: the first image, else the first vector, else none."""
     spaces = envs.observation_space.spaces
-    kinds = {key: (np.dtype(space.dtype), len(space.shape or ())) for key, space in spaces.items()}
-    images = [key for key, (dtype, rank) in kinds.items() if dtype == np.uint8 and rank == 3]
-    vectors = [key for key, (dtype, rank) in kinds.items() if dtype.kind == "f" and rank in (1, 2)]
+    images = [key for key, space in spaces.items() if is_image(space)]
+    vectors = [key for key, space in spaces.items() if np.dtype(space.dtype).kind == "f" and space.shape]
     return next(iter([*sorted(images), *sorted(vectors)]), None)
 
 
