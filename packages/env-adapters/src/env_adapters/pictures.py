@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from gymnasium import spaces
@@ -147,7 +147,7 @@ def _weights(before: int, after: int) -> NDArray[np.float32]:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def is_picture(space: Space) -> bool:
+def is_picture(space: Space) -> TypeGuard[spaces.Box]:
     """Whether a space shows a picture, as far as it tells."""
     if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3) or 0 in space.shape:
         return False
