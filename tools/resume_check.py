@@ -24,7 +24,10 @@ compared with the unbroken run in the same way. By turns, each time at a random 
 After each kill the last complete checkpoint is read and checked, and the next process must go on at its step. A place
 that the unbroken run never comes to is left out, and the tool says so: a replay that is never full evicts nothing.
 
---app --steps --stop --kill --at --seed --keep are the tool's own; every other option goes to the app's `train`. Kills
+--waiting draws one batch ahead and writes notes back one update late, as beside a GPU, for which a thread that waits stands
+in (tools/waiting.py): what is under way then belongs to what must not be lost.
+
+--app --steps --stop --kill --at --seed --keep --waiting are the tool's own; every other option goes to the app's `train`. Kills
 need checkpoints to go on from: choose --steps as several times the --save-every of the preset.
 """
 
@@ -67,6 +70,10 @@ PLACES = ("time", "file", "save", "checkpoint", "annotate", "evict", "log", "loa
 CHILD = """
 import importlib, json, os, signal, sys, traceback
 app = sys.argv[1]
+if len(sys.argv) > 2:
+    sys.path.insert(0, sys.argv[2])
+    import waiting
+    waiting.install()
 main = importlib.import_module(app + ".cli").main
 for module in (app + ".agent", app + ".environments", "wm_core.run.commands", "tyro", "rich.progress"):
     importlib.import_module(module)
@@ -159,9 +166,9 @@ class Ended(NamedTuple):
 class Nursery:
     """Forks of one process that has imported an app, one at a time: seconds less for each."""
 
-    def __init__(self, app: str) -> None:
+    def __init__(self, app: str, waiting: bool = False) -> None:
         self.app = app
-        command = [sys.executable, "-c", CHILD, app]
+        command = [sys.executable, "-c", CHILD, app, *([str(Path(__file__).resolve().parent)] if waiting else [])]
         self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def begin(self, folder: Path, log: Path, place: str, fatal: int, options: list[str]) -> int:
@@ -543,6 +550,7 @@ def main() -> None:
     ap.add_argument("--at", metavar="PLACE", nargs="+", choices=PLACES, default=PLACES, help="where (default: all)")
     ap.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default 0)")
     ap.add_argument("--keep", type=Path, metavar="DIR", help="where the run folders go and stay (default: they go)")
+    ap.add_argument("--waiting", action="store_true", help="draw ahead and write back late, as beside a GPU")
     args, options = ap.parse_known_args()
     if importlib.util.find_spec(args.app) is None:
         ap.error(f"there is no app {args.app!r}: name its module, for example dreamer or po_dreamer")
@@ -553,7 +561,7 @@ def main() -> None:
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{args.app} {' '.join(options)}: {steps} steps")
-    nursery = Nursery(args.app)
+    nursery = Nursery(args.app, args.waiting)
     try:
         if args.kill:
             killed(nursery, folder, options, steps, args.kill, tuple(args.at), args.seed)

@@ -138,14 +138,15 @@ def test_the_first_of_several_updates_is_named_with_its_batch() -> None:
                 "opt/grad_norm": torch.tensor(norm),
                 "other": torch.tensor(torch.nan),
             }
-            sentinel.look(metrics, batch(number))
+            sentinel.look(metrics, (batch(number),))
 
     sentinel = Sentinel()
     with pytest.raises(NotFinite, match="opt/grad_norm is inf") as caught:
         look(1.0, float("inf"), float("nan"), 1.0)
-    assert caught.value.batch is not None and caught.value.batch.steps["reward"].item() == 1
+    (found,) = caught.value.batches
+    assert found.steps["reward"].item() == 1
     sentinel.check()
-    sentinel.look({f"loss/{name}": torch.tensor(torch.nan) for name in "abcd"}, None)
+    sentinel.look({f"loss/{name}": torch.tensor(torch.nan) for name in "abcd"}, ())
     with pytest.raises(NotFinite, match=r"a is nan, loss/b is nan, loss/c is nan and 1 more"):
         sentinel.check()
 

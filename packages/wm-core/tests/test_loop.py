@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from wm_core.clock import Clock
 from wm_core.replay import Replay
 from wm_core.run import checkpoint, loop
-from wm_core.run.alarm import NotFinite
+from wm_core.run.alarm import NotFinite, dump
 from wm_core.run.cli import main
-from wm_core.run.loop import Meter, Position, Ratio, evaluate, rollout, train
+from wm_core.run.loop import Position, Ratio, evaluate, rollout, train
+from wm_core.run.meter import Meter
 from wm_core.run.stop import ASKING
 from wm_core.testing import assert_same
 
@@ -192,12 +194,19 @@ def test_faults_are_told_and_logged(fakes):
     assert [values for _, values in log.rows] == [{"env/faults": 1}]
 
 
-def test_after_an_update_that_is_not_finite_nobody_acts_or_saves(fakes, monkeypatch):
-    asked, updates, real = [], [], fakes.agent.learn
+def test_after_an_update_that_is_not_finite_nobody_acts_or_saves(fakes, monkeypatch, tmp_path):
+    asked, updates, given, real = [], [], [], fakes.agent.learn
 
     def learn(self, replay):
         updates.append(len(asked))
-        return real(self, replay) | ({"loss/reward": torch.tensor(torch.nan)} if len(updates) == 3 else {})
+        given[:] = [replay.sample(3, 2)]  # as an agent that dreams from other rows
+        sample, replay.sample = (
+            replay.sample,
+            lambda *args, **options: given.append(sample(*args, **options)) or given[-1],
+        )
+        metrics = real(self, replay)
+        replay.sample = sample
+        return metrics | ({"loss/reward": torch.tensor(torch.nan)} if len(updates) == 3 else {})
 
     monkeypatch.setattr(fakes.agent, "learn", learn)
     config = fakes.config(task="fake", device="cpu", envs=3, batch=2, length=4, train_ratio=2.5, learning_starts=12)
@@ -208,7 +217,10 @@ def test_after_an_update_that_is_not_finite_nobody_acts_or_saves(fakes, monkeypa
     with pytest.raises(NotFinite, match="loss/reward is nan") as caught:
         train(agent, envs, replay, at, Lines(), go_on=lambda at: asked.append(at.steps) is None, **options)
     assert len(updates) == 3 and updates[-1] == len(asked)
-    assert caught.value.batch is replay.given
+    assert len(given) == 2 and all(a is b for a, b in zip(caught.value.batches, given, strict=True))
+    dump(caught.value, tmp_path, {})
+    held = safetensors.torch.load_file(tmp_path / "batch.safetensors")
+    assert held["0/steps/reward"].shape == (3, 2) and held["1/steps/reward"].shape == (2, 4)
 
 
 # ---- evaluation

@@ -15,11 +15,11 @@ from wm_core.agent import Agent
 from wm_core.contracts import Metrics
 from wm_core.distributions import TwoHot
 from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.feed import Experience
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import AdaptiveClip, LaProp, averages, total
-from wm_core.replay import Replay
 from wm_core.rssm import RSSM
 from wm_core.types import Batch
 from wm_core.world import WorldModel
@@ -48,7 +48,7 @@ class Dreamer(Agent):
         self.batch, self.length, self.scales, self.own = batch, length, scales, own
         self.horizon, self.dream_last = horizon, dream_last
 
-    def learn(self, replay: Replay) -> Metrics:
+    def learn(self, replay: Experience) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=1))
         metrics, stored = self.updated(batch)
         replay.annotate(batch.index, **stored)

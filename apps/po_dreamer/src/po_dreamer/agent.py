@@ -18,13 +18,13 @@ from wm_core.agent import Agent
 from wm_core.contracts import Dynamics, Metrics
 from wm_core.distributions import TwoHot
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
+from wm_core.feed import Experience
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations, describe
 from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, averages, total
-from wm_core.replay import Replay
 from wm_core.rssm import RSSM, Prior
 from wm_core.types import Batch, Past, Steps
 from wm_core.world import WorldModel
@@ -107,7 +107,7 @@ class PODreamer(Agent):
     def stores(self) -> Mapping[str, int]:
         return super().stores if self.refresh is None else {**super().stores, **self.refresh.stores}
 
-    def learn(self, replay: Replay) -> Metrics:
+    def learn(self, replay: Experience) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=self.past))
         if self.refresh is not None and batch.past is not None:
             batch = replace(batch, past=self.refresh(batch.past))

@@ -25,6 +25,7 @@ from wm_core.encoders import (
     SymlogInput,
     VectorInput,
 )
+from wm_core.feed import Experience
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
@@ -32,7 +33,6 @@ from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, averages, total
 from wm_core.parallel import Parallel
 from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
-from wm_core.replay import Replay
 from wm_core.rssm import Prior
 from wm_core.types import Batch, Carry, Dream
 from wm_core.world import WorldModel
@@ -76,7 +76,7 @@ class R2I(Agent):
         """The learned state, without gradient: a checkpoint holds it."""
         return super().initial(n)
 
-    def learn(self, replay: Replay) -> Metrics:
+    def learn(self, replay: Experience) -> Metrics:
         metrics: Metrics = self.updated(self.to_device(replay.sample(self.batch, self.length)))[0]
         return metrics
 

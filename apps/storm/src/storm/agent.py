@@ -11,13 +11,13 @@ import wm_var
 from wm_core import draws, names
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
+from wm_core.feed import Experience
 from wm_core.health import latents
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, total
 from wm_core.parallel import Parallel
 from wm_core.product import Linear
-from wm_core.replay import Replay
 from wm_core.types import Batch
 from wm_tssm import TransformerStack, across_episodes, within_episode
 
@@ -57,7 +57,7 @@ class Storm(Agent):
         self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
         self.dreams, self.context, self.own, self.observed = dreams, context, own, observed
 
-    def learn(self, replay: Replay) -> Metrics:
+    def learn(self, replay: Experience) -> Metrics:
         contexts = self.to_device(replay.sample(self.dreams, self.context + 1))
         length = self.length + replay.ready(self.length + 1)  # the loop may ask when there are just `length` steps
         metrics: Metrics = self.updated(self.to_device(replay.sample(self.batch, length)), contexts)

@@ -18,7 +18,7 @@ from wm_core.capture import Captured, CudaGraphs, Recorder
 from wm_core.clock import Clock
 from wm_core.compiled import Part, compile_parts, of_dynamics, of_head
 from wm_core.contracts import Behaviour, Metrics
-from wm_core.replay import Replay
+from wm_core.feed import Experience, moved
 from wm_core.types import Batch, Carry, Steps
 from wm_core.world import WorldModel
 
@@ -86,7 +86,7 @@ class Agent(nn.Module):
             action = policy.mode() if mode else policy.sample()
         return trace.carry, action, {name: value[:, 0] for name, value in self.world.stored(trace).items()}
 
-    def learn(self, replay: Replay) -> Metrics:
+    def learn(self, replay: Experience) -> Metrics:
         """One update: sample, `update`, annotate. Metrics are 0-d tensors on the device."""
         raise TypeError(f"{type(self).__name__} does not say how it learns")
 
@@ -159,16 +159,7 @@ class Agent(nn.Module):
         """The batch on the agent's device; the index stays where replay reads it."""
         if self.device.type == "cpu":
             return batch
-        steps = {key: value.to(self.device, non_blocking=True) for key, value in batch.steps.items()}
-        past = batch.past
-        if past is not None:
-            past = type(past)(
-                {key: value.to(self.device, non_blocking=True) for key, value in past.stored.items()},
-                past.action.to(self.device, non_blocking=True),
-                past.first.to(self.device, non_blocking=True),
-                past.valid.to(self.device, non_blocking=True),
-            )
-        return Batch(steps, past, batch.index)
+        return moved(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs besides the weights."""

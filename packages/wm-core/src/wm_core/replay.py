@@ -125,7 +125,6 @@ class Replay:
         self._oldest = 0  # the first position still held
         self._queue: deque[tuple[int, int]] = deque()  # (stream, start) of rows not served yet
         self._dirty: set[int] = set()
-        self.given: Batch | None = None  # by the last `sample`: what to look at when an update went wrong
         self._committed = 0  # positions before it are referred to by a checkpoint on disk
         self._journal: Journal | None = None  # of changes since that checkpoint
         self._kept: dict[tuple[int, str], NDArray[np.bool_]] = {}  # (n, C): steps that the journal has the old value of
@@ -228,8 +227,7 @@ class Replay:
         steps["weight"] = torch.ones(batch, length)
         steps["reset"] = steps["first"].clone()
         steps["reset"][:, 0][slice(None) if context is None else ~context.valid[:, -1]] = True
-        self.given = Batch(steps, context, Index(torch.from_numpy(stream), torch.from_numpy(start)))
-        return self.given
+        return Batch(steps, context, Index(torch.from_numpy(stream), torch.from_numpy(start)))
 
     def _draw(self, batch: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Streams and starts of B rows."""

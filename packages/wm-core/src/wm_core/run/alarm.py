@@ -1,7 +1,7 @@
 """metrics of every update -> one flag on the device -> looked at when the host waits anyway -> the run stops.
 
 Nothing is saved between an update and the look at its flag, so that what is not finite never reaches a checkpoint. The
-batch is held until then, so that the one that did it can be dumped.
+batches are held until then, so that those that did it can be dumped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,10 @@ AHEAD = 2  # updates whose flags may be open at once; each holds its batch
 
 
 class NotFinite(ArithmeticError):
-    """A loss, a gradient or a weight that is not finite: the names with their values, and the batch that did it."""
+    """A loss, a gradient or a weight that is not finite: the names with their values, and the batches that did it."""
 
-    def __init__(self, values: Mapping[str, float], batch: Batch | None = None) -> None:
-        self.values, self.batch = dict(values), batch
+    def __init__(self, values: Mapping[str, float], batches: Sequence[Batch] = ()) -> None:
+        self.values, self.batches = dict(values), tuple(batches)
         told = [f"{name} is {value}" for name, value in self.values.items()]
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         super().__init__(f"{', '.join(told[:3])}{more}")
@@ -38,16 +38,16 @@ class _Open(NamedTuple):
     names: list[str]
     values: Tensor  # (names,), on its way to the host
     there: torch.cuda.Event | None  # when it has arrived; None: it is there
-    batch: Batch | None
+    batches: Sequence[Batch]
 
 
 class Sentinel:
     """Looks at every update without making the host wait for the device.
 
     >>> sentinel = Sentinel()
-    >>> sentinel.look({"loss/reward": torch.tensor(1.0), "opt/grad_norm": torch.tensor(2.0)}, None)
+    >>> sentinel.look({"loss/reward": torch.tensor(1.0), "opt/grad_norm": torch.tensor(2.0)}, ())
     >>> sentinel.check()
-    >>> sentinel.look({"loss/reward": torch.tensor(float("nan")), "opt/grad_norm": torch.tensor(2.0)}, None)
+    >>> sentinel.look({"loss/reward": torch.tensor(float("nan")), "opt/grad_norm": torch.tensor(2.0)}, ())
     >>> sentinel.check()
     Traceback (most recent call last):
     wm_core.run.alarm.NotFinite: loss/reward is nan
@@ -57,8 +57,8 @@ class Sentinel:
         self._open: deque[_Open] = deque()
 
     @torch.no_grad()
-    def look(self, metrics: Mapping[str, Tensor], batch: Batch | None) -> None:
-        """One update's metrics, 0-d tensors, and its batch. Raises NotFinite for an update some way back."""
+    def look(self, metrics: Mapping[str, Tensor], batches: Sequence[Batch]) -> None:
+        """One update's metrics, 0-d tensors, and all batches that it was given. Raises NotFinite for an update some way back."""
         names = [name for name in metrics if name.startswith(WATCHED)]
         if not names:
             return
@@ -68,7 +68,7 @@ class Sentinel:
             host = torch.empty(values.shape, pin_memory=True)
             values, there = host.copy_(values, non_blocking=True), torch.cuda.Event()
             there.record()
-        self._open.append(_Open(names, values, there, batch))
+        self._open.append(_Open(names, values, there, batches))
         while len(self._open) > AHEAD:
             self._close()
 
@@ -78,13 +78,13 @@ class Sentinel:
             self._close()
 
     def _close(self) -> None:
-        names, values, there, batch = self._open.popleft()
+        names, values, there, batches = self._open.popleft()
         if there is not None:
             there.synchronize()
         if not bool(values.isfinite().all()):
             self._open.clear()
             found = zip(names, values.tolist(), strict=True)
-            raise NotFinite({name: value for name, value in found if not math.isfinite(value)}, batch)
+            raise NotFinite({name: value for name, value in found if not math.isfinite(value)}, batches)
 
 
 @torch.no_grad()
@@ -100,9 +100,17 @@ def check_weights(weights: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def dump(error: NotFinite, folder: Path, about: Mapping[str, object]) -> list[str]:
-    """folder/{alarm.json, batch.safetensors}; gives the entries of the batch that were not finite before any update."""
+    """folder/{alarm.json, batch.safetensors}; gives the entries of the batches that were not finite before any update.
+
+    Where an update was given several, their entries begin with their numbers: 0/steps/..., 1/steps/...
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = _flat(error.batch) if error.batch is not None else {}
+    several = len(error.batches) > 1
+    tensors = {
+        f"{i}/{name}" if several else name: value
+        for i, batch in enumerate(error.batches)
+        for name, value in _flat(batch).items()
+    }
     if tensors:
         safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, folder / BATCH)
     odd = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]

@@ -180,6 +180,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                     temperature=config.act_temperature,
                     count_resets=config.ratio_counts == "records",
                     go_on=watch,
+                    feed=session.feed,
                     stopped=session.stopped,
                     say=say,
                 )

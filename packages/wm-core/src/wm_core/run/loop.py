@@ -5,7 +5,6 @@ Sizes: n environments, A action. `steps` are environment steps with action repea
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
@@ -23,10 +22,11 @@ from torch.utils._pytree import tree_leaves, tree_map  # noqa: PLC2701 - torch's
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.errors import UserError
-from wm_core.health import WEIGHT
+from wm_core.feed import Feed
 from wm_core.ranks import ranks
 from wm_core.replay import Replay
 from wm_core.run.alarm import Sentinel
+from wm_core.run.meter import Meter
 from wm_core.run.stop import say
 from wm_core.types import Carry
 
@@ -105,54 +105,6 @@ class Ratio:
         return updates
 
 
-class Meter:
-    """Means of metrics over an interval: summed where they are born, fetched once.
-
-    >>> meter = Meter()
-    >>> meter.add({"loss": torch.tensor(1.0)})
-    >>> meter.add({"loss": torch.tensor(2.0)})
-    >>> meter.take()
-    {'loss': 1.5}
-
-    A metric whose companion `weight/<name>` is logged beside it is a sum of that weight: its mean is the quotient, nan
-    where nothing had a weight.
-
-    >>> meter.add({"error": torch.tensor(0.0), "weight/error": torch.tensor(0.0)})
-    >>> meter.add({"error": torch.tensor(6.0), "weight/error": torch.tensor(3.0)})
-    >>> meter.take()
-    {'error': 2.0}
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}  # 0-d float64, on the metric's device
-        self.counts: dict[str, int] = {}
-
-    @torch.no_grad()
-    def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """One update's metrics, 0-d tensors. No host read."""
-        for name, value in metrics.items():
-            value = value.detach().double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self) -> dict[str, float]:
-        """The means, and an empty meter. One host read."""
-        means = self.means()
-        self.sums, self.counts = {}, {}
-        return means
-
-    def means(self) -> dict[str, float]:
-        """The means so far. One host read."""
-        if not self.sums:
-            return {}
-        values = torch.stack(list(self.sums.values())).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
-        for name in [name for name in means if name.startswith(WEIGHT)]:
-            weight = means.pop(name)
-            means[name.removeprefix(WEIGHT)] /= weight or math.nan
-        return means
-
-
 @dataclass
 class Position:
     """Where the loop stands between two iterations: with agent, environments, replay and logs, all of a run."""
@@ -193,13 +145,15 @@ class Position:
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         numbers = ("steps", "fresh", "due", "logged", "updates", "played", "score", "length", "carry")
-        return {name: getattr(self, name) for name in numbers} | {
-            "step": dict(self.step),
-            "arrived": None if self.arrived is None else dict(self.arrived),
-            "owed": self.ratio.owed,
-            "sums": self.meter.sums,
-            "counts": self.meter.counts,
-        }
+        return (
+            {name: getattr(self, name) for name in numbers}
+            | {
+                "step": dict(self.step),
+                "arrived": None if self.arrived is None else dict(self.arrived),
+                "owed": self.ratio.owed,
+            }
+            | self.meter.state()
+        )
 
     def load_state(self, state: Mapping[str, Any], device: torch.device | str) -> None:
         """Stand where `state` was taken."""
@@ -208,7 +162,7 @@ class Position:
         self.step, self.carry = state["step"], to_device(state["carry"], device)
         self.due, self.arrived = state.get("due", 0), state.get("arrived")  # older runs stopped after all updates
         self.ratio.owed = state["owed"]
-        self.meter.sums, self.meter.counts = to_device(state["sums"], device), dict(state["counts"])
+        self.meter.load_state(state, device)
 
     @classmethod
     def resume(
@@ -232,6 +186,7 @@ def train(
     length: int,
     temperature: float = 1.0,
     count_resets: bool = False,
+    feed: Feed | None = None,
     go_on: Callable[[Position], bool],
     stopped: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = say,
@@ -240,7 +195,7 @@ def train(
     every iteration, and may save or show.
 
     `stopped` is asked between updates, of which many may be due: what is left of them is made up for when the run goes
-    on. It must go on being true, and `go_on` then say no.
+    on. It must go on being true, and `go_on` then say no. `feed` lies between agent and replay.
 
     The environments step while the agent learns, where they have processes of their own. What is learned takes effect
     at the next act, and what arrives is kept after it, so this changes no number: the run is a function of its seed,
@@ -249,6 +204,7 @@ def train(
     not, before `go_on` is asked again.
     """
     timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
+    feed = feed or Feed(replay)
     sentinel = Sentinel()
     while go_on(at):
         if at.arrived is None:
@@ -259,8 +215,8 @@ def train(
             if ranks().total(waiting) == [0]:
                 at.due, at.fresh = at.ratio.due(at.fresh), 0
         while at.due:
-            metrics = agent.learn(replay)
-            sentinel.look(metrics, replay.given)
+            metrics = agent.learn(feed)
+            sentinel.look(metrics, feed.turn())
             at.meter.add(metrics)
             at.updates += 1
             at.due -= 1

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from wm_core import draws
+from wm_core import feed as feeds
 from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.ranks import ranks
@@ -40,6 +41,9 @@ class Session:
     run: Run
     about: Mapping[str, Any] = field(default_factory=dict)  # its config and protocol, for each checkpoint
     stopped: Callable[[], bool] = lambda: False  # whether the run was told to end
+
+    def __post_init__(self) -> None:
+        self.feed = feeds.Feed(self.replay, feeds.lane_to(self.agent.device))
 
     @property
     def _ratio(self) -> dict[str, Any]:
@@ -111,7 +115,7 @@ class Session:
             "replay": replay,
             "run": self.run.offsets(),
             "random": random_state(),
-        }
+        } | ({"feed": self.feed.state()} if self.feed.lane else {})
         meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task, **self.about}
         keep = max(self.config.keep, min(2, ranks().count))  # others may be killed before they have saved
         kept = {"keep": keep, "milestone_every": self.config.milestone_every}
@@ -138,6 +142,7 @@ class Session:
                 at.step, at.arrived = (begun, None) if at.arrived is None else (at.step, begun)
             checkpoint.check_step(saved)
             notices += self.replay.load_state(saved.state["replay"])
+            notices += self.feed.load_state(saved.state.get("feed", {"late": [], "ahead": []}))
             load_random_state(saved.state["random"])
             self.run.cut(saved.state["run"])
             if ranks().count > 1:
