@@ -66,11 +66,30 @@ STORM = [
     "--dreams",
     "4",
 ]
+R2I = [
+    "--deter",
+    "16",
+    "--width",
+    "16",
+    "--state",
+    "16",
+    "--stoch",
+    "4",
+    "--classes",
+    "4",
+    "--depth",
+    "2",
+    "--units",
+    "8",
+    "--batch",
+    "2",
+]
 # Atari's frames and six actions, as the comparison in docs/results/speed.md
 APPS = {
     "dreamer": ["--preset", "atari100k", "--size", "12m", "--task", "atari100k_pong", "--device", "cpu", *NARROW],
     "po_dreamer": ["--preset", "atari100k", "--size", "12m", "--task", "atari100k_pong", "--device", "cpu", *NARROW]
     + [*MEMORY, "--bottleneck-width", "16", "--bottleneck-hidden", "16"],
+    "r2i": ["--preset", "atari100k", "--task", "atari100k_pong", "--device", "cpu", *R2I],
     "storm": ["--preset", "atari100k", "--task", "atari100k_pong", "--device", "cpu", *STORM],
 }
 LENGTH, HORIZON = 64, 15

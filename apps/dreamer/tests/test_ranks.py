@@ -22,6 +22,7 @@ from wm_core import draws
 from wm_core.ranks import Group, learning_with
 from wm_core.run import checkpoint
 from wm_core.run.cli import resolve
+from wm_core.run.commands import STRIDE, draw_apart
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index
 
@@ -160,3 +161,17 @@ def test_a_signal_stops_and_saves_them_all(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     rank(int(sys.argv[1]), sys.argv[2])
+
+
+def test_every_process_draws_noise_of_its_own_from_the_same_weights() -> None:
+    """Dropout draws from torch's own generator, value alignment from one of its own."""
+    config = dataclasses.replace(resolve(APP, "tiny"), device="cpu", precision="fp32", var=True)
+    drawn, weights = [], []
+    for seed in (config.seed, config.seed + STRIDE):
+        made = build(config, SPACE, ActionSpec((3,), 0))
+        draw_apart(made, seed)
+        drawn.append([torch.rand(8, generator=one) for one in made.generators])
+        weights.append(list(made.parameters()))
+    assert len(drawn[0]) == 3
+    assert not any(torch.equal(one, other) for one, other in zip(*drawn, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wm_core import draws, durable
+from wm_core import durable
 from wm_core.agent import Agent
 from wm_core.durable import lost
 from wm_core.errors import UserError
@@ -94,7 +94,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
         seed_all(config.seed)
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:
-            agent.source = draws.Generator(config.seed, agent.device)
+            draw_apart(agent, config.seed)
         agent.capture(config.capture, say)
         with locked(logdir):
             replay = Replay(
@@ -116,6 +116,12 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
             services = outside(config.log, logdir, written, project=app.name)
             with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
                 return _run(app, command, config, Session(app, config, agent, envs, replay, run, about), saved)
+
+
+def draw_apart(agent: Agent, seed: int) -> None:
+    """One of several processes draws noise of its own, dropout's included; its weights stay those of all."""
+    for at, generator in enumerate(agent.generators):
+        generator.manual_seed(seed + at)
 
 
 def _last(logdir: Path) -> Path | None:
