@@ -20,9 +20,9 @@ from wm_core import draws
 from wm_core.distributions import TwoHot, symexp, twohot_bins
 from wm_core.norm import RMSNorm
 from wm_core.returns import quantile
-from wm_core.run.cli import App, overlay, resolve
-from wm_core.run.loading import build
 from wm_core.types import Dream, Latent
+from wm_run.cli import App, overlay, resolve
+from wm_run.loading import build
 
 APPS = pathlib.Path(__file__).resolve().parents[1] / "apps"
 NAMES = sorted(page.parent.name for page in APPS.glob("*/README.md"))

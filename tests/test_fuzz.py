@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wm_core.run import commands
-from wm_core.run.cli import main
+from wm_run import commands
+from wm_run.cli import main
 
 COUNT = int(os.environ.get("FUZZ", "6"))
 TASKS = ("toy:catch", "toy:doors", "toy:doors_image", "gym:CartPole-v1", "gym:Pendulum-v1", "gym:FrozenLake-v1")

@@ -10,7 +10,7 @@ import pytest
 DRAW_THEN_COMPILE = """
 import env_adapters
 env_adapters.make("dmc_cartpole_balance").reset(seed=0)
-import wm_core.run.commands
+import wm_run.commands
 import triton
 """
 

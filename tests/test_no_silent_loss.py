@@ -23,11 +23,11 @@ from env_adapters.errors import CheckError
 from gymnasium import spaces
 from wm_core import names
 from wm_core.errors import UserError
-from wm_core.openloop import openloop
-from wm_core.replay import Replay
-from wm_core.run.cli import resolve
-from wm_core.run.commands import collect
-from wm_core.run.loop import Position, evaluate, train
+from wm_run.cli import resolve
+from wm_run.commands import collect
+from wm_run.loop import Position, evaluate, train
+from wm_run.openloop import openloop
+from wm_run.replay import Replay
 
 LAW, SPACES = int(os.environ.get("LAW", "4")), int(os.environ.get("SPACES", "24"))
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")

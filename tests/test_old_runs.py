@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 from wm_core.agent import Agent
-from wm_core.run import checkpoint, commands
-from wm_core.run.cli import App, main
-from wm_core.run.config import WAS
-from wm_core.run.loading import restore
+from wm_run import checkpoint, commands
+from wm_run.cli import App, main
+from wm_run.config import WAS
+from wm_run.loading import restore
 
 HERE = pathlib.Path(__file__).parent / "old_runs" / "2028e95"
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")
@@ -107,7 +107,7 @@ def fields_of(run: pathlib.Path, app: App) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", APPS)
 def test_a_changed_default_leaves_old_runs_alone(name: str) -> None:
-    """Every field that is new since, or has another default, says what it was: wm_core.run.config.now."""
+    """Every field that is new since, or has another default, says what it was: wm_run.config.now."""
     then: dict[str, object] = json.loads((HERE / "defaults.json").read_text())[name]
     for field in dataclasses.fields(app_of(name).config):
         default = list(field.default) if isinstance(field.default, tuple) else field.default

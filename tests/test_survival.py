@@ -37,7 +37,7 @@ def test_four_kills_leave_no_trace() -> None:
 def test_a_run_that_lost_its_journal_is_found_out(tmp_path: pathlib.Path) -> None:
     """The check itself can fail: without rolling back, a killed run is no longer the unbroken one."""
     hook = tmp_path / "sitecustomize.py"
-    hook.write_text("import wm_core.replay\nwm_core.replay.Journal.record = lambda self, pieces: None\n")
+    hook.write_text("import wm_run.replay\nwm_core.replay.Journal.record = lambda self, pieces: None\n")
     command = [sys.executable, "tools/resume_check.py", "--app", "po_dreamer", "--preset", "tiny", "--kill", "1"]
     options = [
         "--at",

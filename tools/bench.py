@@ -54,8 +54,8 @@ import torch
 from bench_app import Case, batches_of, fill, prepare, records
 from bench_calls import Calls, count, eager
 from bench_turns import against_table, compare, peak_mb, play, serve
-from wm_core.run.folder import describe_environment
 from wm_core.types import Batch
+from wm_run.folder import describe_environment
 
 ENVS = (1, 4, 16)
 

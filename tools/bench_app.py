@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, cast
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from wm_core.replay import Replay
-from wm_core.run import cli, loading
 from wm_core.types import Batch
+from wm_run import cli, loading
+from wm_run.replay import Replay
 
 
 class Case(NamedTuple):

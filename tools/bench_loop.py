@@ -22,9 +22,9 @@ import gymnasium
 import numpy as np
 from bench_app import random_actions
 from numpy.typing import NDArray
-from wm_core.replay import Replay
-from wm_core.run import cli, loading
-from wm_core.run.loop import Ratio
+from wm_run import cli, loading
+from wm_run.loop import Ratio
+from wm_run.replay import Replay
 
 HEAD = (
     "| environments | agent steps a CPU s | emulator alone | whole loop's share of it (least-greatest) | agent ms "

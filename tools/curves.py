@@ -50,7 +50,7 @@ def train(app: str, preset: str, seed: int, options: list[str]) -> None:
 def measure(app: str, preset: str, seed: int) -> None:
     """Scores of the trained agent and of its untrained twin on the same fresh episodes, beside the run."""
     import torch
-    from wm_core.run.loading import build, environments
+    from wm_run.loading import build, environments
 
     torch.set_num_threads(1)
     logdir = folder(app, preset, seed)
@@ -64,7 +64,7 @@ def measure(app: str, preset: str, seed: int) -> None:
 
 def scores_of(agent: Any, envs: Any, seed: int) -> list[float]:
     """Of an agent's fresh episodes, with sampled actions."""
-    from wm_core.run.loop import evaluate
+    from wm_run.loop import evaluate
 
     return [float(score) for score, _ in evaluate(agent, envs, episodes=EPISODES, seed=seed, mode=False)]
 

@@ -74,7 +74,7 @@ def measure(logdir: pathlib.Path, seed: int) -> dict[str, Any]:
     from env_adapters import make_vec
     from po_dreamer import load
     from wm_core import draws
-    from wm_core.run.loading import build
+    from wm_run.loading import build
 
     torch.set_num_threads(1)
     loaded = load(logdir)

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from bench_floor import Products, Replayed
 from gpu_place import Failed, Left, Place
-from wm_core.capture import WARMUP
-from wm_core.replay import Replay
-from wm_core.run import cli, loading
-from wm_core.run.loop import Position, train
+from wm_core.fast.capture import WARMUP
+from wm_run import cli, loading
+from wm_run.loop import Position, train
+from wm_run.replay import Replay
 
 ROWS = ("--batch", "16", "--length", "64", "--precision", "bf16")
 PIXELS = ("--preset", "atari100k", "--task", "toy:catch", *ROWS)

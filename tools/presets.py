@@ -3,7 +3,7 @@
 presets.py diff COMMIT [--app dreamer]     a markdown table; exit code 0 whether or not there is a difference
 presets.py show                            every preset of this checkout, resolved, as JSON
 
-A field that a commit did not have yet stands with what its code did (`wm_core.run.config.now`), so that a new field which
+A field that a commit did not have yet stands with what its code did (`wm_run.config.now`), so that a new field which
 changes nothing is no difference. Needs git and the commit; nothing of the checkout is touched.
 """
 
@@ -28,7 +28,7 @@ Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]  # app -> preset -> fiel
 # run in the commit's own sources: that of today may not fit them
 SHOW = """
 import dataclasses, importlib, json, sys
-from wm_core.run.cli import resolve
+from wm_run.cli import resolve
 found = {}
 for name in sys.argv[1:]:
     app = importlib.import_module(f"{name}.cli").APP

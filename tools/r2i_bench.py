@@ -36,9 +36,9 @@ from torch import Tensor
 from wm_core import draws
 from wm_core.optim import averages
 from wm_core.rssm import RSSM
-from wm_core.run.allocator import keep_pages
-from wm_core.run.cli import resolve
 from wm_core.types import Batch, Index
+from wm_run.allocator import keep_pages
+from wm_run.cli import resolve
 
 ROWS, ACTIONS = 4, 6
 NETS = {"stoch": 32, "classes": 16, "encoder_units": 256, "encoder_layers": 3, "policy_input": "output"}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from wm_core.replay import Replay
+from wm_run.replay import Replay
 
 ROWS, LENGTH = 16, 65
 CLOCKS = (time.perf_counter, time.process_time)  # a busy machine makes the first one wait

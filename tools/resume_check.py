@@ -57,15 +57,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from wm_core.errors import UserError
-from wm_core.replay import Replay
-from wm_core.run import checkpoint
-from wm_core.run.loop import PRIVATE
+from wm_run import checkpoint
+from wm_run.loop import PRIVATE
+from wm_run.replay import Replay
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
 BEGUN = "run folder"  # what `train` says when everything is made or loaded, before the first step
 PLACES = ("time", "file", "save", "checkpoint", "annotate", "evict", "log", "load", "raise")
 # The app with SIGKILL before the chosen operation on a file of the run folder (of those that Python opens; the weights
-# are written by safetensors, which is not seen), or before the chosen line of wm_core's inside certain functions.
+# are written by safetensors, which is not seen), or before the chosen line of wm_run's inside certain functions.
 # The process that imports everything, once; every training process is a fork of it that has done nothing else yet.
 CHILD = """
 import importlib, json, os, signal, sys, traceback
@@ -75,19 +75,19 @@ if len(sys.argv) > 2:
     import waiting
     waiting.install()
 main = importlib.import_module(app + ".cli").main
-for module in (app + ".agent", app + ".environments", "wm_core.run.commands", "tyro", "rich.progress"):
+for module in (app + ".agent", app + ".environments", "wm_run.commands", "tyro", "rich.progress"):
     importlib.import_module(module)
-from wm_core.replay import Replay
-from wm_core.run import checkpoint
-from wm_core.run.folder import Run
-from wm_core.run.session import Session
+from wm_run.replay import Replay
+from wm_run import checkpoint
+from wm_run.folder import Run
+from wm_run.session import Session
 seen = {}
 def count(kind, what):
     seen[kind] = seen.get(kind, 0) + 1
     if kind == place and seen[kind] == fatal:
         os.write(2, f"KILLED before {what}\\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
-OURS = os.sep + "wm_core" + os.sep
+OURS = os.sep + "wm_run" + os.sep
 KINDS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 def watch(event, args):
     if event not in KINDS or not isinstance(args[0], (str, os.PathLike)):

@@ -88,8 +88,8 @@ def measure_var(preset: str, rounds: int, device: str) -> dict[str, float]:
     from storm.agent import Storm, build
     from storm.cli import APP
     from storm.config import Config
-    from wm_core.run.cli import resolve
     from wm_core.types import Batch, Index
+    from wm_run.cli import resolve
 
     config = resolve(APP, preset)
     assert isinstance(config, Config)

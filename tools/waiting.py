@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from wm_core import feed
-from wm_core.feed import Experience, Feed
-from wm_core.replay import Replay
-from wm_core.types import Batch
+from wm_core.contracts import Experience
+from wm_core.types import Batch, moved
+from wm_run import feed
+from wm_run.feed import Feed
+from wm_run.replay import Replay
 
 
 class Device:
@@ -33,13 +34,13 @@ class Device:
 
 
 class Lane:
-    """A `wm_core.feed.Lane` to such a device: what comes back is waited for, and holds what was there when it was sent."""
+    """A `wm_run.feed.Lane` to such a device: what comes back is waited for, and holds what was there when it was sent."""
 
     def __init__(self, seconds: float = 1e-3) -> None:
         self.device, self.seconds = Device(), seconds
 
     def upload(self, batch: Batch) -> Callable[[], Batch]:
-        sent = feed.moved(batch, torch.clone)
+        sent = moved(batch, torch.clone)
         return lambda: sent
 
     def download(self, notes: Mapping[str, Tensor]) -> Callable[[], Mapping[str, Tensor]]:

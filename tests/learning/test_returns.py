@@ -17,10 +17,10 @@ import pytest
 import torch
 from env_adapters import VectorEnv, make_vec
 from wm_core.agent import Agent
-from wm_core.replay import Replay
-from wm_core.run.cli import resolve
-from wm_core.run.loop import Position, evaluate, train
-from wm_core.run.session import seed_all
+from wm_run.cli import resolve
+from wm_run.loop import Position, evaluate, train
+from wm_run.replay import Replay
+from wm_run.session import seed_all
 
 
 class Case(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wm_core.run import checkpoint
+from wm_run import checkpoint
 
 FRAIL = """
 import os

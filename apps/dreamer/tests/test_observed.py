@@ -13,7 +13,7 @@ from dreamer import load
 from env_adapters import make_vec
 from gymnasium import spaces
 from wm_core.errors import UserError
-from wm_core.run import observed
+from wm_run import observed
 
 SPACES: dict[str, spaces.Space[Any]] = {
     "discrete from 5": spaces.Discrete(3, start=5),

@@ -20,11 +20,11 @@ from gymnasium import spaces
 from torch import distributed
 from wm_core import draws
 from wm_core.ranks import Group, learning_with
-from wm_core.run import checkpoint
-from wm_core.run.cli import resolve
-from wm_core.run.commands import STRIDE, draw_apart
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index
+from wm_run import checkpoint
+from wm_run.cli import resolve
+from wm_run.commands import STRIDE, draw_apart
 
 ROWS, STEPS, UPDATES = 4, 6, 3
 TWO = ("train", "--preset", "tiny", "--device", "cpu", "--task", "toy:doors", "--devices", "2", "--train-ratio", "16")
@@ -107,7 +107,7 @@ def test_two_ranks_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
 
 KILL = """
 import os, signal
-from wm_core.run import checkpoint
+from wm_run import checkpoint
 real = checkpoint.save
 def save(logdir, step, **parts):
     if os.environ.get("RANK") == "1" and step >= 60:

@@ -18,12 +18,12 @@ from dreamer.config import Config
 from env_adapters import ActionSpec, make
 from gymnasium import spaces
 from wm_core import draws
-from wm_core.openloop import openloop
-from wm_core.run import checkpoint, commands
-from wm_core.run.cli import resolve
 from wm_core.sizes import SIZES
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index
+from wm_run import checkpoint, commands
+from wm_run.cli import resolve
+from wm_run.openloop import openloop
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "actor", "critic"]

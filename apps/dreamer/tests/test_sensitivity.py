@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from dreamer import load
-from wm_core.openloop import OpenLoop
-from wm_core.run import sensitivity
 from wm_core.types import Latent
+from wm_run import sensitivity
+from wm_run.openloop import OpenLoop
 
 
 def test_the_command_draws_measures_and_keeps(run: Any, catch: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from po_dreamer.cli import APP
-from wm_core.run import commands
-from wm_core.run.cli import main
+from wm_run import commands
+from wm_run.cli import main
 
 Run = Callable[..., None]
 

@@ -16,9 +16,7 @@ from torch import nn
 from wm_core.encoders import MultiEncoder
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.optim import Together
-from wm_core.replay import Replay
 from wm_core.rssm import RSSM
-from wm_core.run.cli import resolve
 from wm_memory import (
     BottleneckEncoder,
     FusedRSSM,
@@ -36,6 +34,8 @@ from wm_memory import (
     across_episodes,
     this_episode,
 )
+from wm_run.cli import resolve
+from wm_run.replay import Replay
 
 
 def make_agent(ablation: str = "", task: str = "toy:doors", **fields: Any) -> PODreamer:

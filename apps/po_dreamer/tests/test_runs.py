@@ -21,11 +21,11 @@ from po_dreamer.config import SIZES, Config
 from po_dreamer.diagnosis import diagnose
 from wm_core import draws
 from wm_core.errors import UserError
-from wm_core.replay import Replay
-from wm_core.run import checkpoint, commands, scoring
-from wm_core.run.cli import resolve
-from wm_core.run.loop import check_carry, remembered
 from wm_core.testing import assert_same
+from wm_run import checkpoint, commands, scoring
+from wm_run.cli import resolve
+from wm_run.loop import check_carry, remembered
+from wm_run.replay import Replay
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "memory", "actor", "critic"]

@@ -10,7 +10,7 @@ import env_adapters
 import pytest
 import torch
 from r2i import load
-from wm_core.run import checkpoint, commands
+from wm_run import checkpoint, commands
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 

@@ -12,8 +12,8 @@ import torch
 from env_adapters import ActionSpec, make
 from storm.agent import Storm, build
 from storm.cli import APP
-from wm_core.run import commands
-from wm_core.run.cli import main, resolve
+from wm_run import commands
+from wm_run.cli import main, resolve
 
 Run = Callable[..., None]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from storm.agent import make_dynamics
 from storm.cli import APP
-from wm_core.run import checkpoint, commands, play
-from wm_core.run.cli import resolve
-from wm_core.run.loading import environments
-from wm_core.run.loop import Environments, rollout
-from wm_core.run.play import Seer, in_dream, in_environment
+from wm_run import checkpoint, commands, play
+from wm_run.cli import resolve
+from wm_run.loading import environments
+from wm_run.loop import Environments, rollout
+from wm_run.play import Seer, in_dream, in_environment
 
 
 @pytest.fixture

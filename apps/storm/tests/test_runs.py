@@ -21,10 +21,10 @@ from storm.environments import fresh
 from storm.environments import make as make_training
 from wm_core import draws
 from wm_core.errors import UserError
-from wm_core.run import checkpoint, commands
-from wm_core.run.cli import parse, resolve
-from wm_core.run.loop import check_carry
 from wm_core.testing import assert_same, check_dynamics
+from wm_run import checkpoint, commands
+from wm_run.cli import parse, resolve
+from wm_run.loop import check_carry
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 

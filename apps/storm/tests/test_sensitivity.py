@@ -12,11 +12,11 @@ import pytest
 import torch
 from storm.cli import APP
 from torch import Tensor
-from wm_core.openloop import openloop
-from wm_core.run import sensitivity
-from wm_core.run.cli import main
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index, Latent
+from wm_run import sensitivity
+from wm_run.cli import main
+from wm_run.openloop import openloop
 
 
 def test_maps_are_the_jacobians_at_the_priors_probabilities_of_the_dream(tiny: Any, steps: Any) -> None:

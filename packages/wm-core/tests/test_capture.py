@@ -9,12 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from wm_core import draws
-from wm_core.capture import WARMUP, Captured, due
-from wm_core.compiled import compile_parts
-from wm_core.dispatched import Dispatched
-from wm_core.errors import UserError
-from wm_core.run.config import RunConfig
-from wm_core.run.loading import runtime
+from wm_core.fast.capture import WARMUP, Captured, due
+from wm_core.fast.compiled import compile_parts
+from wm_core.fast.dispatched import Dispatched
 from wm_core.testing import assert_same
 
 
@@ -331,22 +328,3 @@ def test_what_cannot_be_compiled_stays_as_it_is() -> None:
     compile_parts([(odd, "forward"), (layer, "forward")], refuse)
     assert odd(x).tolist() == [3, 3, 3]
     assert torch.equal(layer(x), expected) and layer.state_dict().keys() == names
-
-
-def test_what_a_run_captures_follows_its_device() -> None:
-    def resolved(**options: Any) -> str:
-        return runtime(RunConfig(device="cpu", **options)).capture
-
-    assert (resolved(), resolved(capture="compile"), resolved(capture="eager")) == ("eager", "compile", "eager")
-    with pytest.raises(UserError, match="--capture graph was asked for, but a CPU has no graphs: use"):
-        resolved(capture="graph")
-
-
-def test_on_a_gpu_one_process_records_and_several_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = [runtime(RunConfig(device="auto", devices=devices)) for devices in (1, 2)]
-    assert [(one.device, one.precision, one.capture) for one in found] == [
-        ("cuda", "bf16", "graph"),
-        ("cuda", "bf16", "eager"),
-    ]
-    assert runtime(RunConfig(device="cuda", devices=2, capture="graph")).capture == "graph"

@@ -13,8 +13,8 @@ from torch import nn
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.compiled import compile_parts
 from wm_core.distributions import Bernoulli, TwoHot
+from wm_core.fast.compiled import compile_parts
 from wm_core.heads import Head, PolicyHead
 from wm_core.kl import BalancedKL
 from wm_core.optim import LaProp, averages

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from wm_core import product
 from wm_core.blocks import BlockGRU, BlockLinear
-from wm_core.resting import resting
+from wm_core.fast import product
+from wm_core.fast.resting import resting
 
 ROWS, INPUTS, OUTPUTS = 64, 160, 130
 onednn = pytest.mark.skipif(not product.available(), reason="this torch has no oneDNN")

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import TwoHot, sample_mixed
+from wm_core.fast.resting import once, resting
+from wm_core.fast.scan import plain_scan, posterior_scan
 from wm_core.norm import RMSNorm, norm_silu
-from wm_core.resting import once, resting
 from wm_core.returns import accumulate
 from wm_core.rssm import Posterior
-from wm_core.scan import plain_scan, posterior_scan
 from wm_core.types import Latent
 
 B, T, D, S, K, H, G = 3, 7, 16, 4, 3, 8, 4

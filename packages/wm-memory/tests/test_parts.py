@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 from wm_core import draws
 from wm_core.encoders import MultiEncoder
+from wm_core.fast.product import Linear
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations
-from wm_core.product import Linear
 from wm_core.types import Latent
 from wm_memory import (
     BottleneckEncoder,

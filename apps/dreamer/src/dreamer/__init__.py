@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wm_core.run.loading import Loaded
+    from wm_run.loading import Loaded
 
 __all__ = ["load"]
 
 
 def load(logdir: str | Path) -> "Loaded":
     """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is none."""
-    from wm_core.run import loading
+    from wm_run import loading
 
     from dreamer.cli import APP
 

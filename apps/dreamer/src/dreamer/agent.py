@@ -12,10 +12,9 @@ from torch import Tensor
 from wm_core import draws, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.contracts import Metrics
+from wm_core.contracts import Experience, Metrics
 from wm_core.distributions import TwoHot
 from wm_core.encoders import MultiDecoder, MultiEncoder
-from wm_core.feed import Experience
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe

@@ -3,9 +3,9 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from wm_core.run.cli import App
-from wm_core.run.cli import main as run
 from wm_core.sizes import SIZES
+from wm_run.cli import App
+from wm_run.cli import main as run
 
 from dreamer.config import Config
 

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from wm_core import contracts, draws, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.contracts import Dynamics, Metrics
+from wm_core.contracts import Dynamics, Experience, Metrics
 from wm_core.distributions import TwoHot
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
-from wm_core.feed import Experience
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.run.config import RunConfig, now
 from wm_core.sizes import SIZES as DREAMER_SIZES
+from wm_run.config import RunConfig, now
 
 PAPER: Mapping[str, object] = {
     "nets": "2023",

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from wm_core import draws, names, product
+from wm_core import draws, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import MLP
-from wm_core.contracts import Backbone, Metrics
+from wm_core.contracts import Backbone, Experience, Metrics
 from wm_core.distributions import Bernoulli, HardContinue, SettledTwoHot, TwoHot
 from wm_core.encoders import (
     Discretes,
@@ -25,7 +25,7 @@ from wm_core.encoders import (
     SymlogInput,
     VectorInput,
 )
-from wm_core.feed import Experience
+from wm_core.fast import product
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL

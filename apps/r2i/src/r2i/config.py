@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.run.config import RunConfig, now
+from wm_run.config import RunConfig, now
 
 # deter, width, state, ssm_layers, units, layers, depth: the small ones are ours, the others released configurations
 SIZES: Mapping[str, Mapping[str, int]] = {

@@ -10,14 +10,13 @@ import torch
 import wm_var
 from wm_core import draws, names
 from wm_core.agent import Agent
-from wm_core.contracts import Metrics
-from wm_core.feed import Experience
+from wm_core.contracts import Experience, Metrics
+from wm_core.fast.product import Linear
 from wm_core.health import latents
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, total
 from wm_core.parallel import Parallel
-from wm_core.product import Linear
 from wm_core.types import Batch
 from wm_tssm import TransformerStack, across_episodes, within_episode
 

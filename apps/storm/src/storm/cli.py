@@ -3,8 +3,8 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from wm_core.run.cli import App
-from wm_core.run.cli import main as run
+from wm_run.cli import App
+from wm_run.cli import main as run
 
 from storm.config import Config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from wm_core.run.config import RunConfig, now
+from wm_run.config import RunConfig, now
 
 
 @dataclass(frozen=True)

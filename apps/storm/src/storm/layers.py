@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from wm_core.product import Linear
+from wm_core.fast.product import Linear
 
 FRAMES = 128  # encoded at a time where nothing is learned: their maps then stay in the processor's cache
 

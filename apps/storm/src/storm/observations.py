@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from wm_core.contracts import Distribution
 from wm_core.distributions import ImageMSE
 from wm_core.encoders import Discretes, Vector, VectorInput
+from wm_core.fast.product import Linear
 from wm_core.names import module
 from wm_core.observations import Observations
-from wm_core.product import Linear
 from wm_core.types import Latent, Steps
 
 from storm.layers import Decoder, Encoder, perceptron

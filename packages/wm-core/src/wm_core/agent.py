@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from wm_core import draws
-from wm_core.capture import Captured, CudaGraphs, Recorder
 from wm_core.clock import Clock
-from wm_core.compiled import Part, compile_parts, of_dynamics, of_head
-from wm_core.contracts import Behaviour, Metrics
-from wm_core.feed import Experience, moved
-from wm_core.types import Batch, Carry, Steps
+from wm_core.contracts import Behaviour, Experience, Metrics
+from wm_core.fast.capture import Captured, CudaGraphs, Recorder
+from wm_core.fast.compiled import Part, compile_parts, of_dynamics, of_head
+from wm_core.types import Batch, Carry, Steps, moved
 from wm_core.world import WorldModel
 
 
@@ -102,7 +101,7 @@ class Agent(nn.Module):
     def capture(self, how: str, say: Callable[[str], None], recorder: Recorder | None = None) -> None:
         """How updates and acts are made from now on, with the same results.
 
-        "graph": recorded while their shapes stay, and replayed, see `wm_core.capture`; where that fails, `say` is told,
+        "graph": recorded while their shapes stay, and replayed, see `wm_core.fast.capture`; where that fails, `say` is told,
         and it goes on as "compile". "compile": all `networks` are compiled at their first call. "eager": plainly. recorder: another than CUDA's.
         """
         self._updating = self._choosing = None

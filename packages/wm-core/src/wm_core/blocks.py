@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wm_core import product
+from wm_core.fast import product
+from wm_core.fast.resting import once
 from wm_core.norm import RMSNorm, norm_silu, scaled_silu
-from wm_core.resting import once
 
 
 def truncated_normal_(weight: Tensor, fan_in: int, outscale: float = 1.0) -> Tensor:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from numpy.typing import NDArray
 from torch import Tensor
 
-from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
+from wm_core.types import Batch, Carry, Dream, Index, Latent, Past, Steps, Trace
 
 Metrics = dict[str, Tensor]  # 0-d, on the device until the logger fetches them
 
@@ -132,3 +133,13 @@ class Probing(Protocol):
 
     def probe(self, posterior: Latent, prior: Latent, kl: Tensor) -> bool:
         """Look, at latents (B, T, ...) and the KL between them (B, T). Raises what a run must stop for."""
+
+
+class Experience(Protocol):
+    """What an agent's `learn` asks of a replay, or of a feed before it."""
+
+    def ready(self, length: int) -> bool: ...
+
+    def sample(self, batch: int, length: int, past: int = 0) -> Batch: ...
+
+    def annotate(self, index: Index, **arrays: NDArray[Any] | Tensor) -> None: ...

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from wm_core.fast.resting import once
 from wm_core.precision import wide
-from wm_core.resting import once
 
 EPS = 1e-4
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wm_core import draws, product
+from wm_core import draws
 from wm_core.blocks import MLP, BlockGRU, linear
 from wm_core.distributions import mixed_logits, sample_mixed, unimix_logits
+from wm_core.fast import product
+from wm_core.fast.scan import posterior_scan
 from wm_core.norm import norm_silu
 from wm_core.precision import wide
-from wm_core.scan import posterior_scan
 from wm_core.types import Carry, Latent, Past, Trace
 
 

@@ -6,7 +6,8 @@ A step is what arrived together: the action that led here, the reward and the ob
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -113,6 +114,15 @@ class Batch:
     steps: Steps
     past: Past | None
     index: Index
+
+
+def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    """Every tensor of a batch moved; the index stays where replay reads it."""
+    steps, past = {key: move(value) for key, value in batch.steps.items()}, batch.past
+    if past is not None:
+        stored = {key: move(value) for key, value in past.stored.items()}
+        past = Past(stored, move(past.action), move(past.first), move(past.valid))
+    return replace(batch, steps=steps, past=past)
 
 
 for _type in (Latent, Trace, Dream, Past, Index, Batch):

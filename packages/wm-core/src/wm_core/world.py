@@ -24,9 +24,9 @@ from wm_core.contracts import (
     Probing,
     Regulariser,
 )
+from wm_core.fast.resting import resting
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
-from wm_core.resting import resting
 from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
 
 Policy = Callable[[Latent], ActionDistribution]

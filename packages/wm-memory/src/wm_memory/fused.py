@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from wm_core import draws
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import mixed_logits, unimix_logits
+from wm_core.fast.scan import posterior_scan
 from wm_core.rssm import RSSM, Posterior, Prior, bound_action, draw_latent, stoch_index, stoch_onehot
-from wm_core.scan import posterior_scan
 from wm_core.types import Carry, Latent, Past, Trace
 
 from wm_memory.diagnostics import diagnose

@@ -1,0 +1,1 @@
+"""One run: replay, the loop, checkpoints, the run folder, the command line, play and dreams."""

@@ -1,0 +1,72 @@
+"""config and protocol -> what a checkpoint says of its run -> is this config.toml, are these environments, that run's?
+
+A run folder's files can be edited, copied and lost one by one. The checkpoint holds a copy of both, under the seal of
+its manifest, and what a resume may not change is held against it. What it may (RESUMABLE) stays out: `train` rewrites
+config.toml at every start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from wm_core.errors import UserError
+
+from wm_run.cli import config_of
+from wm_run.config import RESUMABLE, RunConfig
+
+if TYPE_CHECKING:
+    from wm_run.checkpoint import Checkpoint
+    from wm_run.cli import App
+
+
+def described(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """For the meta of a checkpoint. config: what config.toml holds; protocol: what protocol.json holds."""
+    return {"config": dict(config), "protocol": dict(protocol), "digest": digest(config)}
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """Of the fields that a resume may not change.
+
+    >>> digest({"lr": 0.1, "steps": 10}) == digest({"steps": 20, "lr": 0.1}) != digest({"lr": 0.2, "steps": 10})
+    True
+    """
+    fixed = {name: value for name, value in config.items() if name != "run" and name not in RESUMABLE}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def check(app: App, stated: RunConfig, saved: Checkpoint) -> None:
+    """Raises UserError where config.toml is not what the checkpoint was made with; one without a copy is trusted.
+
+    stated: the config of the run folder, as it stands there.
+    """
+    kept = saved.meta.get("config")
+    if not isinstance(kept, Mapping) or digest(asdict(stated)) == saved.meta.get("digest"):
+        return
+    old, new = asdict(config_of(app, kept, f"the config in {saved.path}")), asdict(stated)
+    for name in old:  # a field that is newer than the checkpoint is on both sides what it was then
+        if name not in RESUMABLE and old[name] != new[name]:
+            raise UserError(
+                f"config.toml says {name} = {new[name]!r}, but {saved.path} was made with {old[name]!r}: put that back, or "
+                f"take the weights into a new run with --init-from {saved.path}"
+            )
+
+
+def notices(saved: Checkpoint, protocol: Mapping[str, Any]) -> list[str]:
+    """Sentences about what a resume cannot check, or finds changed. protocol: of the environments here."""
+    if "config" not in saved.meta:
+        return [f"{saved.path} holds no copy of its config, as of an earlier version: config.toml is taken at its word"]
+    kept = saved.meta.get("protocol", {})
+    odd = [
+        f"{name}: {kept[name]} -> {protocol[name]}"
+        for name in kept
+        if name in protocol and kept[name] != protocol[name]
+    ]
+    return (
+        [f"the environments' protocol has changed, scores before and after are not one curve: {'; '.join(odd)}"]
+        if odd
+        else []
+    )

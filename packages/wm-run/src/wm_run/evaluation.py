@@ -1,0 +1,109 @@
+"""What an evaluation was of, and which file of LOGDIR/eval it is: <step>.json is the run's own, others say what they are.
+
+A run's own is of the task and of every number of the run; how many episodes does not matter. Where the policy acted by its
+mode the file's name says so, also where the run wants it so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from wm_core.errors import UserError
+
+from wm_run.config import RunConfig
+
+MACHINE = ("device", "capture", "threads", "workers", "timeout", "attempts")  # where it ran
+CHANCE = ("seed", "envs", "eval_envs")  # which episodes were drawn
+TRAINING = (  # numbers that nobody reads where nothing is learned
+    "steps",
+    "devices",
+    "batch",
+    "length",
+    "train_ratio",
+    "ratio_counts",
+    "online_stride",
+    "learning_starts",
+    "act_temperature",
+    "replay_bytes",
+    "chunk",
+    "log_every",
+    "save_every",
+    "keep",
+    "milestone_every",
+    "init_from",
+    "eval_every",
+    "eval_episodes",
+    "eval_acting",
+    "final_episodes",
+    "video_every",
+    "final_video",
+    "restore",
+    "exclusive",
+    "tensorboard",
+    "log",
+)
+INSTEAD = {  # of a field, the option of `eval`
+    "eval_episodes": "give --episodes",
+    "final_episodes": "give --episodes",
+    "eval_acting": "give --mode or --sample",
+}
+
+
+def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") -> dict[str, Any]:
+    """The fields in which an evaluation, a dream or a play differs from its run. Raises UserError for one that it never
+    reads.
+
+    >>> changed(RunConfig(task="toy:catch"), RunConfig(task="toy:catch", seed=7))
+    {'seed': 7}
+    >>> changed(RunConfig(), RunConfig(eval_episodes=7))
+    Traceback (most recent call last):
+    wm_core.errors.UserError: --eval_episodes is for training, and `eval` does not read it: give --episodes
+    """
+    old, new = {} if saved is None else asdict(saved), asdict(asked)
+    found = {name: new[name] for name in old if old[name] != new[name]}
+    for name in TRAINING:
+        if name in found:
+            instead = INSTEAD.get(name, "leave it out") if command == "eval" else "leave it out"
+            raise UserError(f"--{name} is for training, and `{command}` does not read it: {instead}")
+    return found
+
+
+def file_name(step: int, acting: str, differs: Mapping[str, Any]) -> str:
+    """The name of a result, `stem`.json."""
+    return f"{stem(step, acting, differs)}.json"
+
+
+def stem(step: int, acting: str, differs: Mapping[str, Any]) -> str:
+    """<step> for the run's own, else with how it acted and a digest of what else differs: it replaces only its like.
+
+    >>> stem(40, "sample", {"device": "cpu"}), stem(40, "mode", {}), stem(40, "mode", {"seed": 7})
+    ('40', '40-mode', '40-mode-5f83350f')
+    """
+    what = {name: value for name, value in differs.items() if name not in MACHINE}
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [str(step), *([acting] if acting != "sample" else []), *([digest] if what else [])]
+    return "-".join(parts)
+
+
+def same(result: Mapping[str, Any], task: str, protocol: Mapping[str, Any]) -> bool:
+    """Whether a result, of any seed and acting, is of this task under this protocol, and of the agent as trained.
+
+    Results from before `changed` stood in them are told by task and protocol alone; what one side lacks counts as same.
+
+    >>> same({"task": "a", "protocol": {"sticky": 0.25}, "changed": {"seed": 3}}, "a", {"sticky": 0.25, "repeat": 4})
+    True
+    >>> same({"task": "b"}, "a", {}), same({"task": "a", "changed": {"horizon": 3}}, "a", {})
+    (False, False)
+    """
+    theirs, differs = result.get("protocol", {}), result.get("changed", {})
+    if not isinstance(theirs, Mapping) or not isinstance(differs, Mapping):
+        return False
+    return (
+        result.get("task", task) == task
+        and all(theirs[name] == protocol[name] for name in theirs.keys() & protocol.keys())
+        and differs.keys() <= {*MACHINE, *CHANCE}
+    )

@@ -1,0 +1,101 @@
+"""`train --devices N`: N processes on this machine that learn one agent, started and watched by the one typed.
+
+Each is the same command, told by torchrun's environment variables (RANK, WORLD_SIZE, ...) who it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import distributed
+from wm_core.errors import UserError
+from wm_core.ranks import Alone, Group, Ranks, learning_with
+
+from wm_run import durable, typed
+from wm_run.stop import handled, say
+
+GRACE = 20.0  # seconds that the others have to stop by themselves after one has failed
+
+
+def inside() -> bool:
+    """Whether this process is one of several already."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Learn with the other processes of this run inside; alone where there are none."""
+    if not inside():
+        yield Alone()
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        group = Group()
+        with learning_with(group):
+            yield group
+    finally:
+        distributed.destroy_process_group()
+
+
+def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path, says: str = "") -> int:
+    """Run `python *start *argv` as `devices` processes; gives the first exit code that is not 0.
+
+    says: the command of which they speak to the user, which is not their own. Signals that ask to end are passed
+    on. Where one fails the others are ended. The first process speaks; what the others say is in
+    LOGDIR/rank-<i>/said.log.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {typed.TOLD: says, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
+    others: list[subprocess.Popen[bytes]] = []
+    with handled(lambda number, _: _tell(others, number)):
+        for rank in range(devices):
+            said = None
+            if rank:
+                folder = logdir / f"rank-{rank}"
+                durable.make_folder(folder)
+                said = (folder / "said.log").open("ab")
+            env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            command = [sys.executable, *start, *argv]
+            others.append(subprocess.Popen(command, env=env, stdout=said, stderr=said, start_new_session=True))
+        return _wait(others, logdir)
+
+
+def _wait(others: list[subprocess.Popen[bytes]], logdir: Path) -> int:
+    code, deadline = 0, float("inf")
+    while any(other.poll() is None for other in others):
+        for rank, other in enumerate(others):
+            if other.poll() and not code:
+                code, deadline = other.returncode, time.monotonic() + GRACE
+                if rank and 0 < code < 128:
+                    say(f"process {rank} of {len(others)} failed: see {logdir}/rank-{rank}/said.log")
+        if time.monotonic() > deadline:
+            _tell(others, signal.SIGKILL)
+        time.sleep(0.1)
+    return code or next((other.returncode for other in others if other.returncode), 0)
+
+
+def _tell(others: list[subprocess.Popen[bytes]], number: int) -> None:
+    for other in others:
+        if other.poll() is None:
+            other.send_signal(number)
+
+
+def check(devices: int, device: str) -> None:
+    """Raises UserError for more GPUs than there are, or for a number of processes that is not this run's."""
+    if inside() and int(os.environ["WORLD_SIZE"]) != devices:
+        raise UserError(f"--devices {devices} was given, but {os.environ['WORLD_SIZE']} processes were started")
+    if device == "cuda" and devices > torch.cuda.device_count():
+        raise UserError(f"--devices {devices} was asked for, but torch sees {torch.cuda.device_count()} GPUs")

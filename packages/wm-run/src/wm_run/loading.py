@@ -1,0 +1,201 @@
+"""A run folder -> an agent that acts: `load(app, logdir).policy(observation)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from wm_core.agent import Agent
+from wm_core.errors import UserError
+
+from wm_run import bound, checkpoint, observed
+from wm_run.allocator import keep_pages
+from wm_run.cli import read_run
+from wm_run.config import RunConfig
+from wm_run.loop import to_device
+
+if TYPE_CHECKING:
+    from wm_run.cli import App
+    from wm_run.loop import Environments
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An agent with the spaces it was trained for.
+
+    app, config, step (environment steps trained), protocol (what its scores mean), agent, carry (what it knew of each of
+    the training environments at that step).
+    """
+
+    app: App
+    config: RunConfig
+    step: int
+    protocol: dict[str, Any]
+    agent: Agent
+    observation_space: Any
+    action_space: Any
+    action_size: int
+    carry: Any = None
+    sources: observed.Sources = dataclasses.field(default_factory=dict)  # where the entries lie in a native observation
+    views: observed.Views = dataclasses.field(default_factory=dict)  # and how they are looked at
+
+    def policy(self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False) -> tuple[Any, Any]:
+        """One unbatched gymnasium observation -> (an action valid for the environment's space, carry for the next).
+
+        carry None remembers nothing; first=True begins an episode and keeps a memory that outlives episodes. The
+        previous action lives in the carry. mode takes the policy's mode instead of a sample. Raises UserError for an
+        observation that does not fit.
+        """
+        first = first or carry is None
+        if carry is None:
+            carry = {"agent": self.agent.initial(1), "action": np.zeros(self.action_size, np.float32)}
+        action = np.zeros_like(carry["action"]) if first else carry["action"]
+        flag = np.zeros(1, np.bool_)
+        step = {key: value[None] for key, value in self.entries(observation).items()} | {
+            "action": action[None],
+            "reward": np.zeros(1, np.float32),
+            "first": np.full(1, first),
+            "last": flag,
+            "terminal": flag,
+        }
+        after, chosen, _ = self.agent.act(carry["agent"], step, mode)
+        native = self.app.part("decode_action")(self.action_space, chosen[0]) if self.app.decode_action else chosen[0]
+        return native, {"agent": after, "action": chosen[0]}
+
+    def entries(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """The observation as the agent's entries, in their dtypes and shapes."""
+        return observed.entries(observation, self.observation_space.spaces, self.sources, self.views)
+
+
+def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
+    """The agent of a run folder's last checkpoint. Raises UserError where there is none, or of another app.
+
+    An app offers it as `load(logdir)`:  load = functools.partial(wm_run.loading.load, APP)
+    """
+    config, _ = read_run(app, Path(logdir))
+    return restore(app, Path(logdir), dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]
+
+
+def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
+    """The same with another device, seed or task in the config. What was passed over is said on stderr."""
+    stated, _ = read_run(app, logdir)
+    _latest(logdir)  # asked before time is spent
+    config = runtime(config)
+    with closing(environments(app, config, 1)) as envs:
+        agent = build(app, config, envs)
+        saved = _newest(app, logdir)
+        bound.check(app, stated, saved)
+        checkpoint.check_step(saved)
+        fit(agent, saved)
+        tell_passed_over(saved.path)
+        spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
+        carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
+        sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
+        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views)
+
+
+def _latest(logdir: Path) -> Path:
+    """The last checkpoint. Raises UserError where there is none, and says which there was."""
+    path = checkpoint.latest(logdir)
+    if path is not None:
+        return path
+    if broken := checkpoint.damaged(logdir):
+        raise UserError(
+            f"{broken[0]} is damaged, and there is no other checkpoint: copy it again from where it is whole, or train "
+            "anew with another --logdir"
+        )
+    raise UserError(f"there is no checkpoint in {logdir} yet: train it first")
+
+
+def _newest(app: App, logdir: Path) -> checkpoint.Checkpoint:
+    """The last checkpoint, read. A run that trains may replace it meanwhile: then it is the one after it."""
+    tried: list[Path] = []
+    while True:
+        path = _latest(logdir)
+        try:
+            return checkpoint.load(path, app=app.name)
+        except (checkpoint.CheckpointError, FileNotFoundError):
+            if path in tried or len(tried) == 2:
+                raise
+            tried.append(path)
+
+
+def tell_passed_over(path: Path) -> None:
+    """Say on stderr that a later checkpoint than the one that is used is damaged."""
+    for other in checkpoint.passed_over(path):
+        print(f"{other} lacks a part and is passed over: the one of step {path.name} is used", file=sys.stderr)
+
+
+def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
+    """The checkpoint's weights into the agent. Raises UserError where names or shapes are of another network."""
+    mine = {name: tuple(value.shape) for name, value in agent.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in saved.weights.items()}
+    odd = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+    if odd:
+        there, here = (str(shapes.get(odd[0], "missing")) for shapes in (theirs, mine))
+        first = f"{odd[0]!r} is {there} there and {here} here"
+        more = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+        raise UserError(
+            f"the weights in {saved.path} do not fit this config ({first}{more}): leave out the options that change the "
+            "networks or the task's spaces"
+        )
+    agent.load_state_dict(saved.weights)
+
+
+def initialise(agent: Agent, source: Path | str) -> Path:
+    """Weights of another run's checkpoint, or of a run folder's last one; gives the checkpoint. Raises UserError."""
+    path = Path(source)
+    if not (path / "manifest.json").is_file():
+        found = checkpoint.latest(path)
+        if found is None:
+            odd = "only a damaged" if checkpoint.damaged(path) else "no"
+            raise UserError(f"there is {odd} checkpoint in {path}: name a run folder or one of its checkpoint/<step>")
+        path = found
+        tell_passed_over(path)
+    fit(agent, checkpoint.load(path))
+    return path
+
+
+def environments(app: App, config: RunConfig, n: int) -> Environments:
+    """n environments of the config's task."""
+    if not config.task:
+        raise UserError("no task is named: give --task, or a --preset that names one")
+    return app.part("environments")(config, n)
+
+
+def build(app: App, config: RunConfig, envs: Environments) -> Agent:
+    """A new agent for these environments, with weights from the config's seed, on the config's device.
+
+    Raises UserError for numbers that do not fit each other.
+    """
+    torch.manual_seed(config.seed)
+    try:
+        return app.part("build")(config, envs.observation_space, envs.action_spec)
+    except ValueError as error:
+        if getattr(error, "user_error", False):
+            raise
+        raise UserError(f"these numbers make no agent: {error}") from error
+
+
+def runtime(config: RunConfig) -> RunConfig:
+    """The config with device, precision and capture decided and torch's threads set. Raises UserError for an absent GPU."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda was asked for, but torch sees no GPU: use --device cpu or auto")
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    precision = config.precision if config.precision != "auto" else "bf16" if device == "cuda" else "fp32"
+    alone = device == "cuda" and config.devices == 1
+    capture = config.capture if config.capture != "auto" else "graph" if alone else "eager"
+    if capture == "graph" and device == "cpu":
+        raise UserError("--capture graph was asked for, but a CPU has no graphs: use --capture compile, eager or auto")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if device == "cpu":
+        keep_pages()
+    return dataclasses.replace(config, device=device, precision=precision, capture=capture)

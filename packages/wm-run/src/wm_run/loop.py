@@ -1,0 +1,383 @@
+"""env -> act -> replay -> learn -> env: the one training loop, and evaluation without learning.
+
+Sizes: n environments, A action. `steps` are environment steps with action repeat; reset records are not counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map  # noqa: PLC2701 - torch's own, and it has no other door
+from wm_core import draws
+from wm_core.agent import Agent
+from wm_core.errors import UserError
+from wm_core.ranks import ranks
+from wm_core.types import Carry
+
+from wm_run.alarm import Sentinel
+from wm_run.feed import Feed
+from wm_run.meter import Meter
+from wm_run.replay import Replay
+from wm_run.stop import say
+
+Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
+LONGEST = 200_000  # steps of an episode in an evaluation; Atari's are cut at 27,000, and some environments never end
+PRIVATE = ("fps/", "usage/")  # metrics that are no function of the run's seed
+
+
+class Environments(Protocol):
+    """What the loop asks of n environments: batched step dictionaries under next-step auto-reset."""
+
+    num_envs: int
+    repeat: int  # environment steps per action
+    observation_space: Any  # a gymnasium Dict, of one environment
+    action_space: Any
+    action_spec: Any
+
+    @property
+    def protocol(self) -> Mapping[str, Any]: ...  # what a score means
+
+    def reset(self, seed: int) -> Step: ...
+
+    def step(self, action: NDArray[np.float32]) -> Step: ...
+
+    def send(self, action: NDArray[np.float32]) -> None: ...  # the first half of `step`
+
+    def receive(self) -> Step: ...  # the second
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> Step | None: ...  # records to go on from, if not those saved
+
+    def take_faults(self) -> list[str]: ...
+
+    @property
+    def cut(self) -> NDArray[np.bool_]: ...  # (n,) whose episode a fault has cut short with the last records
+
+    @property
+    def failure(self) -> str: ...  # why nothing more may be sent, or empty; the state may still be saved
+
+    def close(self) -> None: ...  # twice does no harm
+
+
+class Log(Protocol):
+    """Where numbers go: the run folder, or a list in a test."""
+
+    def metrics(self, step: int, values: Mapping[str, float], /) -> None: ...
+
+    def score(self, step: int, score: float, length: int, /) -> None: ...
+
+
+class Ratio:
+    """How many updates are due: `train_ratio` replayed steps per policy step, exactly, with fractions kept.
+
+    The first call gives one update, and starts to count; steps before it are not owed (dreamerv3.md section 10).
+
+    >>> ratio = Ratio(train_ratio=4, replayed=16)
+    >>> [ratio.due(2) for _ in range(5)]
+    [1, 0, 1, 0, 1]
+    """
+
+    def __init__(self, train_ratio: float, replayed: int) -> None:
+        self.train_ratio, self.replayed = train_ratio, replayed
+        self.owed: float | None = None  # replayed steps not yet made up for; None before learning started
+        self.given = 0  # updates in this process
+
+    def due(self, policy_steps: int) -> int:
+        """Updates due after that many more policy steps; `replayed` steps each."""
+        if self.owed is None:
+            self.owed, updates = 0.0, 1 if self.train_ratio else 0
+        else:
+            self.owed += policy_steps * self.train_ratio
+            updates = int(self.owed // self.replayed)
+            self.owed -= updates * self.replayed
+        self.given += updates
+        return updates
+
+
+@dataclass
+class Position:
+    """Where the loop stands between two iterations: with agent, environments, replay and logs, all of a run."""
+
+    step: Step  # the records that the next `act` sees
+    carry: Carry
+    ratio: Ratio
+    score: NDArray[np.float64]  # (n,) of the episodes under way
+    length: NDArray[np.int64]  # (n,) actions of the episodes under way
+    steps: int = 0
+    fresh: int = 0  # policy steps since the ratio last looked
+    due: int = 0  # updates of the iteration under way that are still to be made, where a stop came between two
+    arrived: Step | None = None  # the records of that iteration, which are taken note of when they are made
+    logged: int = 0  # steps // log_every at the last log
+    updates: int = 0  # since the last log
+    played: int = 0  # policy steps since the last log
+    meter: Meter = field(default_factory=Meter)
+
+    @classmethod
+    def begin(cls, agent: Agent, envs: Environments, *, seed: int, train_ratio: float, replayed: int) -> Position:
+        """At the first reset, knowing nothing."""
+        n = envs.num_envs
+        step, carry = envs.reset(seed), agent.initial(n)
+        return cls(step, carry, Ratio(train_ratio, replayed), np.zeros(n), np.zeros(n, np.int64))
+
+    def count(self, repeat: int, resets: bool = False) -> list[tuple[float, int]]:
+        """Take note of the records that have just arrived; gives score and length of episodes that end here. The ratio
+        sees actions, or every record where `resets` is said."""
+        real = ~self.step["first"]
+        self.score = np.where(real, self.score + self.step["reward"], 0.0)
+        self.length = np.where(real, self.length + 1, 0)
+        played, seen = ranks().total(int(real.sum()), len(real) if resets else int(real.sum()))
+        self.steps += played * repeat
+        self.fresh += seen
+        self.played += played
+        return [(float(self.score[i]), int(self.length[i])) for i in np.flatnonzero(self.step["last"])]
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        numbers = ("steps", "fresh", "due", "logged", "updates", "played", "score", "length", "carry")
+        return (
+            {name: getattr(self, name) for name in numbers}
+            | {
+                "step": dict(self.step),
+                "arrived": None if self.arrived is None else dict(self.arrived),
+                "owed": self.ratio.owed,
+            }
+            | self.meter.state()
+        )
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device | str) -> None:
+        """Stand where `state` was taken."""
+        for name in ("steps", "fresh", "logged", "updates", "played", "score", "length"):
+            setattr(self, name, state[name])
+        self.step, self.carry = state["step"], to_device(state["carry"], device)
+        self.due, self.arrived = state.get("due", 0), state.get("arrived")  # older runs stopped after all updates
+        self.ratio.owed = state["owed"]
+        self.meter.load_state(state, device)
+
+    @classmethod
+    def resume(
+        cls, state: Mapping[str, Any], device: torch.device | str, *, train_ratio: float, replayed: int
+    ) -> Position:
+        """A position from `state` alone."""
+        self = cls(state["step"], None, Ratio(train_ratio, replayed), state["score"], state["length"])
+        self.load_state(state, device)
+        return self
+
+
+def train(
+    agent: Agent,
+    envs: Environments,
+    replay: Replay,
+    at: Position,
+    log: Log,
+    *,
+    log_every: int,
+    learning_starts: int,
+    length: int,
+    temperature: float = 1.0,
+    count_resets: bool = False,
+    feed: Feed | None = None,
+    go_on: Callable[[Position], bool],
+    stopped: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = say,
+) -> None:
+    """Act (at the `temperature` of the policy's samples), keep, learn, step, until `go_on(at)` says no; it is asked before
+    every iteration, and may save or show.
+
+    `stopped` is asked between updates, of which many may be due: what is left of them is made up for when the run goes
+    on. It must go on being true, and `go_on` then say no. `feed` lies between agent and replay.
+
+    The environments step while the agent learns, where they have processes of their own. What is learned takes effect
+    at the next act, and what arrives is kept after it, so this changes no number: the run is a function of its seed,
+    whatever takes how long. No action is out while `go_on` is asked. Everything is triggered by steps, so that a run
+    stopped and resumed goes the way of an unbroken one. Raises NotFinite after an update with a loss or gradient that is
+    not, before `go_on` is asked again.
+    """
+    timer, earlier = time.monotonic(), (at.played, at.updates)  # of this interval, but before this process
+    feed = feed or Feed(replay)
+    sentinel = Sentinel()
+    while go_on(at):
+        if at.arrived is None:
+            at.carry, action, notes = agent.act(at.carry, at.step, temperature=temperature)
+            envs.send(action)
+            replay.add({**at.step, **notes})
+            waiting = replay.steps < learning_starts or not replay.ready(length)
+            if ranks().total(waiting) == [0]:
+                at.due, at.fresh = at.ratio.due(at.fresh), 0
+        while at.due:
+            metrics = agent.learn(feed)
+            sentinel.look(metrics, feed.turn())
+            at.meter.add(metrics)
+            at.updates += 1
+            at.due -= 1
+            if at.due and ranks().total(stopped()) != [0]:
+                break
+        if at.arrived is None:
+            at.arrived = envs.receive()
+        if at.due:
+            _tell(envs, at, log, say)
+            sentinel.check()
+            continue
+        at.step, at.arrived = at.arrived, None
+        before = at.steps
+        ended = at.count(envs.repeat, count_resets)
+        agent.clock.count_steps((at.steps - before) // envs.repeat)
+        for score, actions in ended:
+            log.score(at.steps, score, actions)
+        _tell(envs, at, log, say)
+        if at.steps // log_every > at.logged:
+            now = time.monotonic()
+            speed = (now - timer, (at.played - earlier[0]) * envs.repeat, at.updates - earlier[1])
+            log.metrics(at.steps, _numbers(at, agent, replay, *speed))
+            at.logged, at.updates, at.played, timer, earlier = at.steps // log_every, 0, 0, now, (0, 0)
+        sentinel.check()  # before `go_on` may save; the device has had the whole step of the environments for it
+
+
+def _tell(envs: Environments, at: Position, log: Log, say: Callable[[str], None]) -> None:
+    """What became of environments since this was last asked."""
+    for sentence in envs.take_faults():
+        say(sentence)
+        log.metrics(at.steps, {"env/faults": 1})
+
+
+def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: int, updates: int) -> dict[str, float]:
+    """One line of metrics; `steps` and `updates` were made in these seconds."""
+    numbers = _learned(at, agent, replay, at.meter.take()) | {
+        "fps/policy": steps / max(seconds, 1e-9),
+        "fps/train": updates * at.ratio.replayed / max(seconds, 1e-9),
+        "usage/ram_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6),
+    }
+    if agent.device.type == "cuda":
+        numbers["usage/vram_gb"] = torch.cuda.max_memory_allocated(agent.device) / 1e9
+    return numbers
+
+
+def _learned(at: Position, agent: Agent, replay: Replay, means: Mapping[str, float]) -> dict[str, float]:
+    """What is a function of the run's seed."""
+    return {f"train/{name}": value for name, value in means.items()} | {
+        "train/updates": int(agent.clock.updates),
+        "replay/steps": replay.steps,
+        "replay/replay_ratio": at.updates * at.ratio.replayed / max(1, at.played),
+    }
+
+
+def rest(at: Position, agent: Agent, replay: Replay) -> dict[str, float]:
+    """Of the interval that a run's end cuts short, what a line of it would say but for the machine's speed; {} where nothing
+    has happened since the last line. Nothing is forgotten, for a run with more steps goes on with the interval."""
+    return _learned(at, agent, replay, at.meter.means()) if at.played else {}
+
+
+def evaluate(
+    agent: Agent,
+    envs: Environments,
+    *,
+    episodes: int,
+    seed: int,
+    mode: bool = False,
+    carry: Carry = None,
+    go_on: Callable[[], bool] = lambda: True,
+    say: Callable[[str], None] = say,
+) -> list[tuple[float, int]]:
+    """Score and length of `episodes` episodes in these environments, learning nothing and disturbing nothing.
+
+    Each environment plays its share, whatever the episodes' lengths, for whoever takes the first to end prefers short
+    ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone. Fewer episodes
+    come back where `go_on`, asked at every step, says no, or where one has not ended after `LONGEST` steps. An episode
+    that a fault of its environment cuts short has no score; it is told, and another is played.
+    """
+    n = envs.num_envs
+    share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
+    results: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+    score, length = np.zeros(n), np.zeros(n, np.int64)
+    for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry, say=say):
+        score = np.where(step["first"], 0.0, score + step["reward"])
+        length = np.where(step["first"], 0, length + 1)
+        for i in np.flatnonzero(step["last"] & ~envs.cut):
+            if len(results[i]) < share[i]:
+                results[i].append((float(score[i]), int(length[i])))
+        if all(len(done) == wanted for done, wanted in zip(results, share, strict=True)):
+            break
+        if length.max() >= LONGEST or not go_on():
+            break
+    return [result for each in results for result in each]
+
+
+def remembered(carry: Carry, n: int) -> Carry:
+    """A copy of what m environments left in a carry, for n others: each gets that of one of them, in turn.
+
+    >>> remembered({"key": torch.tensor([[1.0], [2.0]])}, 3)["key"].tolist()
+    [[1.0], [2.0], [1.0]]
+    """
+    return tree_map(lambda x: x[torch.arange(n, device=x.device) % len(x)], carry)
+
+
+def check_carry(agent: Agent, carry: Carry) -> None:
+    """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory.
+
+    An axis on which an empty memory has nothing grows while acting, as STORM's window does, and may have any size.
+    """
+    empty, kept = (
+        [tuple(leaf.shape[1:]) for leaf in tree_leaves(one) if leaf is not None] for one in (agent.initial(1), carry)
+    )
+    fits = len(empty) == len(kept) and all(
+        len(mine) == len(theirs) and all(m in (0, n) for m, n in zip(mine, theirs, strict=True))
+        for mine, theirs in zip(empty, kept, strict=True)
+    )
+    if not fits:
+        raise UserError("what training remembered does not fit this agent's memory: give --memory empty")
+
+
+def rollout(
+    agent: Agent,
+    envs: Environments,
+    *,
+    seed: int,
+    mode: bool = False,
+    carry: Carry = None,
+    say: Callable[[str], None] = say,
+) -> Iterator[dict[str, Any]]:
+    """Play for ever: records of n environments with the notes of acting, each (n, ...). The generator is put back. What
+    became of environments on the way is told."""
+    step = envs.reset(seed)
+    carry = agent.initial(envs.num_envs) if carry is None else carry
+    source = draws.Generator(seed, agent.device)
+    while True:
+        with drawing_from(agent, source):
+            carry, action, notes = agent.act(carry, step, mode)
+        for sentence in envs.take_faults():
+            say(sentence)
+        yield {**step, **notes}
+        step = envs.step(action)
+
+
+@contextmanager
+def drawing_from(agent: Agent, source: draws.Generator) -> Iterator[None]:
+    """The agent draws from another generator inside; torch's global ones are put back too."""
+    kept, agent.source = agent.source, source
+    devices = [agent.device] if agent.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        agent.source = kept
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """Every tensor of nested dicts, lists and tuples on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
+    return value

@@ -1,0 +1,105 @@
+"""A trained agent in fresh environments -> scores, and the result that says what they mean: `eval`'s, and a run's at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from wm_core.agent import Agent
+from wm_core.errors import UserError
+from wm_core.types import Carry
+
+from wm_run.cli import mistaken
+from wm_run.config import RunConfig
+from wm_run.loading import environments
+from wm_run.loop import Environments, evaluate, remembered
+
+if TYPE_CHECKING:
+    from wm_run.cli import App
+
+FRESH = 10_000  # added to a run's seed for environments that it never learns from
+MANY = 10  # episodes of `eval`, where the run says nothing
+
+
+class Unmade(UserError):
+    """Environments that the run does not learn from could not be made."""
+
+
+def fresh(app: App, config: RunConfig, n: int) -> Environments:
+    """n environments that the run does not learn from, in this process where that is cheap. Raises Unmade where there
+    can be none: a port may be taken, a licence in use."""
+    config = dataclasses.replace(config, workers=0) if n == 1 else config
+    try:
+        return environments(app, config, n) if app.fresh is None else app.part("fresh")(config, n)
+    except Exception as error:
+        told = f"no environments could be made for it ({type(error).__name__}: {error})"
+        raise Unmade(str(error) if mistaken(app, error) else told) from error
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Score and length of each episode; environments side by side; what acting was; and what these environments' protocol
+    has otherwise than training's."""
+
+    episodes: list[tuple[float, int]]
+    environments: int
+    acting: Literal["sample", "mode"]
+    apart: dict[str, Any]
+
+    @property
+    def scores(self) -> list[float]:
+        return [score for score, _ in self.episodes]
+
+
+def play(
+    app: App,
+    config: RunConfig,
+    agent: Agent,
+    protocol: Mapping[str, Any],
+    *,
+    episodes: int,
+    acting: Literal["sample", "mode"],
+    carry: Carry = None,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Scored:
+    """`episodes` episodes as the config has them played: `eval_envs` environments with seeds of their own.
+
+    protocol: of the environments that the agent was trained in. carry: of training's environments, where it outlives
+    episodes. Fewer episodes come back where `go_on` says no, or where one does not end (`loop.evaluate`).
+    """
+    n = min(config.envs if config.exclusive else config.eval_envs or config.envs, episodes)
+    with closing(fresh(app, config, n)) as envs:
+        known = None if carry is None else remembered(carry, n)
+        found = evaluate(
+            agent, envs, episodes=episodes, seed=config.seed + FRESH, mode=acting == "mode", carry=known, go_on=go_on
+        )
+        apart = {name: fact for name, fact in envs.protocol.items() if protocol.get(name, fact) != fact}
+    return Scored(found, n, acting, apart)
+
+
+def result(
+    app: App, config: RunConfig, step: int, scored: Scored, protocol: Mapping[str, Any], *, remembers: bool
+) -> dict[str, Any]:
+    """What stands in LOGDIR/eval: the scores and how they came about. `protocol` is training's; what an evaluation's
+    environments have otherwise stands under `evaluated_with`."""
+    scores = np.array(scored.scores)
+    return {
+        "app": app.name,
+        "task": config.task,
+        "step": step,
+        "seed": config.seed + FRESH,
+        "episodes": len(scores),
+        "environments": scored.environments,
+        "acting": scored.acting,
+        "memory": "training's at the start" if remembers else "empty at the start",
+        "score": float(scores.mean()),
+        "score_standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None,
+        "scores": scores.tolist(),
+        "lengths": [length for _, length in scored.episodes],
+        "protocol": dict(protocol),
+        "evaluated_with": scored.apart,
+    }

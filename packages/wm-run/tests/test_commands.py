@@ -1,0 +1,729 @@
+"""train, eval, dream and info end to end, on an app without a world model; and an agent loaded to act."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from wm_core.errors import UserError
+from wm_run import checkpoint, commands, filmstrip, report, scoring
+from wm_run.cli import main, parse
+from wm_run.estimate import Spent, Tried, estimate, extrapolate, sentence
+from wm_run.gather import Group, read
+from wm_run.loading import load
+from wm_run.lock import locked
+from wm_run.openloop import OpenLoop
+
+
+def perfect(agent, batch, context, *, seed=0):
+    """An open loop of the image, and of its mean as a vector, that predicts the truth, one shade off."""
+    true = batch.steps["image"].float() / 255
+    first = batch.steps["first"].clone()
+    first[:, :context] = False
+    image = OpenLoop("image", true, true + 0.1, context, first.cumsum(1) == 0)
+    vector = dataclasses.replace(image, key="vector", true=true.mean((2, 3)), predicted=image.predicted.mean((2, 3)))
+    return {"image": image, "vector": vector}
+
+
+@pytest.fixture
+def dreaming(monkeypatch):
+    """The fake app has no world model to dream with."""
+    monkeypatch.setattr(commands, "openloop", perfect)
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Films take seconds; two tests are about them."""
+    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+
+
+@pytest.fixture
+def run(fakes, dreaming, quiet, capsys) -> Path:
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    return Path("D")
+
+
+def test_a_run_leaves_what_it_promises_and_says_where(fakes, dreaming, capsys):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    run, step = Path("D"), checkpoint.load(checkpoint.latest("D")).step
+    for name in ("config.toml", "protocol.json", "env.json", "metrics.jsonl", "scores.jsonl", "replay"):
+        assert (run / name).exists(), name
+    videos = {f"policy-{step}.mp4", f"openloop-{step}.mp4", f"openloop-{step}.png"}
+    assert {path.name for path in (run / "video").iterdir()} == videos
+    protocol = json.loads((run / "protocol.json").read_text())
+    assert protocol == {"task": "fake", "repeat": 4, "name": "fake", "sizes": [1, 2]}
+    named = [word for word in capsys.readouterr().out.split() if word.startswith("D/")]
+    assert {f"D/video/{name}" for name in videos} | {f"D/checkpoint/{step}", "D/scores.jsonl"} == set(named)
+
+
+def vectors(agent, batch, context, *, seed=0):
+    """The same of the vector alone."""
+    return {"vector": perfect(agent, batch, context)["vector"]}
+
+
+def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "openloop", vectors)
+    main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
+    step = checkpoint.load(checkpoint.latest("D")).step
+    assert not (Path("D") / "video").exists()
+    assert json.loads((Path("D") / f"dream/{step}.json").read_text())["error"]["model"][0] == pytest.approx(0.01)
+    capsys.readouterr()
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4"])
+    out = capsys.readouterr().out
+    assert out.startswith("mean squared error of 'vector'") and not (Path("D") / "video").exists()
+
+
+def test_what_is_not_decoded_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch):
+    main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
+    monkeypatch.setattr(commands, "openloop", lambda *args, **kwargs: {})
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["dream", "D"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "fakeapp: fakeapp decodes no observation of blind: there is nothing to dream\n"
+
+
+def test_evaluations_on_the_way_log_the_open_loop_by_horizon(fakes, dreaming, quiet, monkeypatch):
+    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--eval-every", "40", "--logdir", "D"])
+    rows = [json.loads(line) for line in (Path("D") / "metrics.jsonl").read_text().splitlines()]
+    (row,) = [row for row in rows if "eval/score" in row]
+    assert row["health/openloop_1"] == pytest.approx(0.01, abs=1e-4)
+    assert 0 < row["health/openloop_copy_1"] < row["health/openloop_copy_5"]  # the counter in the image runs on
+    assert row["health/openloop/vector_1"] == pytest.approx(0.01, abs=1e-4)  # one of several observations
+
+
+def test_the_default_logdir_has_four_parts(fakes, quiet):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "20", "--seed", "3"])
+    (found,) = Path("runs").iterdir()
+    assert found.name.split("-")[1:] == ["fake", "fake", "3"]
+
+
+def test_a_finished_run_started_again_changes_nothing(fakes, run):
+    logs = [(run / name).read_bytes() for name in ("metrics.jsonl", "scores.jsonl")]
+    before = checkpoint.load(checkpoint.latest(run))
+    main(fakes.app, ["train", "--logdir", "D"])
+    assert [(run / name).read_bytes() for name in ("metrics.jsonl", "scores.jsonl")] == logs
+    assert checkpoint.load(checkpoint.latest(run)).step == before.step
+
+
+def test_videos_come_by_step_and_at_the_end(fakes, monkeypatch):
+    steps = []
+    monkeypatch.setattr(commands, "_videos", lambda session, step: steps.append(step) or [])
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "100", "--video-every", "40", "--logdir", "D"])
+    assert [step // 40 for step in steps] == [1, 2, 2]
+    assert all(step % 40 < 8 for step in steps[:2]) and steps[2] >= 100
+
+
+def test_videos_disturb_nothing(fakes, dreaming, monkeypatch):
+    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    for logdir, every in (("plain", "0"), ("filmed", "20")):
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--video-every", every, "--logdir", logdir])
+    plain, filmed = (checkpoint.load(checkpoint.latest(logdir)) for logdir in ("plain", "filmed"))
+    assert torch.equal(plain.weights["weight"], filmed.weights["weight"])
+    assert plain.state["replay"]["rng"] == filmed.state["replay"]["rng"]
+
+
+def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet, capsys):
+    main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "the preset `cpu` runs instead of the full setting `--preset atari100k`" in line
+    assert re.search(r"which would take (about|between) .* GB of disk\); this run takes (about|between) ", line)
+
+
+# ---- eval
+
+
+def test_eval_writes_and_prints_what_a_score_means(fakes, run, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    main(fakes.app, ["eval", "D", "--episodes", "5", "--mode"])
+    result = json.loads(capsys.readouterr().out)
+    step = checkpoint.load(checkpoint.latest(run)).step
+    (path,) = (run / "eval").iterdir()
+    assert json.loads(path.read_text()) == result and path.name.startswith(f"{step}-")
+    assert (result["step"], result["episodes"], result["acting"], len(result["scores"])) == (step, 5, "mode", 5)
+    assert result["score"] == pytest.approx(np.mean(result["scores"]))
+    assert result["protocol"] == {"name": "fake", "sizes": [1, 2]}
+    assert {path: path.read_bytes() for path in before} == before  # the run itself is untouched
+
+
+def test_eval_samples_unless_told_otherwise(fakes, run, capsys):
+    results = {}
+    for option in ("", "--sample", "--mode"):
+        capsys.readouterr()
+        main(fakes.app, ["eval", "D", *option.split()])
+        results[option] = json.loads(capsys.readouterr().out)
+    assert results[""] == results["--sample"] and results[""]["acting"] == "sample"
+    assert results["--mode"]["scores"] != results[""]["scores"]
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--mode", "--sample"])
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_eval_plays_other_episodes_than_training(fakes, run, capsys, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(scoring, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)] * 10)
+    main(fakes.app, ["eval", "D"])
+    main(fakes.app, ["eval", "D", "--seed", "7"])
+    assert len(set(seeds) - {0, 7}) == 2
+
+
+def test_a_run_is_evaluated_as_its_settings_say(fakes, dreaming, quiet, capsys):
+    """Mode, number of episodes and of environments are the run's: on the way, at its end, and for `eval` by itself."""
+    words = ["--eval-acting", "mode", "--eval-envs", "5", "--final-episodes", "7", "--eval-every", "100"]
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D", *words])
+    assert "evaluation  D/eval/" in capsys.readouterr().out
+    step = checkpoint.load(checkpoint.latest("D")).step
+    (path,) = Path("D/eval").iterdir()
+    end = json.loads(path.read_text())
+    assert path.name == f"{step}-mode.json"
+    assert (end["acting"], end["episodes"], end["environments"], len(end["scores"])) == ("mode", 7, 5, 7)
+    rows = [json.loads(line) for line in Path("D/metrics.jsonl").read_text().splitlines()]
+    assert [row["eval/episodes"] for row in rows if "eval/score" in row] == [3, 3]
+    main(fakes.app, ["eval", "D"])
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text()) == end
+    assert report.newest_eval(read(Path("D"))) == end
+    main(fakes.app, ["eval", "D", "--sample", "--episodes", "2"])
+    other = json.loads(capsys.readouterr().out)
+    assert (other["acting"], other["episodes"], other["environments"]) == ("sample", 2, 2)
+    assert report.newest_eval(read(Path("D"))) == end  # what the run wants comes first
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--eval-acting", "sample"])
+    assert "give --mode or --sample" in capsys.readouterr().err
+
+
+def test_a_run_stopped_at_its_end_is_evaluated_when_it_goes_on(fakes, quiet, capsys, monkeypatch):
+    played = scoring.play
+
+    def stopped(*args, go_on, **given):
+        fakes.signals["term"]()
+        return played(*args, go_on=go_on, **given)
+
+    monkeypatch.setattr(scoring, "play", stopped)
+    words = ["train", "--preset", "tiny", "--logdir", "D", "--final-episodes", "4"]
+    with pytest.raises(SystemExit):
+        main(fakes.app, words)
+    assert not Path("D/eval").exists()
+    monkeypatch.setattr(scoring, "play", played)
+    main(fakes.app, words)
+    (path,) = Path("D/eval").iterdir()
+    assert json.loads(path.read_text())["episodes"] == 4
+
+
+def test_evaluations_have_environments_of_their_own_where_an_app_says_so(fakes, quiet, capsys):
+    """What they have otherwise than training's stands beside the score, and the result is still the run's own."""
+
+    class Own(fakes.envs):
+        protocol: ClassVar[dict[str, Any]] = {"name": "fake, own seeds", "sizes": (1, 2)}
+
+    app = dataclasses.replace(fakes.app, fresh=lambda config, n: Own(n))
+    main(app, ["train", "--preset", "tiny", "--logdir", "D", "--final-episodes", "2"])
+    capsys.readouterr()
+    main(app, ["eval", "D", "--episodes", "2"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"] == {"name": "fake", "sizes": [1, 2]}
+    assert found["evaluated_with"] == {"name": "fake, own seeds"}
+    assert report.newest_eval(read(Path("D"))) == found
+    assert json.loads(Path("D/protocol.json").read_text())["name"] == "fake"
+
+
+def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "evaluate", lambda *args, episodes, **_: [(1.0, 1)] * episodes)
+    main(fakes.app, ["eval", "D", "--episodes", "4"])
+    (own,) = (run / "eval").iterdir()
+    text = own.read_bytes()
+    assert own.name == f"{checkpoint.load(checkpoint.latest(run)).step}.json"
+    assert json.loads(text)["changed"] == {}
+    for option in (
+        "--mode",
+        "--seed=7",
+        "--seed=8",
+        "--lr=7",
+        "--task=blind",
+        "--task=blind --mode",
+        "--memory=training",
+    ):
+        main(fakes.app, ["eval", "D", *option.split()])
+    assert own.read_bytes() == text and len(list((run / "eval").iterdir())) == 8
+    told = [json.loads(path.read_text()) for path in (run / "eval").iterdir()]
+    assert {"seed": 7} in [one["changed"] for one in told]
+    assert {"memory": "training"} in [one["changed"] for one in told]
+    assert [one["task"] for one in told if "task" in one["changed"]] == ["blind", "blind"]
+    assert report.newest_eval(read(run)) == json.loads(text)
+    main(fakes.app, ["eval", "D", "--threads", "1"])  # where it runs is no difference
+    assert len(list((run / "eval").iterdir())) == 8 and json.loads(own.read_text())["episodes"] == 10
+
+
+def test_a_number_that_no_evaluation_reads_is_refused(fakes, run, capsys):
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D", "--steps", "7"])
+    assert "--steps is for training, and `eval` does not read it: leave it out" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_kept_is_printed_all_the_same(fakes, run, capsys, monkeypatch):
+    def closed(path: Path, value: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(commands, "_write_json", closed)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["eval", "D", "--episodes", "3"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and len(json.loads(out)["scores"]) == 3
+    assert "Read-only file system" in err and "name a copy of the run that is" in err and "Traceback" not in err
+
+
+def test_eval_plays_what_a_run_that_trains_has_saved_meanwhile(fakes, run, capsys, monkeypatch):
+    first, real = checkpoint.latest(run), checkpoint.load
+    again = []
+
+    def replaced(path: Path, **options: object) -> checkpoint.Checkpoint:
+        if path == first:
+            saved = real(path, app="fakeapp")
+            checkpoint.save(run, 1000, weights=saved.weights, state={}, meta=saved.meta, keep=1)
+            again.append(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(checkpoint, "load", replaced)
+    capsys.readouterr()
+    main(fakes.app, ["eval", "D", "--episodes", "3"])
+    assert json.loads(capsys.readouterr().out)["step"] == 1000 and again == [first] and not first.exists()
+
+
+def test_eval_says_that_the_only_checkpoint_is_damaged(fakes, run, capsys):
+    path = checkpoint.latest(run)
+    for other in run.glob("checkpoint/[0-9]*"):
+        (other / "state.pt").unlink()
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D"])
+    assert f"{path} is damaged, and there is no other checkpoint" in capsys.readouterr().err
+
+
+# ---- dream
+
+
+def test_dream_measures_by_horizon_and_shows(fakes, run, capsys):
+    capsys.readouterr()
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4", "--rows", "3"])
+    out = capsys.readouterr().out
+    (path,) = (run / "dream").iterdir()
+    result = json.loads(path.read_text())
+    assert result["error"]["model"][0] == pytest.approx(0.01, abs=1e-4)
+    assert len(result["error"]["copy"]) == 4
+    assert result["rows_at_horizon"] == sorted(result["rows_at_horizon"], reverse=True)
+    assert "steps ahead" in out and all(Path(line).exists() for line in out.split() if line.startswith("D/"))
+
+
+def test_dream_measures_every_observation(fakes, run, capsys):
+    capsys.readouterr()
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4"])
+    out = capsys.readouterr().out
+    (path,) = (run / "dream").iterdir()
+    result = json.loads(path.read_text())
+    assert list(result["errors"]) == ["image", "vector"] and result["error"] == result["errors"]["image"]
+    assert result["errors"]["vector"]["model"][0] == pytest.approx(0.01, abs=1e-4) and result["discrete"] == []
+    assert [line for line in out.splitlines() if "held-out" in line] == [
+        "mean squared error of 'image', held-out steps, at step 64",
+        "mean squared error of 'vector', held-out steps, at step 64",
+    ]
+
+
+def test_a_dream_of_something_else_leaves_the_runs_own(fakes, run, capsys):
+    words = ["--observed", "2", "--imagined", "4"]
+    main(fakes.app, ["dream", "D", *words])
+    kept = {path: path.read_bytes() for name in ("dream", "video") for path in (run / name).iterdir()}
+    main(fakes.app, ["dream", "D", *words, "--seed", "9"])
+    main(fakes.app, ["dream", "D", *words, "--task", "blind"])
+    assert {path: path.read_bytes() for path in kept} == kept and len(list((run / "dream").iterdir())) == 3
+    told = [json.loads(path.read_text())["changed"] for path in (run / "dream").iterdir()]
+    assert {} in told and {"seed": 9} in told and {"task": "blind"} in told
+    (run / "dream" / "sensitivity-64.json").write_text('{"key": "image"}')  # of --sensitivity, and no damaged result
+    shown = Group("fake", (read(run),))
+    assert report.newest_dream(shown.runs[0])["changed"] == {} and report.damaged([shown]) == []
+    assert report.page([shown], []).count("<video") == 1
+
+
+def test_a_number_that_no_dream_reads_is_refused(fakes, run, capsys):
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["dream", "D", "--batch", "7"])
+    assert "--batch is for training, and `dream` does not read it: leave it out" in capsys.readouterr().err
+
+
+def test_dream_prefers_rows_within_one_episode(fakes, run):
+    """Episodes last 3 to 7 actions: of 64 rows enough have 2 + 2 steps without a reset after the context."""
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "2"])
+    (path,) = (run / "dream").iterdir()
+    result = json.loads(path.read_text())
+    assert result["rows_at_horizon"] == [16, 16]
+
+
+def test_a_horizon_that_no_row_reaches_has_no_error(fakes, run):
+    main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "30"])
+    (path,) = (run / "dream").iterdir()
+    assert json.loads(path.read_text())["error"]["model"][-1] is None
+
+
+def test_film_and_strip_mark_where_the_context_ends():
+    true = np.zeros((2, 6, 16, 16, 1), np.float32)
+    valid = np.ones((2, 6), bool)
+    valid[1, 4:] = False
+    film = filmstrip.film(true, true + 0.5, valid, context=3)
+    corner = [tuple(frame[2, -2]) for frame in film]
+    assert corner == [filmstrip.OBSERVED] * 3 + [filmstrip.IMAGINED] * 3
+    strip = filmstrip.strip(true, true + 0.5, valid, context=3)
+    black = (strip[-1] == filmstrip.INK).all(-1)
+    assert black.sum() == filmstrip.GAP
+
+
+def test_panels_are_true_predicted_error():
+    true, predicted = np.zeros((1, 2, 4, 4, 3)), np.full((1, 2, 4, 4, 3), 0.4)
+    predicted[..., 1] = 0.6
+    valid = np.array([[True, False]])
+    panels = filmstrip.panels(true, predicted, valid)
+    assert panels[:, 0, 0, 0, 0].tolist() == [[0, 0, 0], [102, 153, 102], [153, 153, 153]]
+    assert panels[:, 0, 1, 0, 0, 0].tolist() == [0, filmstrip.GONE, filmstrip.GONE]
+
+
+# ---- info
+
+
+def test_info_as_json(fakes, capsys):
+    main(fakes.app, ["info", "--preset", "tiny", "--ablation", "narrow", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["parameters"] == {"encoder": 1, "total": 1}
+    assert result["config"]["batch"] == 2 and result["config"]["run"]["ablation"] == "narrow"
+    assert result["protocol"]["task"] == "fake"
+    assert result["estimate"]["updates"] == 1 + (240 / 4 - 12) * 2.5 / 8
+    assert {"hours", "ram_bytes", "vram_bytes", "disk_bytes"} <= result["estimate"].keys()
+
+
+def test_info_as_text(fakes, capsys):
+    main(fakes.app, ["info", "--preset", "tiny"])
+    out = capsys.readouterr().out
+    assert "parameters" in out and "train_ratio" in out and re.search("this run takes (about|between)", out)
+
+
+def test_the_estimate_of_disk_is_the_records_of_the_run(fakes):
+    config = fakes.config(task="fake", device="cpu", steps=400, batch=2, length=4)
+    numbers = estimate(fakes.app, config, fakes.envs(1))
+    record = 3 * 4 + 4 + 3 + 16 * 16 * 3 + 2 * 2  # action, reward, flags, image, notes
+    assert numbers["disk_bytes"] - 2 * 3 * 8 == 100 * record
+    assert "updates" in sentence(numbers)
+
+
+def test_the_fixed_part_of_an_update_is_not_multiplied():
+    """2 seconds of calls and 0.5 a row: 16 rows take 10, not 16 * 2.5; alike for FLOPs and memory."""
+    one, three = Tried(Spent(2.5, 2.5), 25, 7), Tried(Spent(3.5, 3.5), 35, 21)
+    assert extrapolate(one, three, 3, 16) == Tried(Spent(10.0, 10.0), 100, 112)
+    assert extrapolate(one, Tried(Spent(2.0, 2.0), 25, 7), 3, 16) == one  # noise: more rows in less time
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 10.0])
+def test_dreams_that_start_elsewhere_are_counted_once(fakes, monkeypatch, seconds):
+    """As STORM's: `seconds` an update whatever its rows, and a tenth of it for every 16 steps of them."""
+    learn = fakes.agent.learn
+    steps = 0
+
+    def counting(self, replay):
+        nonlocal steps
+        steps = self.batch * self.length
+        return learn(self, replay)
+
+    def spend(run, **_):
+        run()
+        return Spent(*2 * (seconds * (1 + 0.1 * steps / 16),))
+
+    monkeypatch.setattr(fakes.agent, "learn", counting)
+    monkeypatch.setattr("wm_run.estimate.spend", spend)
+    monkeypatch.setattr("wm_run.estimate.LONG", 64)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=16, length=64), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(seconds * (1 + 0.1 * 64))
+
+
+def test_time_that_others_take_is_told_as_a_span(fakes, monkeypatch):
+    """A learner that sleeps is what a preempted one looks like: the clock runs, its own time does not."""
+    learn = fakes.agent.learn
+    monkeypatch.setattr(fakes.agent, "learn", lambda self, replay: (time.sleep(0.03), learn(self, replay))[1])
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=2, length=4), fakes.envs(1))
+    assert numbers["hours_busy"] > 3 * numbers["hours"] > 0
+    assert sentence(numbers).startswith("between ")
+
+
+def test_work_of_its_own_is_no_excuse(fakes, monkeypatch):
+    def work(self, replay):
+        begin = time.thread_time()
+        while time.thread_time() - begin < 0.05:
+            pass
+        return {}
+
+    monkeypatch.setattr(fakes.agent, "learn", work)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=2, length=4), fakes.envs(1))
+    assert 0.045 < numbers["seconds_per_update"] < 0.09
+
+
+def test_long_rows_are_tried_in_part_and_told_in_whole(fakes, monkeypatch):
+    """Were an update to take 0.1 s at 8 steps, it would take 0.4 s at 32."""
+
+    def spend(run, **_):
+        run()
+        return Spent(0.1, 0.1)
+
+    monkeypatch.setattr("wm_run.estimate.LONG", 8)
+    monkeypatch.setattr("wm_run.estimate.spend", spend)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=1, length=32), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(0.4)
+
+
+def test_an_estimate_that_fails_stops_nothing(fakes, quiet, capsys, monkeypatch):
+    def fails(*args):
+        raise RuntimeError("not enough memory:\nyou tried to allocate 99 GB")
+
+    monkeypatch.setattr("wm_run.estimate.estimate", fails)
+    main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "could not be measured here (RuntimeError: not enough memory: you tried" in line
+    assert checkpoint.latest("D") is not None
+
+
+def test_an_app_may_add_to_the_estimate(fakes):
+    app = dataclasses.replace(fakes.app, estimate=lambda config, numbers: {"hours": 1.5, "gpu": "any"})
+    numbers = estimate(app, fakes.config(task="fake", device="cpu", batch=2, length=4), fakes.envs(1))
+    assert (numbers["hours"], numbers["gpu"]) == (1.5, "any")
+
+
+# ---- load
+
+
+def test_a_loaded_policy_acts_as_in_the_environments(fakes, run):
+    """Observation by observation, through episode ends, it takes the actions that the batched agent takes."""
+    app = dataclasses.replace(fakes.app, decode_action=lambda space, vector: (space, int(vector.argmax())))
+    loaded, batched = load(app, run), load(app, run).agent
+    envs = fakes.envs(1)
+    step, carry, held = envs.reset(5), batched.initial(1), None
+    for t in range(30):
+        carry, action, _ = batched.act(carry, step, mode=True)
+        given = {"image": step["image"][0]} if t % 2 else step["image"][0]
+        native, held = loaded.policy(given, held, first=bool(step["first"][0]), mode=True)
+        assert native == ("three doors", int(action[0].argmax()))
+        step = envs.step(action)
+
+
+def test_a_carry_keeps_the_previous_action_and_first_drops_it(fakes, run, monkeypatch):
+    seen = []
+    loaded = load(fakes.app, run)
+    act = loaded.agent.act
+
+    def spy(carry, step, mode=False):
+        seen.append((step["action"][0].tolist(), bool(step["first"][0]), carry["sum"][0, 0].item()))
+        return act(carry, step, mode)
+
+    monkeypatch.setattr(loaded.agent, "act", spy)
+    image = np.full((16, 16, 3), 9, np.uint8)
+    action, carry = loaded.policy(image)
+    loaded.policy(image, carry)
+    loaded.policy(image, carry, first=True)
+    loaded.policy(image)
+    assert seen[0] == ([0.0, 0.0, 0.0], True, 0.0)
+    assert seen[1] == (action.tolist(), False, 9.0)
+    assert seen[2] == ([0.0, 0.0, 0.0], True, 9.0)  # an episode begins, the memory stays
+    assert seen[3] == seen[0]
+
+
+def test_an_observation_that_does_not_fit_is_told(fakes, run):
+    loaded = load(fakes.app, run)
+    with pytest.raises(UserError, match="observes"):
+        loaded.policy({"camera": np.zeros((16, 16, 3), np.uint8)})
+    with pytest.raises(UserError, match="has shape"):
+        loaded.policy(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="'image' is float32, not uint8"):  # [0, 1] would turn black
+        loaded.policy(np.ones((16, 16, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([0.0, float("nan")], "holds nan"),
+        ([-np.inf, 0.0], "holds -inf"),
+        (np.array([1e300, 0.0]), "holds 1e+300"),  # beyond float32
+        ([0.0, None], "is a list, not an array of float32"),
+        (["left", "right"], "is a list, not an array of float32"),
+        ([[0.0], [0.0, 1.0]], "is a list, not an array of float32"),
+        (None, "is a NoneType, not an array"),
+    ],
+)
+def test_an_observation_that_is_no_number_is_told_and_nothing_acts(fakes, quiet, monkeypatch, value, words):
+    main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "4", "--logdir", "D"])
+    loaded = load(fakes.app, "D")
+    monkeypatch.setattr(loaded.agent, "act", None)
+    with pytest.raises(UserError, match=re.escape(f"observation 'vector' {words}")):
+        loaded.policy(value)
+
+
+@pytest.mark.parametrize("value", [300, -1])
+def test_a_number_beyond_its_type_does_not_wrap_around(fakes, run, value):
+    with pytest.raises(UserError, match=f"'image' holds {value}, which is not between 0 and 255"):
+        load(fakes.app, run).policy(np.full((16, 16, 3), value))
+
+
+def test_loading_gives_the_last_weights(fakes, run):
+    loaded = load(fakes.app, str(run))
+    saved = checkpoint.load(checkpoint.latest(run))
+    assert torch.equal(loaded.agent.state_dict()["weight"], saved.weights["weight"])
+    assert loaded.step == saved.step
+    with pytest.raises(UserError, match="no run in"):
+        load(fakes.app, "nowhere")
+
+
+def test_nested_observations_are_named_as_the_adapters_name_them(fakes, run):
+    loaded = load(fakes.app, run)
+    box = SimpleNamespace(dtype=np.dtype(np.float32), shape=())
+    loaded = dataclasses.replace(loaded, observation_space=SimpleNamespace(spaces={"a/b": box, "a/0": box}))
+    entries = loaded.entries({"a": {"b": 1.0, "0": 2.0}})
+    assert {key: float(value) for key, value in entries.items()} == {"a/b": 1.0, "a/0": 2.0}
+
+
+def test_one_process_a_folder(fakes, dreaming, quiet, capsys):
+    """A second one would cut the first one's logs and replay."""
+    with locked(Path("D")), pytest.raises(SystemExit):
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+    told = capsys.readouterr().err
+    assert "is training in D" in told and str(os.getpid()) in told and "Traceback" not in told
+    assert [path.name for path in Path("D").iterdir()] == [".lock"]
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    assert checkpoint.load(checkpoint.latest("D")).step >= 60
+
+
+def test_a_run_goes_on_on_another_kind_of_device(fakes, run, capsys):
+    """A generator of CUDA saves 16 bytes, one of a CPU five thousand."""
+    saved = checkpoint.load(checkpoint.latest(run))
+    saved.state["agent"]["source"] = {"state": torch.arange(16, dtype=torch.uint8)}
+    checkpoint.save(run, saved.step, weights=dict(saved.weights), state=saved.state, meta=saved.meta)
+    capsys.readouterr()
+    main(fakes.app, ["train", "--steps", "120", "--logdir", str(run)])
+    assert "another kind of device: random numbers go on from a new seed" in capsys.readouterr().err
+    assert checkpoint.load(checkpoint.latest(run)).step >= 120
+
+
+def test_a_stop_during_an_evaluation_saves_and_does_not_wait_for_it(fakes, dreaming, quiet, monkeypatch, capsys):
+    """The episodes of this evaluation would take for ever."""
+
+    def endless(agent, envs, *, go_on, **rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not go_on()
+        return []
+
+    monkeypatch.setattr(scoring, "evaluate", endless)
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, ["train", "--preset", "tiny", "--steps", "200", "--eval-every", "40", "--logdir", "D"])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert 40 <= checkpoint.load(checkpoint.latest("D")).step < 80
+    assert "eval/score" not in (Path("D") / "metrics.jsonl").read_text()
+
+
+def test_an_episode_without_end_ends_no_run(fakes, dreaming, quiet, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "evaluate", lambda *given, **named: [])
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--eval-every", "40", "--logdir", "D"])
+    assert "no evaluation at step 40: an episode has not ended" in capsys.readouterr().err
+
+
+def test_logs_without_a_checkpoint_are_kept(fakes, run, capsys):
+    """A checkpoint that was deleted, or somebody else's logs: a run that begins anew would drop the lines."""
+    before = (run / "scores.jsonl").read_bytes()
+    shutil.rmtree(run / "checkpoint")
+    for k in (1, 2):
+        capsys.readouterr()
+        main(fakes.app, ["train", "--steps", "60", "--logdir", str(run)])
+        told = capsys.readouterr().err
+        assert f"begins anew; its logs are kept as metrics.jsonl.before-{k} and scores.jsonl.before-{k}" in told
+        shutil.rmtree(run / "checkpoint")
+    assert (run / "scores.jsonl.before-1").read_bytes() == before == (run / "scores.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("starts", "told"), [(4, False), (1000, True)])
+def test_a_run_that_ends_before_it_learns_says_so(fakes, dreaming, quiet, capsys, starts, told):
+    options = ["--steps", "60", "--learning-starts", str(starts), "--logdir", "D"]
+    main(fakes.app, ["train", "--preset", "tiny", *options])
+    assert ("this run ends before it learns: the first update needs about 4,000" in capsys.readouterr().err) == told
+
+
+def test_processes_share_the_updates(fakes):
+    one, two = (
+        estimate(fakes.app, fakes.config(task="fake", device="cpu", precision="fp32", devices=n), fakes.envs(1))
+        for n in (1, 2)
+    )
+    assert two["updates"] == pytest.approx(one["updates"] / 2, rel=0.02) and two["updates"] > 0
+
+
+@pytest.mark.parametrize("options", ["", "--learning-starts 40", "--learning-starts 1 --length 9", "--train-ratio 0"])
+def test_the_estimate_counts_the_updates_that_a_run_makes(fakes, quiet, options):
+    """Records of resets count towards the start of learning too, here every fifth or so."""
+    words = ["--preset", "tiny", *options.split()]
+    main(fakes.app, ["train", *words, "--logdir", "D"])
+    made = int(checkpoint.load(checkpoint.latest("D")).state["agent"]["clock"]["updates"])
+    numbers = estimate(fakes.app, parse(fakes.app, ["info", *words, "--device", "cpu"]).config, fakes.envs(1))
+    assert 0 <= made - numbers["updates"] <= 4
+
+
+def test_a_run_that_never_learns_makes_no_updates(fakes):
+    config = fakes.config(task="fake", device="cpu", precision="fp32", steps=400, learning_starts=100)
+    assert estimate(fakes.app, config, fakes.envs(1))["updates"] == 0
+
+
+class Watchmaker:
+    """A clock that goes 0.1 s an act and 5 s an update."""
+
+    def __init__(self, agent, monkeypatch) -> None:
+        self.now, self.lines = 0.0, []
+        act, learn = agent.act, agent.learn
+        monkeypatch.setattr(agent, "act", lambda *given, **named: self.after(0.1, act, *given, **named))
+        monkeypatch.setattr(agent, "learn", lambda *given: self.after(5.0, learn, *given))
+
+    def after(self, seconds, call, *given, **named):
+        self.now += seconds
+        return call(*given, **named)
+
+    def write(self, text: str) -> None:
+        self.lines += [(self.now, text)] if text.strip() else []
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("starts", [12, 300, 10_000])
+def test_the_time_left_is_told_from_the_speed_of_learning(fakes, quiet, monkeypatch, starts):
+    clock = Watchmaker(fakes.agent, monkeypatch)
+    made = functools.partial(commands.Progress, stream=clock, clock=lambda: clock.now, every=1.0)
+    monkeypatch.setattr(commands, "Progress", made)
+    options = ["--steps", "3200", "--learning-starts", str(starts), "--log-every", "800", "--save-every", "5000"]
+    main(fakes.app, ["train", "--preset", "tiny", *options, "--logdir", "D"])
+    told = [(now, re.search(r"ETA (.*?) \|", line).group(1)) for now, line in clock.lines if "ETA" in line]
+    times = [(now, sum(int(n) * {"m": 60, "s": 1}[u] for n, u in re.findall(r"(\d+)([ms])", eta))) for now, eta in told]
+    early = [eta for now, eta in told if eta == "measuring"]
+    assert (len(early) > 1) == (starts == 300)
+    late = [(now, eta) for (now, eta), (_, word) in zip(times, told, strict=True) if word != "measuring"]
+    assert late and all(eta == pytest.approx(clock.now - now, rel=0.35, abs=15) for now, eta in late)
+
+
+def test_an_evaluation_without_end_is_told(fakes, run, capsys, monkeypatch):
+    monkeypatch.setattr(scoring, "evaluate", lambda *given, **named: [(0.0, 1)])
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["eval", "D"])
+    assert "an episode has not ended after 200,000 steps" in capsys.readouterr().err
+    assert not (run / "eval").exists()

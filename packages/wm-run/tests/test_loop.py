@@ -1,0 +1,563 @@
+"""The training loop: what is counted, when updates are due, and that a stop leaves no trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from wm_core.clock import Clock
+from wm_core.testing import assert_same
+from wm_run import checkpoint, loop
+from wm_run.alarm import NotFinite, dump
+from wm_run.cli import main
+from wm_run.loop import Position, Ratio, evaluate, rollout, train
+from wm_run.meter import Meter
+from wm_run.replay import Replay
+from wm_run.stop import ASKING
+
+
+class Lines:
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.scores: list[tuple[int, float, int]] = []
+
+    def metrics(self, step: int, values: Any) -> None:
+        self.rows.append((step, dict(values)))
+
+    def score(self, step: int, score: float, length: int) -> None:
+        self.scores.append((step, score, length))
+
+
+class Recording:
+    """Environments that remember every record they gave."""
+
+    def __init__(self, envs: Any) -> None:
+        self.inner, self.records = envs, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def reset(self, seed: int) -> Any:
+        self.records.append(self.inner.reset(seed))
+        return self.records[-1]
+
+    def step(self, action: Any) -> Any:
+        self.records.append(self.inner.step(action))
+        return self.records[-1]
+
+    def receive(self) -> Any:
+        self.records.append(self.inner.receive())
+        return self.records[-1]
+
+
+def play(fakes: Any, iterations: int, **changes: Any) -> tuple[Any, Recording, Replay, Position, Lines]:
+    """Some iterations of the loop, without a run folder."""
+    config = fakes.config(task="fake", device="cpu", envs=3, batch=2, length=4, **changes)
+    envs, agent, log = Recording(fakes.envs(config.envs)), fakes.agent(config), Lines()
+    replay = Replay(None, config.envs, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=config.train_ratio, replayed=8)
+    count = iter(range(iterations))
+    options = {"log_every": config.log_every, "learning_starts": config.learning_starts, "length": 4}
+    options |= {"temperature": config.act_temperature, "count_resets": config.ratio_counts == "records"}
+    train(agent, envs, replay, at, log, go_on=lambda at: next(count, None) is not None, **options)
+    return agent, envs, replay, at, log
+
+
+def test_steps_are_actions_times_repeat_without_resets(fakes):
+    agent, envs, replay, at, _ = play(fakes, 50)
+    real = sum(int((~record["first"]).sum()) for record in envs.records)
+    resets = sum(int(record["first"].sum()) for record in envs.records[1:])
+    assert resets > 10
+    assert at.steps == 4 * real
+    assert agent.clock.steps == real
+    assert replay.steps == 50 * 3
+
+
+@pytest.mark.parametrize("counts", ["actions", "records"])
+def test_the_ratio_counts_actions_or_records_too(fakes, counts):
+    """Updates after the first one: 2.5 replayed steps for each action, or each record, of which 8 are an update."""
+    _, envs, _, at, _ = play(fakes, 60, ratio_counts=counts, learning_starts=12, train_ratio=2.5, log_every=10**6)
+    begun = 4  # 12 records of three environments; from the next ones on they count
+    late = envs.records[begun:-1]
+    real = sum(int((~one["first"]).sum()) if counts == "actions" else 3 for one in late)
+    assert at.updates == 1 + int(real * 2.5 // 8)
+    assert at.steps == 4 * sum(int((~one["first"]).sum()) for one in envs.records)  # steps are actions either way
+
+
+def test_scores_are_sums_of_rewards_from_reset_to_end(fakes):
+    _, envs, _, _, log = play(fakes, 60)
+    expected, running, steps = [], [[] for _ in range(3)], 0
+    for record in envs.records[1:]:
+        steps += 4 * int((~record["first"]).sum())
+        for i in range(3):
+            running[i] = [] if record["first"][i] else [*running[i], float(record["reward"][i])]
+            if record["last"][i]:
+                expected.append((steps, sum(running[i]), len(running[i])))
+    assert len(log.scores) > 20
+    assert [(s, n) for s, _, n in log.scores] == [(s, n) for s, _, n in expected]
+    assert np.allclose([score for _, score, _ in log.scores], [score for _, score, _ in expected])
+
+
+def test_replay_holds_what_arrived_with_the_notes_of_acting(fakes):
+    _, envs, replay, _, _ = play(fakes, 20, train_ratio=0.0)
+    batch = replay.sample(64, 20)
+    for key in ("action", "reward", "first", "last", "terminal", "image"):
+        stored = np.stack([record[key] for record in envs.records[:20]], 1)
+        assert (batch.steps[key].numpy() == stored[batch.index.stream.numpy()]).all()
+    assert batch.steps["deter"].shape == (64, 20, 2)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 2.5, 8.0, 40.0])
+def test_updates_replay_train_ratio_steps_per_policy_step(fakes, ratio):
+    agent, envs, _, _, _ = play(fakes, 60, train_ratio=ratio, learning_starts=30)
+    records = envs.records[:60]  # the 60th call of `step` came after the last chance to learn
+    starts = next(t for t in range(60) if (t + 1) * 3 >= 30)
+    after = sum(int((~record["first"]).sum()) for record in records[starts + 1 :])
+    assert int(agent.clock.updates) == (int(after * ratio / 8) + 1 if ratio else 0)
+
+
+def test_environments_are_out_while_the_agent_learns_and_back_before_anything_is_saved(fakes, monkeypatch):
+    config, real, out = fakes.config(task="fake", device="cpu", envs=2, batch=2, length=4), fakes.agent.learn, []
+    envs, agent = fakes.envs(2), fakes.agent(config)
+    monkeypatch.setattr(
+        fakes.agent, "learn", lambda self, replay: out.append(envs.out is not None) or real(self, replay)
+    )
+    replay = Replay(None, 2, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=8, replayed=8)
+
+    def go_on(at: Position) -> bool:
+        assert envs.out is None
+        return at.steps < 200
+
+    train(agent, envs, replay, at, Lines(), log_every=1000, learning_starts=10, length=4, go_on=go_on)
+    assert len(out) > 10 and all(out)
+
+
+def test_nothing_is_learned_before_learning_starts(fakes):
+    assert int(play(fakes, 9, learning_starts=30)[0].clock.updates) == 0
+    assert int(play(fakes, 10, learning_starts=30)[0].clock.updates) == 1
+
+
+def test_the_ratio_has_no_backlog_and_no_drift():
+    ratio = Ratio(train_ratio=3, replayed=10)
+    assert ratio.due(10_000) == 1  # what was played before learning started is not owed
+    assert sum(ratio.due(1) for _ in range(1000)) == 300
+
+
+def test_the_meter_is_the_mean_of_every_update_of_an_interval(fakes):
+    meter = Meter()
+    for value in (1.0, 2.0, 6.0):
+        meter.add({"always": torch.tensor(value)} | ({"once": torch.tensor(5.0)} if value == 2 else {}))
+    assert meter.take() == {"always": 3.0, "once": 5.0}
+    assert meter.take() == {}
+
+
+def test_metrics_stay_on_the_device_until_the_log(fakes, monkeypatch):
+    def refuse(tensor):
+        raise AssertionError("a host read")
+
+    meter = Meter()
+    for name in ("item", "tolist", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    meter.add({"loss": torch.tensor(1.0)})
+    meter.add({"loss": torch.tensor(2.0)})
+    with pytest.raises(AssertionError, match="host read"):
+        meter.take()
+
+
+def test_a_log_line_each_interval_of_steps(fakes):
+    _, _, _, at, log = play(fakes, 100, log_every=100, learning_starts=30)
+    steps = [step for step, _ in log.rows]
+    assert len({step // 100 for step in steps}) == len(steps) == at.steps // 100
+    assert all(step % 100 < 3 * 4 for step in steps)
+    assert {"train/loss/reward", "train/updates", "replay/steps", "fps/policy", "fps/train"} <= log.rows[-1][1].keys()
+
+
+def test_faults_are_told_and_logged(fakes):
+    said = []
+    config = fakes.config(task="fake", device="cpu", envs=2, batch=2, length=4)
+    envs, agent, log = fakes.envs(2), fakes.agent(config), Lines()
+    envs.faults = ["worker 1 was lost"]
+    replay = Replay(None, 2, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=0, replayed=8)
+    options = {"log_every": 1000, "learning_starts": 10, "length": 4, "say": said.append}
+    train(agent, envs, replay, at, log, go_on=lambda at: at.steps < 40, **options)
+    assert said == ["worker 1 was lost"]
+    assert [values for _, values in log.rows] == [{"env/faults": 1}]
+
+
+def test_after_an_update_that_is_not_finite_nobody_acts_or_saves(fakes, monkeypatch, tmp_path):
+    asked, updates, given, real = [], [], [], fakes.agent.learn
+
+    def learn(self, replay):
+        updates.append(len(asked))
+        given[:] = [replay.sample(3, 2)]  # as an agent that dreams from other rows
+        sample, replay.sample = (
+            replay.sample,
+            lambda *args, **options: given.append(sample(*args, **options)) or given[-1],
+        )
+        metrics = real(self, replay)
+        replay.sample = sample
+        return metrics | ({"loss/reward": torch.tensor(torch.nan)} if len(updates) == 3 else {})
+
+    monkeypatch.setattr(fakes.agent, "learn", learn)
+    config = fakes.config(task="fake", device="cpu", envs=3, batch=2, length=4, train_ratio=2.5, learning_starts=12)
+    envs, agent = fakes.envs(3), fakes.agent(config)
+    replay = Replay(None, 3, stores={"deter": 1}, limit_bytes=10**8, chunk=64, length=4)
+    at = Position.begin(agent, envs, seed=0, train_ratio=2.5, replayed=8)
+    options = {"log_every": 40, "learning_starts": 12, "length": 4}
+    with pytest.raises(NotFinite, match="loss/reward is nan") as caught:
+        train(agent, envs, replay, at, Lines(), go_on=lambda at: asked.append(at.steps) is None, **options)
+    assert len(updates) == 3 and updates[-1] == len(asked)
+    assert len(given) == 2 and all(a is b for a, b in zip(caught.value.batches, given, strict=True))
+    dump(caught.value, tmp_path, {})
+    held = safetensors.torch.load_file(tmp_path / "batch.safetensors")
+    assert held["0/steps/reward"].shape == (3, 2) and held["1/steps/reward"].shape == (2, 4)
+
+
+# ---- evaluation
+
+
+def test_evaluation_disturbs_nothing(fakes):
+    agent = fakes.agent(fakes.config(device="cpu"))
+    before = agent.source.state_dict()["state"].clone(), torch.get_rng_state(), int(agent.clock.steps)
+    evaluate(agent, fakes.envs(2), episodes=5, seed=3)
+    assert torch.equal(agent.source.state_dict()["state"], before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert int(agent.clock.steps) == before[2]
+
+
+def test_collecting_has_a_temperature_and_an_evaluation_has_none(fakes, monkeypatch):
+    told, act = [], fakes.agent.act
+
+    def noted(self, carry, step, mode=False, temperature=1.0):
+        told.append(temperature)
+        return act(self, carry, step, mode)
+
+    monkeypatch.setattr(fakes.agent, "act", noted)
+    agent = play(fakes, 3, act_temperature=0.25)[0]
+    assert told == [0.25] * 3
+    evaluate(agent, fakes.envs(2), episodes=2, seed=3)
+    assert len(told) > 5 and set(told[3:]) == {1.0}
+
+
+def test_evaluation_depends_on_its_seed_alone(fakes):
+    agent = fakes.agent(fakes.config(device="cpu"))
+    one, other = (evaluate(agent, fakes.envs(2), episodes=5, seed=seed) for seed in (3, 4))
+    for _ in range(7):
+        agent.act(agent.initial(2), fakes.envs(2).reset(0))
+    assert evaluate(agent, fakes.envs(2), episodes=5, seed=3) == one != other
+
+
+def test_an_evaluation_can_be_stopped_and_does_not_wait_for_ever(fakes, monkeypatch):
+    agent, asked = fakes.agent(fakes.config(device="cpu")), []
+    results = evaluate(
+        agent, fakes.envs(2), episodes=500, seed=3, go_on=lambda: len(asked) < 50 and not asked.append(1)
+    )
+    assert len(asked) == 50 and 10 < len(results) < 50
+    endless = fakes.envs(2)
+    monkeypatch.setattr(loop, "LONGEST", 40)
+    monkeypatch.setattr(endless, "reset", lambda seed: type(endless).reset(endless, seed) | {"last": np.zeros(2, bool)})
+    step = type(endless).step
+    monkeypatch.setattr(endless, "step", lambda action: endless_step(endless, step, action))
+    assert evaluate(agent, endless, episodes=2, seed=3) == []
+
+
+def endless_step(envs, step, action):
+    """One step of episodes that never end."""
+    envs.left[:] = 9
+    return step(envs, action)
+
+
+def test_an_episode_that_a_fault_cut_short_has_no_score(fakes):
+    """It would count as a short one."""
+
+    class Faulty(fakes.envs):
+        def step(self, action: Any) -> Any:
+            record = super().step(action)
+            self.cut = record["last"] & (self.calls % 2 == 0)
+            self.faults = ["cut short"] * int(self.cut.any())
+            cuts.append(self.cut)
+            return record
+
+    cuts, said, envs = [], [], Recording(Faulty(2))
+    results = evaluate(fakes.agent(fakes.config(device="cpu")), envs, episodes=6, seed=0, say=said.append)
+    expected = []
+    for i in range(2):
+        lengths, length = [], 0
+        for record, cut in zip(envs.records[1:], cuts, strict=True):
+            length = 0 if record["first"][i] else length + 1
+            lengths += [length] if record["last"][i] and not cut[i] else []
+        expected += lengths[:3]
+    assert [length for _, length in results] == expected
+    assert len(said) == sum(cut.any() for cut in cuts) > 1
+
+
+def test_every_environment_plays_its_share_of_the_episodes(fakes):
+    """Taking the first episodes to end would prefer the short ones."""
+    agent = fakes.agent(fakes.config(device="cpu"))
+    envs = Recording(fakes.envs(3))
+    results = evaluate(agent, envs, episodes=7, seed=0)
+    expected = []
+    for i, share in enumerate((3, 2, 2)):
+        lengths, length = [], 0
+        for record in envs.records:
+            length = 0 if record["first"][i] else length + 1
+            lengths += [length] if record["last"][i] else []
+        expected += lengths[:share]
+    assert [length for _, length in results] == expected
+
+
+def test_a_rollout_pairs_each_record_with_the_action_that_led_there(fakes):
+    agent, envs = fakes.agent(fakes.config(device="cpu")), Recording(fakes.envs(2))
+    for step, _ in zip(rollout(agent, envs, seed=0), range(10), strict=False):
+        assert step["action"].tolist() == envs.records[-1]["action"].tolist()
+        assert step["deter"].shape == (2, 2)
+
+
+# ---- stop and resume
+
+
+def numbers(logdir: Path, name: str) -> list[dict[str, Any]]:
+    """A log without what no run shares with another."""
+    rows = [json.loads(line) for line in (logdir / name).read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("fps/", "usage/"))} for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, every state, replay and every metric but time, fps and memory."""
+    a, b = (checkpoint.load(checkpoint.latest(path)) for path in (one, other))
+    assert a.step == b.step
+    assert_same(a.weights, b.weights)
+    for state in (a.state, b.state):
+        del state["run"]  # byte offsets: digits of fps differ
+    assert_same(a.state, b.state)
+    for name in ("metrics.jsonl", "scores.jsonl"):
+        assert numbers(one, name) == numbers(other, name)
+    chunks = sorted(path.name for path in (one / "replay").glob("*.chunk"))
+    assert chunks == sorted(path.name for path in (other / "replay").glob("*.chunk"))
+    assert all((one / "replay" / c).read_bytes() == (other / "replay" / c).read_bytes() for c in chunks)
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    monkeypatch.setattr("wm_run.commands._videos", lambda session, step: [])
+    monkeypatch.setattr("wm_run.commands.key_shown", lambda envs: None)  # no world model, no open loop
+
+
+@pytest.mark.parametrize("stop", [60, 116, 120, 200])
+def test_stopped_and_resumed_equals_one_run(fakes, quiet, stop):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts", "--steps", str(stop)])
+    torch.rand(3)  # another process would begin with other global generators
+    main(fakes.app, ["train", "--logdir", "parts", "--steps", "240"])
+    assert len(numbers(Path("whole"), "scores.jsonl")) > 5
+    assert int(checkpoint.load(checkpoint.latest("whole")).state["agent"]["clock"]["updates"]) > 10
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_a_metric_interval_survives_the_stop(fakes, quiet):
+    """The stop at 60 lies in the middle of the interval 40..80; its line must hold the updates of both halves."""
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts", "--steps", "60"])
+    assert [row["step"] // 40 for row in numbers(Path("parts"), "metrics.jsonl")] == [1, 1]
+    held = checkpoint.load(checkpoint.latest("parts")).state["loop"]
+    assert held["counts"]["loss/reward"] > 0
+    assert torch.is_tensor(held["sums"]["loss/reward"])
+
+
+def test_the_last_part_of_an_interval_is_logged_at_a_runs_end(fakes, quiet):
+    """As the line that a run which logs there writes: 104 lies in the middle of 80..120, and log_every of 26 ends there."""
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "104", "--logdir", "D"])
+    rows = numbers(Path("D"), "metrics.jsonl")
+    end = checkpoint.load(checkpoint.latest("D"))
+    assert [row["step"] for row in rows[:-1]] == [40, 80] and rows[-1]["step"] == end.step >= 104
+    assert rows[-1]["train/updates"] == int(end.state["agent"]["clock"]["updates"]) > rows[-2]["train/updates"]
+    loop = end.state["loop"]
+    mean = float(loop["sums"]["loss/reward"]) / loop["counts"]["loss/reward"]
+    assert loop["counts"]["loss/reward"] == rows[-1]["train/updates"] - rows[-2]["train/updates"]
+    assert rows[-1]["train/loss/reward"] == pytest.approx(mean) and rows[-1].keys() == rows[-2].keys()
+    text = (Path("D") / "metrics.jsonl").read_bytes()
+    main(fakes.app, ["train", "--logdir", "D"])  # a finished run started again
+    assert (Path("D") / "metrics.jsonl").read_bytes() == text
+
+
+def test_a_stop_logs_no_part_of_an_interval(fakes, quiet):
+    fakes.envs.events[17] = fakes.signals["term"]
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D"])
+    assert all(row["step"] % 40 < 8 for row in numbers(Path("D"), "metrics.jsonl"))
+
+
+def test_evaluations_and_checkpoints_leave_no_trace(fakes, quiet):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "plain"])
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "busy", "--save-every", "20", "--eval-every", "60"])
+    rows = numbers(Path("busy"), "metrics.jsonl")
+    assert sum("eval/score" in row for row in rows) == 4
+    assert [row for row in rows if "eval/score" not in row] == numbers(Path("plain"), "metrics.jsonl")
+    one, other = (checkpoint.load(checkpoint.latest(path)) for path in ("plain", "busy"))
+    assert_same(one.weights, other.weights)
+
+
+@pytest.mark.parametrize("name, code", [("term", 143), ("int", 130), ("hup", 129), ("usr1", 138), ("usr2", 140)])
+def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(fakes, quiet, capsys, name, code):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    fakes.envs.events[17] = fakes.signals[name]
+    with pytest.raises(SystemExit) as stopped:
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
+    assert stopped.value.code == code
+    step = checkpoint.load(checkpoint.latest("parts")).step
+    assert 0 < step < 240
+    said = capsys.readouterr().err
+    assert f"stopped at step {step}; to go on: fakeapp train --logdir parts" in said
+    assert f"(kept: parts/checkpoint/{step})" in said
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_two_signals_in_one_instant_are_one(fakes, quiet, capsys):
+    """As `uv run` and `timeout` deliver a Ctrl-C: the terminal has sent it to all of them already."""
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    fakes.envs.events[17] = lambda: [fakes.signals[name]() for name in ("int", "int", "term")] and None
+    with pytest.raises(SystemExit) as stopped:
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
+    step = checkpoint.load(checkpoint.latest("parts")).step
+    assert stopped.value.code == 130 and f"stopped at step {step}; to go on" in capsys.readouterr().err
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+@pytest.mark.parametrize("update", [14, 30, 31])
+def test_a_stop_is_heard_between_two_of_many_updates(fakes, quiet, monkeypatch, update):
+    """Ten are due an iteration; what is left of them is made up for before anybody acts again."""
+    options = ["--preset", "tiny", "--train-ratio", "40", "--steps", "80", "--save-every", "10"]
+    main(fakes.app, ["train", *options, "--logdir", "whole"])
+    real, made = fakes.agent.learn, []
+
+    def learn(self, replay):
+        made.append(len(made))
+        if len(made) == update:
+            fakes.signals["term"]()
+        return real(self, replay)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fakes.agent, "learn", learn)
+        with pytest.raises(SystemExit):
+            main(fakes.app, ["train", *options, "--logdir", "parts"])
+    assert len(made) == update
+    saved = checkpoint.load(checkpoint.latest("parts")).state
+    assert int(saved["agent"]["clock"]["updates"]) == update
+    assert (saved["loop"]["due"] > 0) == (saved["loop"]["arrived"] is not None) == (update % 10 != 1)
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_a_state_from_before_updates_could_be_interrupted(fakes):
+    _, _, _, at, _ = play(fakes, 20)
+    state = {name: value for name, value in at.state().items() if name not in ("due", "arrived")}
+    again = Position.resume(state, "cpu", train_ratio=2.5, replayed=8)
+    assert (again.due, again.arrived) == (0, None)
+
+
+def test_a_failure_of_the_environments_saves_the_run_which_goes_on_when_they_are_well(fakes, quiet, capsys):
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    fakes.envs.events[17] = lambda: setattr(fakes.envs, "failure", "nobody listens on port 5")
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main(fakes.app, ["train", "--preset", "tiny", "--logdir", "parts"])
+    finally:
+        fakes.envs.failure = ""
+    step = checkpoint.load(checkpoint.latest("parts")).step
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and 100 < step < 240
+    assert f"fakeapp: nobody listens on port 5; the run is saved at step {step}" in said
+    assert "go on: fakeapp train --logdir parts" in said
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "parts"])
+    assert_same_run(Path("whole"), Path("parts"))
+
+
+def test_records_that_had_failed_to_come_are_those_to_go_on_from(fakes, quiet, monkeypatch):
+    main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
+    seen, load, act = [], fakes.envs.load_state, fakes.agent.act
+    monkeypatch.setattr(fakes.envs, "load_state", lambda self, state: load(self, state) or self.reset(99))
+    monkeypatch.setattr(fakes.agent, "act", lambda self, c, step, **how: seen.append(step) or act(self, c, step, **how))
+    main(fakes.app, ["train", "--logdir", "D", "--steps", "80"])
+    assert all(step["first"].all() for step in seen[:2])  # also what the room for the run is measured with
+
+
+def test_signal_handlers_are_put_back(fakes, quiet):
+    import signal
+
+    before = [signal.getsignal(number) for number in ASKING]
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D", "--steps", "20"])
+    assert [signal.getsignal(number) for number in ASKING] == before and len(before) == 5
+
+
+@pytest.mark.parametrize("limit", ["10000000", "20000"])
+def test_a_crash_goes_back_to_the_last_checkpoint_and_equals_the_unbroken_run(fakes, quiet, limit):
+    """Steps, write-backs, evictions (with the small limit) and rows of logs since then are undone."""
+
+    def crash():
+        raise RuntimeError("power cut")
+
+    options = ["--preset", "tiny", "--chunk", "4", "--replay-bytes", limit]
+    main(fakes.app, ["train", *options, "--logdir", "whole"])
+    fakes.envs.events[25] = crash
+    with pytest.raises(RuntimeError, match="power cut"):
+        main(fakes.app, ["train", *options, "--logdir", "D"])
+    assert list(Path("D/replay").glob("*.undo"))
+    saved = checkpoint.load(checkpoint.latest("D")).step
+    assert 100 <= saved < 180
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "D"])
+    assert_same_run(Path("whole"), Path("D"))
+    chunks = len(list(Path("D/replay").glob("*.chunk")))
+    assert chunks == (9 if limit == "10000000" else 2)
+
+
+def test_a_replay_that_needs_the_room_makes_the_run_save(fakes, quiet):
+    options = ["--preset", "tiny", "--chunk", "4", "--save-every", "100", "--keep", "9"]
+    main(fakes.app, ["train", *options, "--logdir", "roomy"])
+    main(fakes.app, ["train", *options, "--logdir", "tight", "--replay-bytes", "20000"])
+    saved = {name: len(list(Path(name, "checkpoint").glob("[0-9]*"))) for name in ("roomy", "tight")}
+    assert saved["roomy"] == 3 < saved["tight"]
+
+
+def test_a_crash_before_the_first_checkpoint_begins_anew(fakes, quiet):
+    def crash():
+        raise RuntimeError("power cut")
+
+    fakes.envs.events[12] = crash
+    with pytest.raises(RuntimeError):
+        main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D"])
+    fakes.envs.events.clear()
+    main(fakes.app, ["train", "--logdir", "D"])
+    main(fakes.app, ["train", "--preset", "tiny", "--logdir", "whole"])
+    assert_same_run(Path("whole"), Path("D"))
+
+
+def test_the_clock_is_changed_in_place():
+    clock = Clock()
+    steps, updates = clock.steps, clock.updates
+    clock.count_steps(3)
+    clock.load_state_dict({"steps": torch.tensor(9), "updates": torch.tensor(2)})
+    assert clock.steps is steps and clock.updates is updates
+    assert (int(steps), int(updates)) == (9, 2)
+
+
+def test_position_state_names_every_field_of_the_loop(fakes):
+    """A field added to the loop and forgotten in the checkpoint would break resuming silently."""
+    _, _, _, at, _ = play(fakes, 5)
+    inside = {"ratio": "owed", "meter": "sums"}
+    missing = {f.name for f in dataclasses.fields(at)} - at.state().keys() - inside.keys()
+    assert not missing and set(inside.values()) <= at.state().keys()

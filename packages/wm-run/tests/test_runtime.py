@@ -1,0 +1,30 @@
+"""How a run computes: the device, the precision and what is recorded, from what was asked and what is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from wm_core.errors import UserError
+from wm_run.config import RunConfig
+from wm_run.loading import runtime
+
+
+def test_what_a_run_captures_follows_its_device() -> None:
+    def resolved(**options: Any) -> str:
+        return runtime(RunConfig(device="cpu", **options)).capture
+
+    assert (resolved(), resolved(capture="compile"), resolved(capture="eager")) == ("eager", "compile", "eager")
+    with pytest.raises(UserError, match="--capture graph was asked for, but a CPU has no graphs: use"):
+        resolved(capture="graph")
+
+
+def test_on_a_gpu_one_process_records_and_several_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = [runtime(RunConfig(device="auto", devices=devices)) for devices in (1, 2)]
+    assert [(one.device, one.precision, one.capture) for one in found] == [
+        ("cuda", "bf16", "graph"),
+        ("cuda", "bf16", "eager"),
+    ]
+    assert runtime(RunConfig(device="cuda", devices=2, capture="graph")).capture == "graph"
