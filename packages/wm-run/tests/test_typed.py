@@ -62,6 +62,30 @@ def test_uv_may_be_the_module_of_a_python_alone(monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    "called, folders, expected",
+    [
+        ("/far/bin/uv", "env own", "python3 -m uv run apps/r2i"),
+        ("/far/bin/uv", "env own other", "python3 -m uv run apps/r2i"),
+        ("/far/bin/uv", "env other own", "OWN -m uv run apps/r2i"),  # another one has that name there
+        ("/far/bin/uv", "env", "OWN -m uv run apps/r2i"),
+        (None, "env own", "python3 -m uv run apps/r2i"),
+        ("uv", "env own", "uv run apps/r2i"),  # typed in a shell that such a Python had started
+    ],
+)
+def test_uv_typed_as_a_module_is_told_so(paths, tmp_path, called, folders, expected):
+    """Also where there is a `uv` on the path."""
+    for folder in ("env", "own", "other"):
+        (tmp_path / folder / "bin").mkdir(parents=True)
+        (tmp_path / folder / "bin" / "python3").touch(0o755)
+    own = str(tmp_path / "own" / "bin" / "python3")
+    path = os.pathsep.join(str(tmp_path / folder / "bin") for folder in folders.split())
+    environment = {"UV_INTERNAL__PARENT_INTERPRETER": own, "UV_RUN_RECURSION_DEPTH": "1", "PATH": path}
+    above = called and [called, "run", "apps/r2i"]
+    found = typed.words(["env/python3", "apps/r2i"], "apps/r2i", above, environment, str(tmp_path / "env"))
+    assert shlex.join(found) == expected.replace("OWN", own)
+
+
 def test_what_a_caller_passes_was_not_typed():
     assert typed.program("po_dreamer", ["train"]) == "po_dreamer"
     assert typed.again("po_dreamer", ["train"]) == ["-m", "po_dreamer"]

@@ -63,14 +63,18 @@ def words(
 
     >>> words(["/env/bin/python3", "apps/r2i"], "apps/r2i", ["uv", "run", "--no-sync", "apps/r2i"], {}, "/env")
     ['uv', 'run', '--no-sync', 'apps/r2i']
+    >>> behind = {"UV_INTERNAL__PARENT_INTERPRETER": "/opt/python3", "PATH": "/env/bin:/bin"}
+    >>> words(["/env/bin/python3", "apps/r2i"], "apps/r2i", ["/opt/uv", "run", "apps/r2i"], behind, "/env")
+    ['/opt/python3', '-m', 'uv', 'run', 'apps/r2i']
     >>> words(["/env/bin/python3", "/env/bin/r2i"], "/env/bin/r2i", None, {"UV_RUN_RECURSION_DEPTH": "1"}, "/env")[-2:]
     ['run', 'r2i']
     """
     installed = Path(script).parent == Path(prefix) / "bin"
     if above is not None and Path(above[0]).name == "uv":
-        return [*_uv(), *above[1:]]
+        return [*_uv(environment, prefix, above[0]), *above[1:]]
     if above is None and "UV_RUN_RECURSION_DEPTH" in environment:  # uv, where no process above can be looked at
-        return [*_uv(), "run", Path(script).name] if installed else [*_uv(), "run", *own[1:]]
+        uv = _uv(environment, prefix)
+        return [*uv, "run", Path(script).name] if installed else [*uv, "run", *own[1:]]
     if installed and "-m" not in own:
         found = shutil.which(Path(script).name)
         return [Path(script).name if found and Path(found).absolute() == Path(script).absolute() else script]
@@ -86,6 +90,25 @@ def parent() -> list[str]:
     return [os.fsdecode(word) for word in text.split(b"\0")[:-1]]
 
 
-def _uv() -> list[str]:
-    """uv itself: a user may have it as a module of some Python alone."""
+def _uv(environment: Mapping[str, str], prefix: str, called: str = "") -> list[str]:
+    """uv itself, or the Python as a module of which it was typed: it tells its children which.
+
+    called: the first word of uv's command line, where that can be seen. A Python that starts uv always gives its path;
+    `uv` alone was typed, perhaps inside a shell that such a Python had started.
+    """
+    python = environment.get("UV_INTERNAL__PARENT_INTERPRETER")
+    if python and called != "uv":
+        return [_by_name(python, environment.get("PATH", os.defpath), prefix), "-m", "uv"]
     return ["uv"] if shutil.which("uv") else ["python3", "-m", "uv"]
+
+
+def _by_name(python: str, path: str, prefix: str) -> str:
+    """A Python's name where the user's path leads to it, which is the path without what uv puts before it; else its path.
+
+    >>> _by_name("/opt/python3", "/env/bin:/bin", "/env")
+    '/opt/python3'
+    """
+    theirs = [folder for folder in path.split(os.pathsep) if Path(folder) != Path(prefix) / "bin"]
+    name = Path(python).name
+    found = next((each for folder in theirs if os.access(each := Path(folder) / name, os.X_OK)), None)
+    return name if found is not None and found.absolute() == Path(python).absolute() else python
