@@ -530,7 +530,7 @@ def test_a_run_whose_every_checkpointed_step_was_evicted_starts_collecting_again
     assert batch.steps["count"][0].tolist()[0] % 10**10 == 21
 
 
-OURS = f"{os.sep}wm_core{os.sep}"
+OURS = f"{os.sep}wm_run{os.sep}"
 
 
 def test_killed_at_any_line_of_annotate_evict_and_commit(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_without_tensorboard_no_event_file_and_its_absence_is_one_sentence(
     run.close()
     assert not list(tmp_path.glob("events*"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RunError, match=r"install wm-core\[run\]"):
+    with pytest.raises(RunError, match=r"install wm-run"):
         Run(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_frames_of_another_kind_are_refused(tmp_path: Path, frames: Any) -> None
 
 def test_a_missing_video_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(RunError, match=r"package av: install wm-core\[run\]"):
+    with pytest.raises(RunError, match=r"package av: install wm-run"):
         write_video(tmp_path / "x.mp4", np.zeros((2, 8, 8, 3), np.uint8), 15)
 
 
