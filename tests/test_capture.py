@@ -144,7 +144,7 @@ def record(agent: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Dispatched, lis
     recorder, said = Dispatched(), list[str]()
     for part in ("loops", "scan"):  # what is asked of a CPU would be frozen, and is not asked of a GPU
         monkeypatch.setattr(f"wm_ssm.{part}.waits", lambda x: True)
-    monkeypatch.setattr("wm_core.agent.compile_parts", lambda parts: None)  # a failure need not take minutes
+    monkeypatch.setattr("wm_core.learner.compile_parts", lambda parts: None)  # a failure need not take minutes
     agent.capture("graph", said.append, recorder)
     return recorder, said
 

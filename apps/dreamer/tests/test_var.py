@@ -94,13 +94,17 @@ def test_the_critic_is_looked_at_when_the_warm_up_ends_though_updates_are_record
         with torch.no_grad():
             agent.behaviour.critic.mlp[0].weight[:, agent.world.dynamics.widths["deter"] :] = 0
     agent.clock.count_steps(100)
-    before = [one.detach().clone() for one in agent.changing()], agent.source.state_dict(), agent.own.state_dict()
+    before = (
+        [one.detach().clone() for one in agent.changing()],
+        agent.source.state_dict(),
+        agent.sources["own"].state_dict(),
+    )
     with nullcontext() if sees else pytest.raises(BlindCritic):
         agent.learn(replay)
     assert agent.world.regularisers["var"].probed is sees
     if not sees:  # a look, no more
         after = [one.detach() for one in agent.changing()]
-        assert_same(before, (after, agent.source.state_dict(), agent.own.state_dict()))
+        assert_same(before, (after, agent.source.state_dict(), agent.sources["own"].state_dict()))
 
 
 @pytest.mark.parametrize("name", ["var-static", "var-detach", "var-no-warmup", "var-slow-critic", "var-probabilities"])

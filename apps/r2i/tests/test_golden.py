@@ -15,6 +15,7 @@ from r2i.config import Config
 from torch import Tensor
 from wm_core import draws
 from wm_core.kl import BalancedKL
+from wm_core.world import bound_action
 
 # one file for the stack, which is wm-ssm's, and the model around it
 FILE = np.load(Path(__file__).parents[3] / "packages/wm-ssm/tests/golden/r2i-s5.npz")
@@ -94,9 +95,11 @@ def arrays() -> Iterator[tuple[str, Tensor]]:
             params[f"{name}.bias"].zero_()
     assert not gold("params/rssm/initial_deter").any()  # ours is 0 and not learned
     with draws.drawing(Given(gold("noise_observe"), gold("noise_imagine"))):
-        trace = dynamics.observe(dynamics.initial(3), {"obs": gold("embed")}, gold("action"), gold("first"))
+        trace = dynamics.observe(
+            dynamics.initial(3), {"obs": gold("embed")}, bound_action(gold("action")), gold("first")
+        )
         carry, _ = dynamics.starts(trace, 1)
-        _, later = dynamics.imagine(carry, gold("action")[:, 0])
+        _, later = dynamics.imagine(carry, bound_action(gold("action")[:, 0]))
     latent, next_hidden = trace.latent, later.hidden
     assert latent.hidden is not None and next_hidden is not None
     yield from {"posterior/stoch": latent.stoch.argmax(-1), "posterior/deter": latent.deter}.items()

@@ -20,7 +20,7 @@ def update(agent: Storm, steps: Any, seed: int) -> dict[str, Tensor]:
     index = Index(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     torch.manual_seed(seed)  # dropout
     batch, contexts = steps(agent.batch, agent.length + 1, seed), steps(agent.dreams, agent.context + 1, seed + 100)
-    return agent.update(Batch(batch, None, index), Batch(contexts, None, index))
+    return agent.update(Batch(batch, None, index), Batch(contexts, None, index))[0]
 
 
 @pytest.mark.parametrize("numbers", BACKBONES.values(), ids=BACKBONES)

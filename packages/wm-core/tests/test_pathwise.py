@@ -48,6 +48,7 @@ def smooth() -> tuple[Any, PathwiseActorCritic, tuple[Carry, Latent]]:
     torch.manual_seed(0)
     world = nn.Module()
     world.dynamics, world.heads = Smooth(), nn.ModuleDict(reward_and_continue(WIDTHS, units=8))  # type: ignore[assignment]
+    world.imagine = world.dynamics.imagine
     learner = behaviour()
     for part in (world, learner):
         part.double()

@@ -129,7 +129,7 @@ def test_block_equals_its_equations() -> None:
 def test_stack_hands_each_layer_its_state_and_shows_all() -> None:
     model = stack(out=20)
     tokens, first = steps()
-    carry = torch.randn(3, model.hidden)
+    carry = torch.randn(3, model.hidden_width)
     out, hidden, after, _ = model(carry, tokens, first)
     one, low, _, _ = model.blocks[0](carry[:, :64], tokens, first)
     two, high, _, _ = model.blocks[1](carry[:, 64:], one, first)
@@ -160,7 +160,7 @@ def test_a_reset_begins_anew_from_the_learned_state() -> None:
     tokens, first = steps()
     whole = model(model.initial(3), tokens, first)[0]
     for row, t in ((0, 20), (0, 21), (0, 69), (1, 40)):
-        begun = model(torch.full((1, model.hidden), 1e6), tokens[row : row + 1, t:], first[row : row + 1, t:])[0]
+        begun = model(torch.full((1, model.hidden_width), 1e6), tokens[row : row + 1, t:], first[row : row + 1, t:])[0]
         part = whole[row : row + 1, t:]
         torch.testing.assert_close(begun, part, rtol=1e-4, atol=1e-5)
     assert (model(model.initial(3) + 1, tokens, first)[0][0] - whole[0]).abs().max() == 0  # first at step 0

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import wm_var
-from torch import Tensor
 from wm_core import draws, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.contracts import Experience, Metrics
+from wm_core.contracts import Experience, Metrics, Update
 from wm_core.distributions import TwoHot
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
+from wm_core.joint import joint_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
-from wm_core.optim import AdaptiveClip, LaProp, averages, total
+from wm_core.optim import AdaptiveClip, LaProp
 from wm_core.rssm import RSSM
 from wm_core.types import Batch
 from wm_core.world import WorldModel
@@ -32,19 +31,10 @@ class Dreamer(Agent):
     behaviour: ActorCritic
 
     def __init__(
-        self,
-        *,
-        batch: int,
-        length: int,
-        horizon: int,
-        dream_last: int,
-        scales: dict[str, float],
-        own: draws.Generator,
-        **parts: Any,
+        self, *, batch: int, length: int, horizon: int, dream_last: int, scales: dict[str, float], **parts: Any
     ) -> None:
-        """`own` is the source of what value alignment draws, and of nothing else."""
         super().__init__(**parts)
-        self.batch, self.length, self.scales, self.own = batch, length, scales, own
+        self.batch, self.length, self.scales = batch, length, scales
         self.horizon, self.dream_last = horizon, dream_last
 
     def learn(self, replay: Experience) -> Metrics:
@@ -53,39 +43,10 @@ class Dreamer(Agent):
         replay.annotate(batch.index, **stored)
         return metrics
 
-    def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
-        """Tensors alone: one gradient step on a batch; metrics (0-d) and fresh latents for replay (B, T, ...)."""
-        self.train()
-        world, behaviour = self.world, self.behaviour
-        with draws.drawing(self.source):
-            with self.computing():
-                carry = world.prefill(batch.past, len(batch.steps["first"]))
-                losses, trace = world.losses(carry, batch.steps, self.clock)
-                dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
-                evaluation = behaviour.evaluate(dream)
-                losses = names.together(losses, behaviour.losses(dream, evaluation))
-                losses = names.together(losses, behaviour.replay_value(trace, batch.steps, evaluation))
-            means = averages(losses)
-            optimised = self.optimiser.step(total(means, self.scales))
-        behaviour.follow()
-        self.clock.count_update()
-        shown = names.logged(means)
-        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
-        metrics |= {f"opt/{name}": value for name, value in optimised.items()}
-        metrics |= {f"{n}/{k}": v for n, term in world.regularisers.items() for k, v in term.metrics().items()}  # type: ignore[operator]
-        metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
-        return metrics, world.stored(trace)
-
-    @property
-    def generators(self) -> Sequence[torch.Generator]:
-        return [*super().generators, self.own.generator]
-
-    def state(self) -> dict[str, Any]:
-        return super().state() | {"own": self.own.state_dict()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        super().load_state(state)
-        self.own.load_state_dict(state["own"])
+    def update(self, *batches: Batch) -> Update:
+        return joint_update(
+            self, self.behaviour, *batches, scales=self.scales, horizon=self.horizon, dream_last=self.dream_last
+        )
 
 
 def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
@@ -156,7 +117,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         horizon=config.horizon,
         dream_last=config.dream_last,
         scales=scales,
-        own=own,
+        sources={"own": own},
     )
 
 

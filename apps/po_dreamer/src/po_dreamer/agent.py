@@ -12,18 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from wm_core import contracts, draws, names
+from wm_core import contracts, names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.contracts import Dynamics, Experience, Metrics
+from wm_core.contracts import Dynamics, Experience, Metrics, Update
 from wm_core.distributions import TwoHot
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
+from wm_core.joint import joint_update
 from wm_core.kl import BalancedKL
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations, describe
-from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, averages, total
+from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together
 from wm_core.rssm import RSSM, Prior
 from wm_core.types import Batch, Past, Steps
 from wm_core.world import WorldModel
@@ -116,27 +117,10 @@ class PODreamer(Agent):
         replay.annotate(batch.index, **stored)
         return metrics | looked
 
-    def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
-        """Tensors alone: one gradient step; metrics (0-d), fresh latents and memory keys for replay (B, T, ...)."""
-        self.train()
-        world, behaviour = self.world, self.behaviour
-        with draws.drawing(self.source):
-            with self.computing():
-                losses, trace = world.losses(world.prefill(batch.past, len(batch.steps["first"])), batch.steps)
-                dream = world.dream(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
-                evaluation = behaviour.evaluate(dream)
-                losses = names.together(losses, behaviour.losses(dream, evaluation))
-                if "replay_value" in self.scales:
-                    losses = names.together(losses, behaviour.replay_value(trace, batch.steps, evaluation))
-            means = averages(losses)
-            optimised = self.optimiser.step(total(means, self.scales))
-        behaviour.follow()
-        self.clock.count_update()
-        shown = names.logged(means)
-        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
-        metrics |= {f"opt/{name}": value for name, value in optimised.items()}
-        metrics |= world.metrics(trace, batch.steps, dream) | behaviour.metrics(dream, evaluation)
-        return metrics, world.stored(trace)
+    def update(self, *batches: Batch) -> Update:
+        return joint_update(
+            self, self.behaviour, *batches, scales=self.scales, horizon=self.horizon, dream_last=self.dream_last
+        )
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"updates": self.updates}

@@ -5,17 +5,16 @@ Sizes: B batch, T time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from wm_core import draws, names
+from wm_core import names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.blocks import MLP
-from wm_core.contracts import Backbone, Experience, Metrics
+from wm_core.contracts import Backbone, Experience, Metrics, Update
 from wm_core.distributions import Bernoulli, HardContinue, SettledTwoHot, TwoHot
 from wm_core.encoders import (
     Discretes,
@@ -28,13 +27,14 @@ from wm_core.encoders import (
 from wm_core.fast import product
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
+from wm_core.joint import Imagine, joint_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
-from wm_core.optim import Adam, NormClip, Together, averages, total
+from wm_core.optim import Adam, NormClip, Together
 from wm_core.parallel import Parallel
 from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
 from wm_core.rssm import Prior
-from wm_core.types import Batch, Carry, Dream
+from wm_core.types import Batch, Carry
 from wm_core.world import WorldModel
 from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
 
@@ -64,7 +64,7 @@ class R2I(Agent):
         dream_last: int,
         scales: dict[str, float],
         ends: str,
-        imagine: Callable[..., Dream],
+        imagine: Imagine,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
@@ -77,29 +77,21 @@ class R2I(Agent):
         return super().initial(n)
 
     def learn(self, replay: Experience) -> Metrics:
-        metrics: Metrics = self.updated(self.to_device(replay.sample(self.batch, self.length)))[0]
-        return metrics
+        return self.updated(self.to_device(replay.sample(self.batch, self.length)))[0]
 
-    def update(self, batch: Batch) -> tuple[Metrics, dict[str, Tensor]]:
-        """Tensors alone: one gradient step on a batch; metrics (0-d), and nothing for replay."""
-        self.train()
-        world, behaviour = self.world, self.behaviour
-        steps = batch.steps | {"terminal": batch.steps[self.ends]}
-        with draws.drawing(self.source):
-            with self.computing():
-                losses, trace = world.losses(world.prefill(batch.past, len(steps["first"])), steps)
-                dream = self.imagine(world.starts(trace, self.dream_last), behaviour.policy, self.horizon)
-                evaluation = behaviour.evaluate(dream)
-                losses = names.together(losses, behaviour.losses(dream, evaluation))
-            means = averages(losses)
-            optimised = self.optimiser.step(total(means, self.scales))
-        behaviour.follow()
-        self.clock.count_update()
-        shown = names.logged(means)
-        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
-        metrics |= {f"opt/{name}": value for name, value in optimised.items()}
-        metrics |= world.metrics(trace, steps, dream) | behaviour.metrics(dream, evaluation)
-        return metrics | self.radius(), world.stored(trace)
+    def update(self, *batches: Batch) -> Update:
+        (batch,) = batches
+        ended = replace(batch, steps=batch.steps | {"terminal": batch.steps[self.ends]})
+        metrics, notes = joint_update(
+            self,
+            self.behaviour,
+            ended,
+            scales=self.scales,
+            horizon=self.horizon,
+            dream_last=self.dream_last,
+            imagine=self.imagine,
+        )
+        return metrics | self.radius(), notes
 
     @torch.no_grad()
     def radius(self) -> Metrics:
@@ -122,8 +114,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
     with torch.device(config.device):
         encoder = MultiEncoder(seen, **nets, images=StridedEncoder, inputs=values["inputs"])
         dynamics = sequence_model(config, encoder.width, action_spec.size)
-        reads, hidden = READS[config.policy_input], 2 * config.state * config.ssm_layers
-        widths = dynamics.widths | {"hidden": hidden}
+        reads, widths = READS[config.policy_input], dynamics.widths
         world = WorldModel(
             encoder=encoder,
             dynamics=dynamics,

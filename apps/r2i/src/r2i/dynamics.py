@@ -17,7 +17,6 @@ from wm_core.blocks import MLP, linear
 from wm_core.contracts import Backbone
 from wm_core.distributions import straight_through
 from wm_core.parallel import Parallel
-from wm_core.rssm import bound_action
 from wm_core.types import Carry, Latent, Trace
 
 
@@ -31,18 +30,18 @@ class S3M(Parallel):
     tensor([[4., 2.]])
     """
 
-    def __init__(self, backbone: Backbone, *, start: Start | None = None, **parts: Any) -> None:
+    def __init__(self, backbone: Backbone, *, start: FirstStoch | None = None, **parts: Any) -> None:
         super().__init__(backbone, **parts)
         self.start = start or prior_mode
 
-    def beginning(self, before: Tensor, action: Tensor, first: Tensor) -> Tensor:
-        """[z_{t-1}, a_t] (B, T, S*K + A); where `first` (B, T, 1) says so, the z of a start and no action."""
+    def beginning(self, before: Tensor, action: Tensor, reset: Tensor) -> Tensor:
+        """[z_{t-1}, a_t] (B, T, S*K + A); where `reset` (B, T, 1) says so, the z of a start and no action."""
         with torch.no_grad():
             start = self.start(self, before)
-        return torch.cat([torch.where(first, start, before), action * (~first).float()], -1)
+        return torch.cat([torch.where(reset, start, before), action * (~reset).float()], -1)
 
 
-Start = Callable[[Parallel, Tensor], Tensor]  # of a dynamics, and a z whose dtype and device it takes: (1, S*K)
+FirstStoch = Callable[[Parallel, Tensor], Tensor]  # of a dynamics, and a z whose dtype and device it takes: (1, S*K)
 
 
 def prior_mode(dynamics: Parallel, like: Tensor) -> Tensor:
@@ -80,25 +79,25 @@ class Recurrent(S3M):
             backbone, deter=deter, stoch=stoch, embed=embed, hidden=hidden, posterior=posterior, **parts
         )  # fmt: skip
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
         steps = []
         # asked of the whole row: `NoResets` would take every single step for one that begins a row
-        reset = begins(first) if isinstance(self.backbone, NoResets) else first
-        for t in range(first.shape[1]):
+        within = begins(reset) if isinstance(self.backbone, NoResets) else reset
+        for t in range(reset.shape[1]):
             now = slice(t, t + 1)
-            steps.append(self.step(carry, embed["obs"][:, now], action[:, now], first[:, now], reset[:, now]))
+            steps.append(self.step(carry, embed["obs"][:, now], action[:, now], reset[:, now], within[:, now]))
             carry = steps[-1].carry
         return _join(steps)
 
-    def step(self, carry: Carry, embed: Tensor, action: Tensor, first: Tensor, reset: Tensor) -> Trace:
-        """One step, T = 1: the token follows `first`, the backbone `reset`."""
+    def step(self, carry: Carry, embed: Tensor, action: Tensor, reset: Tensor, within: Tensor) -> Trace:
+        """One step, T = 1: the token follows `reset`, the backbone `within`."""
         before = carry["stoch"].flatten(-2)[:, None]
-        token = self.token(self.beginning(before, bound_action(action), first[..., None]))
-        deter, hidden, after, each = self.backbone(carry["backbone"], token, reset)
+        token = self.token(self.beginning(before, action, reset[..., None]))
+        deter, hidden, after, each = self.backbone(carry["backbone"], token, within)
         post = self.logits(self.posterior(torch.cat([embed, deter], -1)))
         stoch = straight_through(post, draws.gumbel(post.shape, post.device))
         latent = Latent(deter, stoch, hidden)
-        return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1], "backbone": after}, each)
+        return Trace(latent, post, self.prior_logits(deter), {"stoch": stoch[:, -1], "backbone": after}, each)
 
 
 def _join(steps: list[Trace]) -> Trace:
@@ -131,6 +130,7 @@ class NoResets(nn.Module):
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone = backbone
+        self.hidden_width: int = backbone.hidden_width
 
     def initial(self, *lead: int) -> Carry:
         return self.backbone.initial(*lead)
@@ -143,6 +143,9 @@ class NoResets(nn.Module):
 
     def starts(self, each: Any, last: int) -> Carry:
         return self.backbone.starts(each, last)
+
+    def left(self, carry: Carry) -> float:
+        return self.backbone.left(carry)
 
 
 def begins(first: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 import wm_var
 from wm_core import draws, names
 from wm_core.agent import Agent
-from wm_core.contracts import Experience, Metrics
+from wm_core.contracts import Experience, Metrics, Update
 from wm_core.fast.product import Linear
 from wm_core.health import latents
 from wm_core.kl import BalancedKL
@@ -32,7 +31,7 @@ SEES = ("stoch", "deter")  # what policy and critic look at
 
 
 class Storm(Agent):
-    """STORM. `own` is the source of what value alignment draws."""
+    """STORM."""
 
     world: StormWorld
     behaviour: StormActorCritic
@@ -49,22 +48,21 @@ class Storm(Agent):
         horizon: int,
         scales: dict[str, float],
         observed: tuple[str, ...],
-        own: draws.Generator,
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.batch, self.length, self.horizon, self.scales = batch, length, horizon, scales
-        self.dreams, self.context, self.own, self.observed = dreams, context, own, observed
+        self.dreams, self.context, self.observed = dreams, context, observed
 
     def learn(self, replay: Experience) -> Metrics:
         contexts = self.to_device(replay.sample(self.dreams, self.context + 1))
         length = self.length + replay.ready(self.length + 1)  # the loop may ask when there are just `length` steps
-        metrics: Metrics = self.updated(self.to_device(replay.sample(self.batch, length)), contexts)
-        return metrics
+        return self.updated(self.to_device(replay.sample(self.batch, length)), contexts)[0]
 
-    def update(self, batch: Batch, contexts: Batch) -> Metrics:
-        """Tensors alone: one gradient step of the world model on rows (B, T+1), one of policy and critic in dreams that
-        begin after contexts (M, C+1); metrics (0-d)."""
+    def update(self, *batches: Batch) -> Update:
+        """Of two batches: one gradient step of the world model on rows (B, T+1), one of policy and critic in dreams that
+        begin after contexts (M, C+1). There is nothing to note."""
+        batch, contexts = batches
         world, behaviour, rules = self.world, self.behaviour, self.optimiser.rules
         with draws.drawing(self.source):
             self.train()
@@ -85,20 +83,8 @@ class Storm(Agent):
         shown = names.logged(both)
         metrics |= {f"loss/{shown[name]}": loss.detach().mean() for name, loss in both.items()}
         metrics |= {f"opt/{name}/{rule}": v for rule, found in optimised.items() for name, v in found.items()}
-        for name, term in world.regularisers.items():
-            metrics |= {f"{name}/{key}": value for key, value in term.metrics(steps["weight"]).items()}  # type: ignore[operator]
-        return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:])
-
-    @property
-    def generators(self) -> Sequence[torch.Generator]:
-        return [*super().generators, self.own.generator]
-
-    def state(self) -> dict[str, Any]:
-        return super().state() | {"own": self.own.state_dict()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        super().load_state(state)
-        self.own.load_state_dict(state["own"])
+        metrics |= world.regularised(steps["weight"])
+        return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:]), {}
 
 
 def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
@@ -155,7 +141,7 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
         horizon=config.horizon,
         scales=scales,
         observed=seen.keys,
-        own=own,
+        sources={"own": own},
     )
 
 

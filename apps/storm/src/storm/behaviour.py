@@ -11,12 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from wm_core.contracts import ActionDistribution, Metrics
-from wm_core.distributions import TwoHot
 from wm_core.health import values
 from wm_core.returns import Percentiles, accumulate
 from wm_core.types import Dream, Latent
 
-from storm.heads import StormHead, StormPolicy
+from storm.heads import StormHead, StormPolicy, SymlogTwoHot
 
 
 def storm_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float, index: Literal["t", "t+1"]) -> Tensor:
@@ -45,7 +44,7 @@ class StormActorCritic(nn.Module):
         self,
         *,
         policy: StormPolicy,
-        critic: StormHead,
+        critic: StormHead[SymlogTwoHot],
         lam: float,
         entropy: float,
         slow_rate: float,
@@ -71,7 +70,7 @@ class StormActorCritic(nn.Module):
         """The losses, and size and spread of what they were made of."""
         features = dream.latent.read(*self.critic.reads).detach()
         policy = self.actor.from_features(dream.latent.read(*self.actor.reads).detach()[:, :-1])
-        value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
+        value = self.critic.from_features(features)
         with torch.no_grad():
             mean, slow = value.mode(), self.slow.from_features(features).mode()
             returns = storm_return(dream.reward, dream.cont, mean, self.lam, self.value_index)
@@ -95,6 +94,9 @@ class StormActorCritic(nn.Module):
             "behaviour/action_entropy": entropy.detach()[:, 0].mean(),
         }
         return losses, metrics | values(returns, mean[:, :-1])
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"actor": self.actor, "critic": self.critic, "slow": self.slow}
 
     @torch.no_grad()
     def follow(self) -> None:

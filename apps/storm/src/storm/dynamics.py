@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from wm_core import draws
 from wm_core.distributions import straight_through
 from wm_core.parallel import Parallel
-from wm_core.rssm import bound_action
-from wm_core.types import Carry, Latent, Trace
+from wm_core.types import Carry, Latent, Start, Trace
 
 
 class Unbroken(Parallel):
@@ -30,24 +29,24 @@ class Unbroken(Parallel):
         carry = super().initial(*lead)
         return carry | {"stoch": carry["stoch"].new_zeros(*lead, 0, *self.shape)}
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
         post = self.logits(self.posterior(embed["obs"]))
         stoch = straight_through(post, draws.gumbel(post.shape, post.device))
         before = torch.cat([carry["stoch"], stoch], 1)[:, :-1].flatten(-2)
         begun = action.shape[1] - before.shape[1]  # 1 where the first step has no predecessor, else 0
-        tokens = self.token(torch.cat([before, bound_action(action[:, begun:])], -1))
-        deter, hidden, after, each = self.backbone(carry["backbone"], tokens, first[:, begun:])
+        tokens = self.token(torch.cat([before, action[:, begun:]], -1))
+        deter, hidden, after, each = self.backbone(carry["backbone"], tokens, reset[:, begun:])
         deter = F.pad(deter, (0, 0, begun, 0))
         latent = Latent(deter, stoch, hidden)
-        return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1:], "backbone": after}, each)
+        return Trace(latent, post, self.prior_logits(deter), {"stoch": stoch[:, -1:], "backbone": after}, each)
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        after, latent = super().imagine(carry | {"stoch": carry["stoch"][:, 0]}, action)
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        after, latent = super().imagine(start | {"stoch": start["stoch"][:, 0]}, action)
         return after | {"stoch": latent.stoch[:, None]}, latent
 
     def left(self, carry: Carry) -> float:
         return super().left(carry) + (1 - carry["stoch"].shape[1])  # the very first step has no token
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
-        carry, latent = super().starts(trace, last)
-        return carry | {"stoch": latent.stoch[:, None]}, latent
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
+        start, latent = super().starts(trace, last)
+        return start | {"stoch": latent.stoch[:, None]}, latent

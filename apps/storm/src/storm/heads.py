@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +45,15 @@ class SymlogTwoHot(TwoHot):
         return super().split(symlog(target.detach()))
 
 
-class StormHead(nn.Module):
+Predicted = TypeVar("Predicted", bound=Distribution)
+
+
+class StormHead(nn.Module, Generic[Predicted]):
     """Latent -> distribution, through two layers."""
 
     def __init__(
         self,
-        distribution: Callable[[Tensor], Distribution],
+        distribution: Callable[[Tensor], Predicted],
         outputs: int,
         *,
         widths: Mapping[str, int],
@@ -61,10 +65,13 @@ class StormHead(nn.Module):
         self.layers = perceptron(sum(widths[name] for name in reads), width, 2)
         self.out = Linear(width, outputs)
 
-    def forward(self, latent: Latent) -> Distribution:
+    def __call__(self, latent: Latent) -> Predicted:
+        return super().__call__(latent)
+
+    def forward(self, latent: Latent) -> Predicted:
         return self.from_features(latent.read(*self.reads))
 
-    def from_features(self, features: Tensor) -> Distribution:
+    def from_features(self, features: Tensor) -> Predicted:
         """The same from features (..., F) read beforehand."""
         return self.distribution(self.out(self.layers(features)))
 
@@ -88,7 +95,7 @@ class StormPolicy(PolicyHead):
         self.out = Linear(width, self.out.out_features)
 
 
-def reward_and_continue(widths: Mapping[str, int], *, width: int, discount: float) -> dict[str, StormHead]:
+def reward_and_continue(widths: Mapping[str, int], *, width: int, discount: float) -> dict[str, StormHead[Any]]:
     """The two heads of a dream, on deter alone: what followed from (z, a) up to here."""
     return {
         "reward": StormHead(SymlogTwoHot, BINS, widths=widths, width=width, reads=("deter",)),

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from wm_core import draws
 from wm_core.distributions import straight_through
-from wm_core.types import Carry, Latent, Steps, Trace
-from wm_core.world import WorldModel
+from wm_core.types import Latent, Start, Steps, Trace
+from wm_core.world import WorldModel, bound_action, resets
 
 
 class StormWorld(WorldModel):
@@ -36,15 +36,15 @@ class PriorWorld(StormWorld):
         seen = self.encoder({key: value[:, :-1] for key, value in steps.items()})
         embed = {key: F.pad(value, (0, 0, 0, 1)) for key, value in seen.items()}
         carry = self.prefill(None, len(steps["action"]))
-        return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
+        return self.dynamics.observe(carry, embed, bound_action(steps["action"]), resets(steps))
 
     def latest(self, trace: Trace) -> Latent:
         return Latent(trace.latent.deter[:, -1], _drawn(trace.prior[:, -1]))
 
-    def starts(self, trace: Trace, last: int = 0) -> tuple[Carry, Latent]:
-        carry, latent = super().starts(trace, last)
+    def starts(self, trace: Trace, last: int = 0) -> tuple[Start, Latent]:
+        start, latent = super().starts(trace, last)
         latent = replace(latent, stoch=_drawn(trace.prior[:, -last:]).flatten(0, 1))
-        return carry | {"stoch": latent.stoch.view_as(carry["stoch"])}, latent
+        return start | {"stoch": latent.stoch.view_as(start["stoch"])}, latent
 
 
 def _drawn(logp: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_core import health
-from wm_core.contracts import ActionDistribution, Metrics
+from wm_core.contracts import ActionDistribution, Metrics, ScalarDistribution
 from wm_core.distributions import TwoHot
 from wm_core.heads import Head, PolicyHead
 from wm_core.returns import Percentiles, lambda_return, replay_return
@@ -25,7 +25,7 @@ class Evaluation:
 
     policy: ActionDistribution  # at the first H steps, with the actor's gradient
     entropy: Tensor  # (M, H) of it
-    value: TwoHot  # of features, with the critic's gradient
+    value: ScalarDistribution  # of features, with the critic's gradient
     mean: Tensor  # (M, H+1) that value's prediction, without gradient
     slow: Tensor  # (M, H+1) the slow critic's values
     returns: Tensor  # (M, H) lambda returns
@@ -45,7 +45,7 @@ class ActorCritic(nn.Module):
         self,
         *,
         policy: PolicyHead,
-        critic: Head,
+        critic: Head[ScalarDistribution],
         lam: float = 0.95,
         entropy: float = 3e-4,
         discount: float = 1 - 1 / 333,
@@ -68,7 +68,7 @@ class ActorCritic(nn.Module):
         """Values, returns and weights of a dream, once."""
         with torch.no_grad():  # what the heads of the dream have joined, not joined again
             features, seen = dream.latent.read(*self.critic.reads), dream.latent.read(*self.actor.reads)
-        value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
+        value = self.critic.from_features(features)
         policy = self.actor.from_features(seen[:, :-1])
         with torch.no_grad():
             slow = self.slow.from_features(features).mode()
@@ -101,10 +101,13 @@ class ActorCritic(nn.Module):
         reward, last, terminal = (steps[name][:, -returns.shape[1] :] for name in ("reward", "last", "terminal"))
         target = replay_return(reward, last, terminal, returns, discount=self.discount, lam=self.lam)
         features = trace.latent.read(*self.critic.reads)[:, -returns.shape[1] : -1]
-        value: TwoHot = self.critic.from_features(features)  # type: ignore[assignment]
+        value = self.critic.from_features(features)
         loss = value.loss_to(torch.stack([target, slow[:, :-1]], -1), (1.0, self.slow_weight))
         weight = (steps["weight"] / steps["weight"].mean())[:, -returns.shape[1] : -1]
         return {"replay_value": ~last[:, :-1] * weight * loss}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"actor": self.actor, "critic": self.critic, "slow": self.slow}
 
     @torch.no_grad()
     def follow(self) -> None:

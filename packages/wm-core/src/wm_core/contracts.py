@@ -7,20 +7,26 @@ Laws every Dynamics obeys are in `wm_core.testing.check_dynamics`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from wm_core.types import Batch, Carry, Dream, Index, Latent, Past, Steps, Trace
+from wm_core.types import Batch, Carry, Dream, Index, Latent, Past, Start, Steps, Trace
 
 Metrics = dict[str, Tensor]  # 0-d, on the device until the logger fetches them
+Notes = dict[str, Tensor]  # what replay keeps of steps, (B, T, ...), by the names of its entries
+Update = tuple[Metrics, Notes]  # what one update gives
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """Observations -> named embeddings."""
+
+    @property
+    def width(self) -> int:
+        """E of "obs", which a dynamics is built for."""
 
     def __call__(self, steps: Steps) -> dict[str, Tensor]:
         """{"obs": (B, T, E), ...}. PO-Dreamer adds "memory" (with gradient) and "key" (without)."""
@@ -45,31 +51,46 @@ class Dynamics(Protocol):
         """The carry after the past steps, from what was stored of them; no gradient. Rows without any valid past
         keep `carry`."""
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
-        """Posterior over T >= 1 steps: embed values (B, T, E), action (B, T, A) that led here, first (B, T) bool."""
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor, /) -> Trace:
+        """Posterior over T >= 1 steps: embed values (B, T, E), action (B, T, A) that led here, bounded to [-1, 1], and
+        reset (B, T) bool: what precedes such a step is forgotten."""
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         """Exactly the names in `stores`, each (B, T, ...), compact (indices as uint8, floats as float16)."""
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        """One prior step from carry (M, ...) with action (M, A)."""
+    def imagine(self, start: Start, action: Tensor, /) -> tuple[Start, Latent]:
+        """One prior step from M starts, or from a carry, with action (M, A), bounded to [-1, 1]."""
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         """The last `last` steps of a trace as starts of imagination: (B*last, ...), row b*last + t."""
+
+    def left(self, carry: Carry) -> float:
+        """How many more steps a row from this carry, or a dream from this start, can have; `math.inf` where nothing
+        bounds it."""
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        """p(z | deter) of deter (..., D): normalised log-probabilities (..., S, K), the uniform share inside."""
 
 
 @runtime_checkable
 class Backbone(Protocol):
     """A sequence model over tokens, what wm-ssm and wm-tssm provide to `Parallel`."""
 
+    @property
+    def hidden_width(self) -> int:
+        """X of the `hidden` that it gives; 0 where it gives None."""
+
     def initial(self, *lead: int) -> Carry:
         """The carry before any token."""
 
-    def __call__(self, carry: Carry, tokens: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, Carry, Any]:
-        """tokens (B, T, D), first (B, T) -> out (B, T, D), hidden (B, T, X) or None, carry, each (for `starts`)."""
+    def __call__(self, carry: Carry, tokens: Tensor, reset: Tensor, /) -> tuple[Tensor, Tensor | None, Carry, Any]:
+        """tokens (B, T, D), reset (B, T) -> out (B, T, D), hidden (B, T, X) or None, carry, each (for `starts`)."""
 
-    def starts(self, each: Any, last: int) -> Carry:
-        """The carry after each of the last `last` tokens: (B*last, ...)."""
+    def starts(self, each: Any, last: int) -> Start:
+        """Where to go on from after each of the last `last` tokens: (B*last, ...)."""
+
+    def left(self, carry: Carry) -> float:
+        """How many more tokens may follow this carry or start; `math.inf` where nothing bounds it."""
 
 
 class Distribution(Protocol):
@@ -80,6 +101,15 @@ class Distribution(Protocol):
 
     def loss(self, target: Tensor) -> Tensor:
         """Negative log-likelihood or the loss that stands for it, reduced over the event alone: (B, T)."""
+
+
+class ScalarDistribution(Distribution, Protocol):
+    """Of a number, as critics and rewards have it: a categorical over bins."""
+
+    logits: Tensor  # (..., bins)
+
+    def loss_to(self, targets: Tensor, shares: Sequence[float] = ...) -> Tensor:
+        """The losses to each of the targets (..., N), summed by their shares: (...)."""
 
 
 class ActionDistribution(Protocol):
@@ -105,6 +135,9 @@ class Head(Protocol):
 
     def __call__(self, latent: Latent) -> Distribution: ...
 
+    def from_features(self, features: Tensor) -> Distribution:
+        """The same from what `Latent.read(*reads)` gave: (..., F)."""
+
 
 @runtime_checkable
 class Behaviour(Protocol):
@@ -112,8 +145,34 @@ class Behaviour(Protocol):
 
     def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution: ...
 
-    def losses(self, dream: Dream) -> dict[str, Tensor]:
-        """Each (M, H), weighted; joined to the world model's losses."""
+    def networks(self) -> Mapping[str, nn.Module]:
+        """Policy, critics and what else has weights, by name; a critic, if there is one, is "critic"."""
+
+    def follow(self) -> None:
+        """What moves after each update: the slow critic, without gradient."""
+
+
+@runtime_checkable
+class JointBehaviour(Behaviour, Protocol):
+    """One whose losses join the world model's, all learned by one step (`wm_core.joint.joint_update`)."""
+
+    def evaluate(self, dream: Dream) -> Any:
+        """What losses, replay value and metrics share of a dream, made once."""
+
+    def losses(self, dream: Dream, evaluation: Any = None) -> dict[str, Tensor]:
+        """Each (M, H), weighted; an evaluation that is not given is made."""
+
+    def replay_value(self, trace: Trace, steps: Steps, evaluation: Any) -> dict[str, Tensor]:
+        """The critic's loss on the replayed steps that the dream began at."""
+
+    def metrics(self, dream: Dream, evaluation: Any) -> Metrics: ...
+
+
+@runtime_checkable
+class OptimisingBehaviour(Behaviour, Protocol):
+    """One that takes its own steps on a finished dream: PPO's epochs, a second optimiser."""
+
+    def optimise(self, dream: Dream) -> Metrics: ...
 
 
 @runtime_checkable
@@ -122,6 +181,9 @@ class Regulariser(Protocol):
 
     def __call__(self, posterior: Latent, prior: Latent, kl: Tensor, clock: Any) -> Tensor:
         """(B, T), weighted."""
+
+    def metrics(self, weight: Tensor | None = None) -> Metrics:
+        """Of the last call; weight (B, T) says how much each record counts in means."""
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ Sizes: F features, U units, A actions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -14,8 +15,10 @@ from wm_core.contracts import ActionDistribution, Distribution
 from wm_core.distributions import Bernoulli, BoundedNormal, Joint, OneHot, OneHots, TwoHot
 from wm_core.types import Latent
 
+Predicted = TypeVar("Predicted", bound=Distribution)
 
-class Head(nn.Module):
+
+class Head(nn.Module, Generic[Predicted]):
     """An MLP on the named features and a distribution on top. outscale 0 makes it predict zero at first.
 
     >>> import torch
@@ -28,7 +31,7 @@ class Head(nn.Module):
 
     def __init__(
         self,
-        distribution: Callable[[Tensor], Distribution],
+        distribution: Callable[[Tensor], Predicted],
         outputs: int,
         *,
         widths: Mapping[str, int],
@@ -42,10 +45,13 @@ class Head(nn.Module):
         self.mlp = MLP(sum(widths[name] for name in reads), units, layers)
         self.out = linear(self.mlp.width, outputs, outscale)
 
-    def forward(self, latent: Latent) -> Distribution:
+    def __call__(self, latent: Latent) -> Predicted:
+        return super().__call__(latent)
+
+    def forward(self, latent: Latent) -> Predicted:
         return self.from_features(latent.read(*self.reads))
 
-    def from_features(self, features: Tensor) -> Distribution:
+    def from_features(self, features: Tensor) -> Predicted:
         """The same from features (..., F) read beforehand."""
         return self.distribution(self.out(self.mlp(features)))
 
@@ -106,7 +112,7 @@ def reward_and_continue(
     layers: int = 1,
     cont: Callable[[Tensor], Distribution] = Bernoulli,
     reward: Callable[[Tensor], Distribution] = TwoHot,
-) -> dict[str, Head]:
+) -> dict[str, Head[Any]]:
     """The two heads that every dream needs: {"reward": `reward` over 255 bins, zero at first; "cont": `cont`}."""
     return {
         "reward": Head(reward, 255, widths=widths, units=units, layers=layers, outscale=0.0),

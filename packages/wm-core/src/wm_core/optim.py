@@ -282,7 +282,7 @@ def averages(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: wide(loss).mean() for name, loss in losses.items()}
 
 
-def total(losses: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
+def total(losses: Mapping[str, Tensor], scales: Mapping[str, float]) -> Tensor:
     """sum of scale * mean(loss) over names that must match exactly (KeyError otherwise): 0-d.
 
     >>> total({"a": torch.ones(2, 3), "b": torch.ones(4)}, {"a": 1.0, "b": 0.5}).item()

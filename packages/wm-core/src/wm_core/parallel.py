@@ -17,8 +17,8 @@ from wm_core import draws
 from wm_core.blocks import MLP, linear
 from wm_core.contracts import Backbone
 from wm_core.distributions import straight_through, unimix_logits
-from wm_core.rssm import Prior, bound_action
-from wm_core.types import Carry, Latent, Past, Trace
+from wm_core.rssm import Prior
+from wm_core.types import Carry, Latent, Past, Start, Trace
 
 
 class Parallel(nn.Module):
@@ -53,6 +53,7 @@ class Parallel(nn.Module):
         self.backbone, self.shape, self.unimix = backbone, stoch, unimix
         flat = stoch[0] * stoch[1]
         self.widths = {"deter": deter, "stoch": flat}
+        self.widths |= {"hidden": backbone.hidden_width} if backbone.hidden_width else {}
         self.stores: dict[str, int] = {}
         self.token = token or MLP(flat + action, deter, 1)
         self.posterior = posterior or nn.Sequential(MLP(embed, hidden, 1), linear(hidden, flat))
@@ -66,32 +67,32 @@ class Parallel(nn.Module):
         """Nothing is stored, so nothing is known of the past: the carry as it is."""
         return carry
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
         post = self.logits(self.posterior(embed["obs"]))
         stoch = straight_through(post, draws.gumbel(post.shape, post.device))
         before = torch.cat([carry["stoch"][:, None], stoch[:, :-1]], 1).flatten(-2)
-        tokens = self.token(self.beginning(before, bound_action(action), first[..., None]))
-        deter, hidden, after, each = self.backbone(carry["backbone"], tokens, first)
+        tokens = self.token(self.beginning(before, action, reset[..., None]))
+        deter, hidden, after, each = self.backbone(carry["backbone"], tokens, reset)
         latent = Latent(deter, stoch, hidden)
-        return Trace(latent, post, self.logits(self.prior(deter)), {"stoch": stoch[:, -1], "backbone": after}, each)
+        return Trace(latent, post, self.prior_logits(deter), {"stoch": stoch[:, -1], "backbone": after}, each)
 
-    def beginning(self, before: Tensor, action: Tensor, first: Tensor) -> Tensor:
-        """What tokens are made of: [z_{t-1}, a_t] (B, T, S*K + A), zeros where `first` (B, T, 1) says so."""
-        return torch.cat([before, action], -1) * (~first).float()
+    def beginning(self, before: Tensor, action: Tensor, reset: Tensor) -> Tensor:
+        """What tokens are made of: [z_{t-1}, a_t] (B, T, S*K + A), zeros where `reset` (B, T, 1) says so."""
+        return torch.cat([before, action], -1) * (~reset).float()
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {}
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        token = self.token(torch.cat([carry["stoch"].flatten(-2), bound_action(action)], -1))[:, None]
-        first = torch.zeros(token.shape[:2], dtype=torch.bool, device=token.device)
-        deter, hidden, after, _ = self.backbone(carry["backbone"], token, first)
-        logits = self.logits(self.prior(deter[:, 0]))
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        token = self.token(torch.cat([start["stoch"].flatten(-2), action], -1))[:, None]
+        reset = torch.zeros(token.shape[:2], dtype=torch.bool, device=token.device)
+        deter, hidden, after, _ = self.backbone(start["backbone"], token, reset)
+        logits = self.prior_logits(deter[:, 0])
         stoch = straight_through(logits, draws.gumbel(logits.shape, logits.device))
         latent = Latent(deter[:, 0], stoch, None if hidden is None else hidden[:, 0])
         return {"stoch": stoch, "backbone": after}, latent
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         def rows(x: Tensor) -> Tensor:
             return x[:, -last:].flatten(0, 1)
 
@@ -105,9 +106,11 @@ class Parallel(nn.Module):
         return {"stoch": latent.stoch, "backbone": self.backbone.starts(trace.each, last)}, latent
 
     def left(self, carry: Carry) -> float:
-        """How many more steps, observed or imagined, the backbone can hold: endless unless it says so."""
-        says = getattr(self.backbone, "left", None)  # no promise of Backbone's
-        return math.inf if says is None else float(says(carry["backbone"]))
+        """As many more steps, observed or imagined, as the backbone can hold."""
+        return float(self.backbone.left(carry["backbone"]))
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        return self.logits(self.prior(deter))
 
     def logits(self, flat: Tensor) -> Tensor:
         return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)
@@ -118,17 +121,17 @@ class GRUBackbone(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width, self.cell = width, nn.GRUCell(width, width)
+        self.width, self.cell, self.hidden_width = width, nn.GRUCell(width, width), 0
 
     def initial(self, *lead: int) -> Tensor:
         return torch.zeros(*lead, self.width, device=self.cell.weight_hh.device)
 
-    def __call__(self, carry: Tensor, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-        return super().__call__(carry, tokens, first)
+    def __call__(self, carry: Tensor, tokens: Tensor, reset: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        return super().__call__(carry, tokens, reset)
 
-    def forward(self, carry: Tensor, tokens: Tensor, first: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+    def forward(self, carry: Tensor, tokens: Tensor, reset: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         outs = []
-        for token, keep in zip(tokens.unbind(1), (~first)[..., None].float().unbind(1), strict=True):
+        for token, keep in zip(tokens.unbind(1), (~reset)[..., None].float().unbind(1), strict=True):
             carry = self.cell(token, carry * keep)
             outs.append(carry)
         out = torch.stack(outs, 1)
@@ -136,3 +139,6 @@ class GRUBackbone(nn.Module):
 
     def starts(self, each: Any, last: int) -> Tensor:
         return each[:, -last:].flatten(0, 1)
+
+    def left(self, carry: Tensor) -> float:
+        return math.inf

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map  # noqa: PLC2701 - torch's own, and it 
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic, Evaluation
 from wm_core.returns import lambda_return
-from wm_core.types import Carry, Dream, Latent
+from wm_core.types import Dream, Latent, Start
 from wm_core.world import Policy, WorldModel
 
 
@@ -25,21 +25,21 @@ class Reparametrised(Protocol):
     def resampled(self, action: Tensor) -> Tensor: ...
 
 
-def dream_by_actions(world: WorldModel, start: tuple[Carry, Latent], policy: Policy, horizon: int) -> Dream:
+def dream_by_actions(world: WorldModel, start: tuple[Start, Latent], policy: Policy, horizon: int) -> Dream:
     """`world.dream`, the same numbers from the same draws; latents, rewards and continuations carry the gradient of the
     actions, which are leaves, `Dream.taken`. Each action stands alone: the policy's gradient is not in it, and the policy
     sees states without any, as in the reference.
 
     What is kept for it is H imagined steps of M rows: many times the memory of a dream without.
     """
-    carry, latent = tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, start)
+    at, latent = tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, start)
     latents, taken = [latent], []
     with draws.ahead(horizon), torch.enable_grad():
         for _ in range(horizon):
             with torch.no_grad():
                 action = policy(latent).sample()
             taken.append(action.requires_grad_())
-            carry, latent = world.dynamics.imagine(carry, taken[-1])
+            at, latent = world.imagine(at, taken[-1])
             latents.append(latent)
         stacked = _stacked(latents)
         reward, cont = world.heads["reward"](stacked).mode(), world.heads["cont"](stacked).mode()

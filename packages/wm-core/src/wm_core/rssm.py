@@ -5,6 +5,7 @@ Sizes: B batch, T time, M starts, A action, E embed, D deter, S x K stochastic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -20,7 +21,7 @@ from wm_core.fast import product
 from wm_core.fast.scan import posterior_scan
 from wm_core.norm import norm_silu
 from wm_core.precision import wide
-from wm_core.types import Carry, Latent, Past, Trace
+from wm_core.types import Carry, Latent, Past, Start, Trace
 
 
 class Cell(Protocol):
@@ -64,20 +65,6 @@ class Posterior(nn.Module):
         """deter (N, D), driven (N, hidden) -> logits (N, S*K)."""
         weight = self.mix[0].weight[:, : self.deter]  # type: ignore[index]
         return self.out(norm_silu(torch.addmm(driven, deter, weight.t()), self.mix[1]))  # type: ignore[arg-type]
-
-
-def bound_action(action: Tensor) -> Tensor:
-    """a / sg(max(1, |a|)), elementwise: a clamp to [-1, 1] that leaves what lies there untouched, and passes a gradient
-    where it clamps.
-
-    >>> action = torch.tensor([0.5, -4.0], requires_grad=True)
-    >>> bound_action(action).sum().backward()
-    >>> bound_action(action).tolist(), action.grad.tolist()
-    ([0.5, -1.0], [1.0, 0.25])
-    """
-    if not (action.requires_grad and torch.is_grad_enabled()):
-        return action.clamp(-1, 1)
-    return action / action.detach().abs().clamp(min=1)
 
 
 def draw_latent(flat: Tensor, shape: tuple[int, int], unimix: float) -> Tensor:
@@ -153,14 +140,14 @@ class RSSM(nn.Module):
             "stoch": torch.where(ok[..., None], stoch, carry["stoch"]),
         }
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
-        keep = (~first).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan
-        driven = self.cell.drive(bound_action(action) * keep.transpose(0, 1)).transpose(0, 1)
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
+        keep = (~reset).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan
+        driven = self.cell.drive(action * keep.transpose(0, 1)).transpose(0, 1)
         seen = self.posterior.drive(embed["obs"]).transpose(0, 1)
         noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
         state = torch.cat([carry["deter"], carry["stoch"].flatten(-2)], -1)
         found = posterior_scan([self], state, driven[:, :, None], seen[:, :, None], keep, noise, self.unimix)
-        prior = self.logits(self.prior(found[0])).transpose(0, 1)
+        prior = self.prior_logits(found[0]).transpose(0, 1)
         deter, stoch, probs = (x.transpose(0, 1).contiguous() for x in found)
         carry = {"deter": deter[:, -1], "stoch": stoch[:, -1]}
         return Trace(Latent(deter, stoch), mixed_logits(probs, self.unimix), prior, carry)
@@ -168,19 +155,25 @@ class RSSM(nn.Module):
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {"deter": trace.latent.deter.detach().half(), "stoch": stoch_index(trace.latent.stoch)}
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        deter, stoch = carry["deter"], carry["stoch"].flatten(-2)
-        deter = self.cell.advance(deter, (deter, stoch), bound_action(action))
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        deter, stoch = start["deter"], start["stoch"].flatten(-2)
+        deter = self.cell.advance(deter, (deter, stoch), action)
         latent = Latent(deter, draw_latent(self.prior(deter), self.shape, self.unimix))
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         latent = replace(
             trace.latent,
             deter=trace.latent.deter[:, -last:].flatten(0, 1),
             stoch=trace.latent.stoch[:, -last:].flatten(0, 1),
         )
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
+
+    def left(self, carry: Carry) -> float:
+        return math.inf
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        return self.logits(self.prior(deter))
 
     def logits(self, flat: Tensor) -> Tensor:
         """(..., S*K) -> normalised log-probabilities (..., S, K) with the uniform mixed in, float32."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.export import register_dataclass
 
 Carry = Any  # nested tensors, batch first; only the dynamics that made it looks inside
+Start = Any  # where a dream goes on from: what `Dynamics.starts` gives, a carry without what only observing needs
 Steps = dict[str, Tensor]  # every value (B, T, ...), or (B, T, N, ...) with agents
 
 
@@ -51,6 +52,10 @@ class Latent:
             parts.append(value.flatten(-2) if name == "stoch" else value)
         cache[key] = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return cache[key]
+
+    def at(self, t: int) -> Latent:
+        """The latent (B, ...) of one step of (B, T, ...)."""
+        return Latent(self.deter[:, t], self.stoch[:, t], None if self.hidden is None else self.hidden[:, t])
 
     def names(self) -> tuple[str, ...]:
         """The features this latent carries."""

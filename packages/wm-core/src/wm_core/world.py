@@ -5,7 +5,6 @@ Sizes: B batch, T time, M starts, H horizon.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -27,7 +26,7 @@ from wm_core.contracts import (
 from wm_core.fast.resting import resting
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
-from wm_core.types import Carry, Dream, Latent, Past, Steps, Trace
+from wm_core.types import Carry, Dream, Latent, Past, Start, Steps, Trace
 
 Policy = Callable[[Latent], ActionDistribution]
 Decoder = Callable[[Latent], Mapping[str, Distribution]]
@@ -62,7 +61,8 @@ class WorldModel(nn.Module):
         self.kl, self.discount = kl, discount
         if regularisers and draw is None:
             raise ValueError("regularisers compare posterior and prior: say how the prior's stoch is drawn")
-        self.regularisers = nn.ModuleDict(regularisers or {})  # type: ignore[arg-type]
+        self._terms: dict[str, Regulariser] = dict(regularisers or {})
+        self.regularisers = nn.ModuleDict(self._terms)  # type: ignore[arg-type] # structural: each is a module too
         self.draw = draw
 
     def prefill(self, past: Past | None, batch: int) -> Carry:
@@ -71,12 +71,16 @@ class WorldModel(nn.Module):
         if past is None:
             return carry
         with torch.no_grad():
-            return self.dynamics.prefill(carry, replace(past, stored=names.notes(past.stored)))
+            seen = replace(past, stored=names.notes(past.stored), action=bound_action(past.action))
+            return self.dynamics.prefill(carry, seen)
 
     def observe(self, carry: Carry, steps: Steps) -> Trace:
-        """Posterior over the steps; the dynamics follows `reset` where a batch has it, else `first`."""
-        embed = self.encoder(steps)
-        return self.dynamics.observe(carry, embed, steps["action"], steps.get("reset", steps["first"]))
+        """Posterior over the steps. Here alone are resets chosen and actions bounded."""
+        return self.dynamics.observe(carry, self.encoder(steps), bound_action(steps["action"]), resets(steps))
+
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        """One prior step from M starts with action (M, A), of any size."""
+        return self.dynamics.imagine(start, bound_action(action))
 
     @property
     def stores(self) -> Mapping[str, int]:
@@ -87,14 +91,14 @@ class WorldModel(nn.Module):
         """What a replay keeps of observed steps, (B, T, ...), by the names of its entries."""
         return names.noted(self.dynamics.stored(trace))
 
-    def starts(self, trace: Trace, last: int = 0) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int = 0) -> tuple[Start, Latent]:
         """The last `last` steps of a trace, or all where it is 0 or has no more, as starts of a dream: row b*last + t."""
         length = trace.latent.deter.shape[1]
         return self.dynamics.starts(trace, min(last or length, length))
 
     def latest(self, trace: Trace) -> Latent:
         """The latent of a trace's last step: (B, ...)."""
-        return self.dynamics.starts(trace, 1)[1]
+        return trace.latent.at(-1)
 
     def losses(self, carry: Carry, steps: Steps, clock: Clock | None = None) -> tuple[dict[str, Tensor], Trace]:
         """Every loss of the world model (B, T), weighted by weight / mean(weight), and the trace they came from.
@@ -111,7 +115,7 @@ class WorldModel(nn.Module):
         losses = names.together(names.observed(seen), heads, kl)
         if self.draw is not None:
             prior = replace(trace.latent, stoch=self.draw(trace.prior))
-            terms = {name: term(trace.latent, prior, raw, clock) for name, term in self.regularisers.items()}
+            terms = {name: term(trace.latent, prior, raw, clock) for name, term in self._terms.items()}
             losses = names.together(losses, terms)
         scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / weight.mean())
         return dict(zip(losses, scaled.unbind(), strict=True)), trace
@@ -120,7 +124,7 @@ class WorldModel(nn.Module):
     def probe(self, steps: Steps, clock: Clock) -> None:
         """Let the regularisers that are due look at these steps: for the host, where updates are recorded as graphs and
         run no Python. Draws nothing: posterior modes stand beside the prior's probabilities."""
-        due = [term for term in self.regularisers.values() if isinstance(term, Probing) and term.due(clock)]
+        due = [term for term in self._terms.values() if isinstance(term, Probing) and term.due(clock)]
         if not due:
             return
         with draws.drawing(draws.Fixed()):
@@ -130,28 +134,46 @@ class WorldModel(nn.Module):
             term.probe(trace.latent, replace(trace.latent, stoch=trace.prior.exp()), raw)
 
     @resting()
-    def dream(self, start: tuple[Carry, Latent], policy: Policy, horizon: int) -> Dream:
+    def dream(self, start: tuple[Start, Latent], policy: Policy, horizon: int) -> Dream:
         """`horizon` prior steps from M starts under the policy. Nothing here carries gradient."""
-        carry, latent = start
+        at, latent = start
         latents, actions = [latent], []
         with draws.ahead(horizon):
             for _ in range(horizon):
                 actions.append(policy(latent).sample())
-                carry, latent = self.dynamics.imagine(carry, actions[-1])
+                at, latent = self.imagine(at, actions[-1])
                 latents.append(latent)
         stacked = stack(latents)
         reward, cont = self.heads["reward"](stacked).mode(), self.heads["cont"](stacked).mode()
         return Dream(stacked, torch.stack(actions, 1), reward, cont)
+
+    def regularised(self, weight: Tensor) -> Metrics:
+        """What the regularisers tell of their last call, records counting by weight (B, T)."""
+        found = {name: term.metrics(weight) for name, term in self._terms.items()}
+        return {f"{name}/{key}": value for name, of in found.items() for key, value in of.items()}
 
     def metrics(self, trace: Trace, steps: Steps, dream: Dream) -> Metrics:
         """Health of the latents, and of the heads where the dream, which came from the last steps of every row, began."""
         return health.latents(trace.post, trace.prior) | health.dreamed(dream, steps, self.discount)
 
 
-def left(dynamics: Dynamics, carry: Carry) -> float:
-    """How many more steps a row or a dream from this carry can have: endless unless the dynamics says so."""
-    says = getattr(dynamics, "left", None)  # no promise of Dynamics'
-    return math.inf if says is None else float(says(carry))
+def resets(steps: Steps) -> Tensor:
+    """Where the dynamics forgets, (B, T): `reset` where a batch has it, else `first`."""
+    return steps.get("reset", steps["first"])
+
+
+def bound_action(action: Tensor) -> Tensor:
+    """a / sg(max(1, |a|)), elementwise: a clamp to [-1, 1] that leaves what lies there untouched, and passes a gradient
+    where it clamps.
+
+    >>> action = torch.tensor([0.5, -4.0], requires_grad=True)
+    >>> bound_action(action).sum().backward()
+    >>> bound_action(action).tolist(), action.grad.tolist()
+    ([0.5, -1.0], [1.0, 0.25])
+    """
+    if not (action.requires_grad and torch.is_grad_enabled()):
+        return action.clamp(-1, 1)
+    return action / action.detach().abs().clamp(min=1)
 
 
 def stack(latents: list[Latent]) -> Latent:

@@ -75,4 +75,8 @@ class MemoryDecoder(nn.Module):
         self.mlp = nn.Sequential(*parts, linear(inputs, outputs))
 
     def forward(self, latent: Latent) -> Distribution:
-        return self.distribution(self.mlp(latent.read(*self.reads)))
+        return self.from_features(latent.read(*self.reads))
+
+    def from_features(self, features: Tensor) -> Distribution:
+        """The same from features (..., F) read beforehand."""
+        return self.distribution(self.mlp(features))

@@ -120,7 +120,7 @@ class MemoryEncoder(nn.Module):
     def __init__(self, frames: nn.Module, obs: Encoder) -> None:
         super().__init__()
         self.frames, self.obs = frames, obs
-        self.width = obs.width  # type: ignore[attr-defined]
+        self.width = obs.width
         batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
         self.two_modes = any(isinstance(part, batch_norms) for part in frames.modules())
 

@@ -7,6 +7,7 @@ critic need not know of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,8 +17,8 @@ from wm_core import draws
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import mixed_logits, unimix_logits
 from wm_core.fast.scan import posterior_scan
-from wm_core.rssm import RSSM, Posterior, Prior, bound_action, draw_latent, stoch_index, stoch_onehot
-from wm_core.types import Carry, Latent, Past, Trace
+from wm_core.rssm import RSSM, Posterior, Prior, draw_latent, stoch_index, stoch_onehot
+from wm_core.types import Carry, Latent, Past, Start, Trace
 
 from wm_memory.diagnostics import diagnose
 from wm_memory.memory import Memory
@@ -117,14 +118,14 @@ class FusedRSSM(nn.Module):
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
         recalled = self.memory(carry, embed, action, first)
         keep = (~reset(carry, first)).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads in the scan
-        driven = torch.stack(self.drive(bound_action(action) * keep.transpose(0, 1)), 2).transpose(0, 1)
+        driven = torch.stack(self.drive(action * keep.transpose(0, 1)), 2).transpose(0, 1)
         seen = [self.co.posterior.drive(embed["obs"]), self.mg.posterior.drive(recalled.value)]
         noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
         state = torch.cat([carry["deter"], carry["stoch"].flatten(-2)], -1)
         found = posterior_scan(
             [self.co, self.mg], state, driven, torch.stack(seen, 2).transpose(0, 1), keep, noise, self.unimix
         )
-        prior = self.logits(self.prior(found[0])).transpose(0, 1)
+        prior = self.prior_logits(found[0]).transpose(0, 1)
         deter, stoch, probs = (x.transpose(0, 1).contiguous() for x in found)
         latent, post = Latent(deter, stoch), mixed_logits(probs, self.unimix)
         carry = {"deter": deter[:, -1], "stoch": stoch[:, -1], **recalled.bank}
@@ -138,14 +139,14 @@ class FusedRSSM(nn.Module):
             return key
         return {"deter": trace.latent.deter.detach().half(), "stoch": stoch_index(trace.latent.stoch), **key}
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        deter, stoch, action = carry["deter"], carry["stoch"].flatten(-2), bound_action(action)
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        deter, stoch = start["deter"], start["stoch"].flatten(-2)
         parts = zip((self.co, self.mg), deter.chunk(2, -1), strict=True)
         deter = torch.cat([branch.cell.advance(part, (deter, stoch), action) for branch, part in parts], -1)
         latent = Latent(deter, draw_latent(self.prior(deter), self.shape, self.unimix))
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         latent = replace(
             trace.latent,
             deter=trace.latent.deter[:, -last:].flatten(0, 1),
@@ -161,6 +162,12 @@ class FusedRSSM(nn.Module):
         """deter (..., 2D) -> logits (..., 2S*K), after the pair has looked at each other (Eq. 8, 9)."""
         co, mg = self.attention(deter.unflatten(-1, (2, -1))).unbind(-2)
         return torch.cat([self.co.prior(co), self.mg.prior(mg)], -1)
+
+    def left(self, carry: Carry) -> float:
+        return math.inf
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        return self.logits(self.prior(deter))
 
     def logits(self, flat: Tensor) -> Tensor:
         """(..., 2S*K) -> normalised log-probabilities (..., 2S, K) with the uniform mixed in, float32."""
@@ -216,11 +223,17 @@ class RecalledRSSM(nn.Module):
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {**(self.rssm.stored(trace) if self.keeps else {}), "key": trace.each["key"].half()}
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        return self.rssm.imagine(carry, action)
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        return self.rssm.imagine(start, action)
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         return self.rssm.starts(trace, last)
+
+    def left(self, carry: Carry) -> float:
+        return math.inf
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        return self.rssm.prior_logits(deter)
 
     def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> dict[str, Tensor]:
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""

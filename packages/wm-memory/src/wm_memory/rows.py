@@ -5,12 +5,13 @@ DreamerV3 of 2023 begins each row so, that of 2025 with what replay keeps of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from wm_core.rssm import RSSM
-from wm_core.types import Carry, Latent, Past, Trace
+from wm_core.types import Carry, Latent, Past, Start, Trace
 
 BEGINS = "begins"  # in a carry (B,): the next step begins a row, and for the recurrent state an episode
 
@@ -60,8 +61,14 @@ class InitialRows(nn.Module):
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {}
 
-    def imagine(self, carry: Carry, action: Tensor) -> tuple[Carry, Latent]:
-        return self.rssm.imagine(carry, action)
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        return self.rssm.imagine(start, action)
 
-    def starts(self, trace: Trace, last: int) -> tuple[Carry, Latent]:
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         return self.rssm.starts(trace, last)
+
+    def left(self, carry: Carry) -> float:
+        return math.inf
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        return self.rssm.prior_logits(deter)

@@ -23,7 +23,6 @@ from wm_core.errors import UserError
 from wm_core.observations import is_image
 from wm_core.ranks import ranks
 from wm_core.types import Batch, Index, Past
-from wm_core.world import left
 
 from wm_run import bound, checkpoint, durable, evaluation, filmstrip, launch, scoring, sensitivity, typed
 from wm_run.alarm import NotFinite
@@ -479,7 +478,7 @@ def _open_loop_of(session: Session, rows: int = 6) -> dict[str, OpenLoop]:
     """An open loop of a run that trains, which a picture must not stop: as long as the dynamics can hold; {} for nothing."""
     agent, asked = session.agent, Dream(str(session.run.logdir), rows=rows)
     dynamics = agent.world.dynamics
-    room = left(dynamics, dynamics.initial(1)) - asked.observed
+    room = dynamics.left(dynamics.initial(1)) - asked.observed
     if room < 1:
         say(f"no open loop: the model has no positions for a step beyond the {asked.observed} that it observes")
         return {}

@@ -88,7 +88,7 @@ def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> dict
         carry, _ = world.dynamics.starts(trace, 1)
         latents = []
         for action in batch.steps["action"][:, context:].unbind(1):
-            carry, latent = world.dynamics.imagine(carry, action)
+            carry, latent = world.imagine(carry, action)
             latents.append(latent)
         imagined: Latent = stack(latents)
         ahead = world.decoder(imagined)

@@ -25,7 +25,7 @@ from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.observations import is_image
 from wm_core.types import Carry, Latent, Trace
-from wm_core.world import left, stack
+from wm_core.world import stack
 
 from wm_run import evaluation, filmstrip
 from wm_run.filmstrip import IMAGINED, INK, LINE, OBSERVED, PAPER, Pixels
@@ -106,7 +106,7 @@ class Seer:
         """One step of a dream."""
         with draws.drawing(self.source), self.agent.computing():
             given = torch.as_tensor(action)[None].to(self.agent.device)
-            carry, latent = self.agent.world.dynamics.imagine(carry, given)
+            carry, latent = self.agent.world.imagine(carry, given)
             return carry, self._told(latent)
 
     def seen(self, step: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
@@ -177,7 +177,7 @@ def in_dream(
         while not over:
             dream, told = seer.imagine(dream, action)
             action, who = choose(told.action)
-            score, over = score + told.reward, told.cont < OVER or left(dynamics, dream) < 1
+            score, over = score + told.reward, told.cont < OVER or dynamics.left(dream) < 1
             yield Moment(t, True, None, told, None, score, action, who, over)
             t += 1
 

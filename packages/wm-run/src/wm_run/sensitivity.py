@@ -84,7 +84,7 @@ def _frames(latent: Latent, take: Any) -> Latent:
 def _some(decoder: Any, critic: Any, key: str, latent: Latent, dynamics: Any) -> list[Tensor]:
     """The maps (N, H, W) of N imagined states."""
     with torch.no_grad():
-        logp = dynamics.logits(dynamics.prior(latent.deter)).double()  # (N, S, K)
+        logp = dynamics.prior_logits(latent.deter).double()  # (N, S, K)
     tall = _frames(latent, lambda x: x.double())
     reads = getattr(decoder, "reads", ("deter", "stoch"))
 

@@ -97,6 +97,7 @@ class S5(nn.Module):
         if state < 1 or state % (2 * blocks):
             raise ValueError(f"state is a multiple of twice the blocks ({2 * blocks}), not {state}")
         self.width, self.state, self.discretise, self.product = width, state, discretise, product
+        self.hidden_width = 2 * state
         spectrum, vectors = hippo_n(state // blocks)
         drawn_b = _normal(state, width, fan_in=state).to(torch.float64).unflatten(0, (blocks, -1)).to(vectors.dtype)
         drawn_c = torch.view_as_complex(_normal(width, state, 2, fan_in=width * state).to(torch.float64)) * c_scale
@@ -159,6 +160,10 @@ class S5(nn.Module):
     def starts(self, each: Tensor, last: int) -> Tensor:
         """The carry after each of the last `last` tokens: (B * last, 2P)."""
         return each[:, -last:].flatten(0, 1)
+
+    def left(self, carry: Tensor) -> float:
+        """How many tokens may still follow: as many as one likes."""
+        return math.inf
 
 
 def by_name(module: nn.Module) -> dict[str, list[nn.Parameter]]:

@@ -6,6 +6,7 @@ Sizes: B batch, T time, H width, P complex states of a layer, L layers, D output
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ class S5Block(nn.Module):
         self, width: int, state: int, *, dropout: float = 0.0, product: Product = F.linear, **layer: Any
     ) -> None:
         super().__init__()
-        self.s5 = S5(width, state, product=product, **layer)
+        self.s5, self.hidden_width = S5(width, state, product=product, **layer), 2 * state
         self.gate = _Linear(width, 2 * width, product)  # W1 and W2 in one product
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
@@ -53,6 +54,10 @@ class S5Block(nn.Module):
         """The carry after each of the last `last` tokens: (B * last, 2P)."""
         return self.s5.starts(each, last)
 
+    def left(self, carry: Tensor) -> float:
+        """How many tokens may still follow: as many as one likes."""
+        return math.inf
+
 
 class S5Stack(nn.Module):
     """L blocks; `out` appends R2I's SiLU(Linear(H, out)), without it the output is the last block's.
@@ -62,7 +67,7 @@ class S5Stack(nn.Module):
 
     >>> stack = S5Stack(width=8, state=16, layers=3, out=20)
     >>> out, hidden, carry, each = stack(stack.initial(2), torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool))
-    >>> out.shape, hidden.shape, stack.hidden
+    >>> out.shape, hidden.shape, stack.hidden_width
     (torch.Size([2, 5, 20]), torch.Size([2, 5, 96]), 96)
     """
 
@@ -79,7 +84,7 @@ class S5Stack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([S5Block(width, state, product=product, **block) for _ in range(layers)])
         self.out: nn.Module = nn.Identity() if out is None else nn.Sequential(_Linear(width, out, product), nn.SiLU())
-        self.width, self.hidden = out or width, 2 * state * layers
+        self.width, self.hidden_width = out or width, 2 * state * layers
 
     def initial(self, *lead: int) -> Tensor:
         """The state before any token: (*lead, 2LP)."""
@@ -101,6 +106,10 @@ class S5Stack(nn.Module):
     def starts(self, each: Tensor, last: int) -> Tensor:
         """The carry after each of the last `last` tokens: (B * last, 2LP)."""
         return each[:, -last:].flatten(0, 1)
+
+    def left(self, carry: Tensor) -> float:
+        """How many tokens may still follow: as many as one likes."""
+        return math.inf
 
 
 class _Linear(nn.Linear):

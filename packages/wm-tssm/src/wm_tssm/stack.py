@@ -72,6 +72,7 @@ class TransformerStack(nn.Module):
         if not 1 <= context <= positions:
             raise ValueError(f"a context has at least 1 token and at most one for each of {positions}, not {context}")
         self.width, self.context, self.sight, self.room = width, context, sight, room
+        self.hidden_width = 0  # a transformer has no state but what it looks back at
         self.positions = nn.Embedding(positions, width)
         self.norm = nn.LayerNorm(width, eps=EPS)
         numbers: dict[str, Any] = {"heads": heads, "hidden": hidden, "dropout": dropout, "linear": linear}

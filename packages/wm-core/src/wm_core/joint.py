@@ -1,0 +1,72 @@
+"""world losses -> a dream -> behaviour losses -> one step of one optimiser: DreamerV3's update, as one verb.
+
+Whoever learns so says it in a line of his `update`; what is his own (which batch, what of it, further metrics) stands
+beside that line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from wm_core import draws, names
+from wm_core.agent import Agent
+from wm_core.contracts import JointBehaviour, Metrics, Update
+from wm_core.optim import averages, total
+from wm_core.types import Batch, Dream, Latent, Start
+from wm_core.world import Policy
+
+
+class Imagine(Protocol):
+    """How a dream is made: `WorldModel.dream`, or one that keeps gradients (`wm_core.pathwise`)."""
+
+    def __call__(self, start: tuple[Start, Latent], policy: Policy, horizon: int) -> Dream: ...
+
+
+def joint_update(
+    agent: Agent,
+    behaviour: JointBehaviour,
+    batch: Batch,
+    *,
+    scales: Mapping[str, float],
+    horizon: int,
+    dream_last: int = 0,
+    imagine: Imagine | None = None,
+) -> Update:
+    """One gradient step of world model and behaviour on all their losses together (DreamerV3, eq. 1 and 5 to 7).
+
+    Tensors alone: nothing is read on the host, and what changes is in `agent.changing()`, in place. Separation is by
+    stop-gradients: a dream carries none, the replay value's reaches the world model.
+
+    Args:
+        agent: whose world model, optimiser, source and clock these are.
+        behaviour: the agent's own, of the kind whose losses join the world model's.
+        batch: rows (B, T), and what was stored of the steps before them.
+        scales: of every loss by its name, plain means being summed; without "replay_value" there is no such loss.
+        horizon: steps of imagination.
+        dream_last: the last steps of each row from which dreams start; 0, or more than a row has: all.
+        imagine: how a dream is made; None: by `WorldModel.dream`.
+
+    Returns: metrics, 0-d on the device, and what replay keeps of the batch's steps, (B, T, ...).
+    """
+    agent.train()
+    world, steps = agent.world, batch.steps
+    with draws.drawing(agent.source):
+        with agent.computing():
+            carry = world.prefill(batch.past, len(steps["first"]))
+            losses, trace = world.losses(carry, steps, agent.clock)
+            dream = (imagine or world.dream)(world.starts(trace, dream_last), behaviour.policy, horizon)
+            evaluation: Any = behaviour.evaluate(dream)
+            losses = names.together(losses, behaviour.losses(dream, evaluation))
+            if "replay_value" in scales:
+                losses = names.together(losses, behaviour.replay_value(trace, steps, evaluation))
+        means = averages(losses)
+        optimised = agent.optimiser.step(total(means, scales))
+    behaviour.follow()
+    agent.clock.count_update()
+    shown = names.logged(means)
+    metrics: Metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
+    metrics |= {f"opt/{name}": value for name, value in optimised.items()}
+    metrics |= world.regularised(steps["weight"])
+    metrics |= world.metrics(trace, steps, dream) | behaviour.metrics(dream, evaluation)
+    return metrics, world.stored(trace)
