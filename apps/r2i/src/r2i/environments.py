@@ -19,5 +19,6 @@ def make(config: Config, n: int) -> VectorEnv:
         timeout=config.timeout,
         attempts=config.attempts,
         restore=config.restore,
+        grids=config.grids,
         **options,
     )

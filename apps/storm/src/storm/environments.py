@@ -24,6 +24,7 @@ def make(config: Config, n: int, **switches: Any) -> VectorEnv:
         timeout=config.timeout,
         attempts=config.attempts,
         restore=config.restore,
+        grids=config.grids,
         **options,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from gymnasium.utils import seeding
 from env_adapters import bsuite, dmc, memory_maze, popgym
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
-from env_adapters.facts import fact
+from env_adapters.facts import fact, offers
 from env_adapters.generators import Generators
 from env_adapters.gymnasium import make_gym
 from env_adapters.modules import imported
@@ -56,14 +57,14 @@ def tasks() -> list[str]:
     return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
 
-def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
+def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = None, **options: Any) -> Environment:
     """One environment with a Dict observation space, a `protocol` and snapshots.
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
         `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
         `toy:doors_image`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
-    seed: of everything random before the first seeded reset, and of what outlives episodes.
+    seed: of everything random before the first seeded reset, and of what outlives episodes. grids: see `make_vec`.
     options: keyword arguments of the factory.
 
     TaskError, one sentence, for an unknown task, an option it does not take, a missing extra, or a space that does
@@ -79,7 +80,7 @@ def make(task: str | Factory, *, seed: int = 0, **options: Any) -> Environment:
         env = factory(*leading, **options)
     if not isinstance(env, gymnasium.Env):
         raise TaskError(f"{name} returned a {type(env).__name__}, not a gymnasium.Env")
-    env = adapt(env, name, generators)
+    env = adapt(env, name, generators, grids)
     env.unwrapped.np_random = seeding.np_random(seed)[0]
     fact(env, "reseed", lambda seed: None)(seed)
     return env
@@ -93,6 +94,7 @@ def make_vec(
     timeout: float = 60.0,
     attempts: int = 5,
     restore: bool = True,
+    grids: Collection[str] | None = None,
     **options: Any,
 ) -> VectorEnv:
     """n environments of a task (see `make`) that step together (see VectorEnv).
@@ -100,11 +102,13 @@ def make_vec(
     workers: processes, 0 for none, None for the default: none for toys and for one environment, else one per core.
         A factory must then be importable, or picklable by cloudpickle. timeout: seconds until a worker counts as hung.
     attempts: failures of an environment in a row that are one too many. restore: False for what cannot be put back.
+    grids: names of small observations of bytes that are grids of symbols and no pictures, where their space does not tell;
+        None plays a few steps of the first environment to find out, and `VectorEnv.grids` says what was found.
 
     >>> make_vec("toy:doors", 16).reset(seed=0)["vector"].shape
     (16, 36)
     """
-    factory = functools.partial(_make_one, task, options)
+    factory = _Making(task, options, None if grids is None else tuple(grids))
     return VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
 
 
@@ -134,8 +138,20 @@ def _fits(value: Any, kinds: set[Any]) -> bool:
     return type(value) in kinds or (type(value) is int and float in kinds)
 
 
-def _make_one(task: str | Factory, options: dict[str, Any], index: int) -> Environment:
-    return make(task, seed=index, **options)
+@dataclass(frozen=True)
+class _Making:
+    """index -> an environment of a task."""
+
+    task: str | Factory
+    options: dict[str, Any]
+    grids: tuple[str, ...] | None
+
+    def __call__(self, index: int) -> Environment:
+        return make(self.task, seed=index, grids=self.grids, **self.options)
+
+    def like(self, one: Environment) -> _Making:
+        """The same, where what was found out about `one` holds for all: none of them is asked again."""
+        return replace(self, grids=getattr(one, "grids", ())) if self.grids is None and offers(one) else self
 
 
 def _find(task: str | Factory) -> tuple[str, Factory, tuple[str, ...]]:

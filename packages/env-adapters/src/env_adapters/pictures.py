@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from env_adapters.errors import TaskError
+from env_adapters.errors import TaskError, brief
 
 Space = spaces.Space[Any]
 SYMBOLS = 32  # sides, and values, below which bytes are symbols in a grid
@@ -85,6 +85,31 @@ def unclear(observed: Mapping[str, Space]) -> list[str]:
             sides = arranged_shape(space.shape)[:2]
             if max(sides) < SYMBOLS and any(side % HALVED for side in sides):
                 found.append(key)
+    return found
+
+
+def named_grids(names: Collection[str], observed: Mapping[str, Space]) -> list[str]:
+    """Names of observations that were said to be grids of symbols, without those whose space says it too.
+
+    TaskError for one that cannot be a grid.
+
+    >>> named_grids(["a"], {"a": spaces.Box(0, 255, (7, 7, 3), np.uint8)})
+    ['a']
+    """
+    found = []
+    for key in sorted(names):
+        space = observed.get(key)
+        if space is None:
+            raise TaskError(f"grids names {key!r}, but the observations are {', '.join(sorted(observed))}")
+        shape = space.shape or ()
+        bytes_ = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(shape) == 3 and 0 not in shape
+        if not bytes_ or max(arranged_shape(shape)[:2]) >= SYMBOLS:
+            raise TaskError(
+                f"grids names {key!r}, which is {brief(space)}: a grid of symbols is bytes (H, W, C) with sides below "
+                f"{SYMBOLS}"
+            )
+        if is_picture(space):
+            found.append(key)
     return found
 
 

@@ -54,8 +54,9 @@ class VectorEnv:
 
     num_envs: n. observation_space: Dict of ONE environment. sources: of each entry the keys on the way to it in the
     environment's own observation, and its space there. views: how entries are looked at that are not as declared (see
-    `pictures`). action_space: native, of ONE. action_spec: what (A,) holds.
-    protocol: what a score means, JSON-able. repeat: environment steps per agent step. signals: names, mostly none.
+    `pictures`). grids: of observations whose space does not tell it, those taken for grids of symbols. action_space: native,
+    of ONE. action_spec: what (A,) holds. protocol: what a score means, JSON-able. repeat: environment steps per agent step.
+    signals: names, mostly none.
 
     >>> from env_adapters import make_vec
     >>> env = make_vec("toy:catch", 2, size=16)
@@ -76,7 +77,8 @@ class VectorEnv:
         attempts: int = 5,
         restore: bool = True,
     ) -> None:
-        """factory: index -> adapted environment; picklable by cloudpickle if there are workers.
+        """factory: index -> adapted environment; picklable by cloudpickle if there are workers. If it has a method `like`,
+        the others are made by what that gives for the first.
 
         workers: processes, 0 for none (the environments live here), None for the default: none for toys and for a
         single environment, else one per core. timeout: seconds after which a worker counts as hung, in a step or a
@@ -93,6 +95,8 @@ class VectorEnv:
         except Exception as error:
             raise _unmade(error) from error
         assert isinstance(one.observation_space, spaces.Dict)
+        if callable(like := getattr(factory, "like", None)):
+            factory = like(one)
         if told := unread(one):
             warnings.warn(told, stacklevel=3)
         self.num_envs = n
@@ -101,6 +105,7 @@ class VectorEnv:
             one, "sources", sources(one.observation_space)
         )
         self.views: dict[str, View] = one.views if isinstance(one, Adapted) else {}
+        self.grids: tuple[str, ...] = one.grids if isinstance(one, Adapted) else ()
         self.action_space = one.action_space
         self.action_spec = ActionCodec(one.action_space).spec
         self.protocol: dict[str, Any] = dict(fact(one, "protocol", {}))

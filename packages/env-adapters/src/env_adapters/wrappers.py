@@ -17,7 +17,7 @@ from env_adapters.generators import Generators
 from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.names import RESERVED
-from env_adapters.pictures import SYMBOLS, arranged, arranged_shape, is_picture, order, unclear, views
+from env_adapters.pictures import SYMBOLS, arranged, arranged_shape, is_picture, named_grids, order, unclear, views
 from env_adapters.step import (
     ActionCodec,
     Environment,
@@ -36,11 +36,13 @@ Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
 PLAYED = 32  # records that are looked at where a space does not tell pictures from symbols
 
 
-def adapt(env: Environment, name: str, generators: Generators | None = None) -> Environment:
+def adapt(
+    env: Environment, name: str, generators: Generators | None = None, grids: Collection[str] | None = None
+) -> Environment:
     """Give an environment what the vector form asks; one of this package that has it all is returned as it is.
 
     TaskError if its spaces cannot travel in a step dictionary. `name` is the protocol's, if it declares none itself.
-    generators: with which the environment was made.
+    generators: with which the environment was made. grids: see `make.make_vec`.
 
     >>> adapt(gymnasium.make("CartPole-v1"), "gym").observation_space.spaces.keys()
     dict_keys(['vector'])
@@ -50,7 +52,8 @@ def adapt(env: Environment, name: str, generators: Generators | None = None) -> 
     if odd := set(signals) & set(RESERVED):
         raise TaskError(f"the signal {min(odd)!r} has the name of an entry of every step; rename it")
     guest = Guest(env, generators)
-    grids = symbols(guest, unclear(dict(named_leaves(env.observation_space, signals))), signals)
+    named = dict(named_leaves(env.observation_space, signals))
+    grids = symbols(guest, unclear(named), signals) if grids is None else named_grids(grids, named)
     flat = observation_space(env.observation_space, signals, grids)
     native = offers(env) and callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
     known = type(env).__module__.partition(".")[0] == __name__.partition(".")[0]
@@ -94,6 +97,7 @@ class Adapted(Wrapper):
         super().__init__(env)
         signals = tuple(fact(env, "signals", ()))
         self.observation_space = observation_space(env.observation_space, signals, grids)
+        self.grids = tuple(sorted(grids))
         self.sources = sources(env.observation_space, signals)
         self.views = views(dict(named_leaves(env.observation_space, signals)), grids)
         self.reader = Reader(env.observation_space, signals, grids)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from wm_core.errors import UserError
@@ -20,7 +20,8 @@ from wm_run.config import RESUMABLE, RunConfig
 
 if TYPE_CHECKING:
     from wm_run.checkpoint import Checkpoint
-    from wm_run.cli import App
+    from wm_run.cli import App, Command
+    from wm_run.loop import Environments
 
 
 def described(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +39,19 @@ def digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
+def settled(config: RunConfig, envs: Environments) -> RunConfig:
+    """The config with what the run found out about its environments, where that was left to it: it is kept with the run,
+    for the next look may find otherwise, and the networks would fit no more."""
+    found = getattr(envs, "grids", ())  # no promise of Environments
+    return config if config.grids is not None else replace(config, grids=tuple(found))
+
+
+def settle_command(command: Command, envs: Environments) -> Command:
+    """The same in what was asked. A run of before there was the field takes what is found when it goes on."""
+    saved = None if command.saved is None else settled(command.saved, envs)
+    return replace(command, config=settled(command.config, envs), saved=saved)
+
+
 def check(app: App, stated: RunConfig, saved: Checkpoint) -> None:
     """Raises UserError where config.toml is not what the checkpoint was made with; one without a copy is trusted.
 
@@ -48,7 +62,7 @@ def check(app: App, stated: RunConfig, saved: Checkpoint) -> None:
         return
     old, new = asdict(config_of(app, kept, f"the config in {saved.path}")), asdict(stated)
     for name in old:  # a field that is newer than the checkpoint is on both sides what it was then
-        if name not in RESUMABLE and old[name] != new[name]:
+        if name not in RESUMABLE and old[name] != new[name] and old[name] is not None:  # None: see `settled`
             raise UserError(
                 f"config.toml says {name} = {new[name]!r}, but {saved.path} was made with {old[name]!r}: put that back, or "
                 f"take the weights into a new run with --init-from {saved.path}"

@@ -89,6 +89,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
         say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
         give_back()  # the paper's setting was tried, and may be many times as large as this run
     with closing(environments(app, config, config.envs)) as envs:
+        command, config = bound.settle_command(command, envs), bound.settled(config, envs)
         seed_all(config.seed)
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:

@@ -116,6 +116,9 @@ class RunConfig:
     restore: bool = now(True, was=True)
     """Put episodes under way back when the run is resumed, by a snapshot or by executing their actions again; False cuts
     them as truncations: for what cannot be put back, as a robot or a server."""
+    grids: tuple[str, ...] | None = now(None, was=None)
+    """Observations of small bytes that are grids of symbols and no pictures, where their space does not tell. None plays a
+    few steps to find out when the run begins; what was found is kept here, and holds for whatever is done with the run."""
     exclusive: bool = now(False, was=False)
     """The task has room for one set of environments at a time (a port, a licence, a robot): evaluations and videos on the
     way are left out, and the videos at the end wait until the run's own environments are closed."""
