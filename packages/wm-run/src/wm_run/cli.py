@@ -28,7 +28,7 @@ from wm_core.errors import UserError
 from wm_run import encoding, typed
 from wm_run.config import RESUMABLE, RunConfig, check, unsaid
 from wm_run.durable import lost
-from wm_run.evaluation import TRAINING
+from wm_run.evaluation import CHANCE, MACHINE, TRAINING
 from wm_run.manifest import kept_config
 
 Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
@@ -289,6 +289,8 @@ def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
         return f"cannot write {error.filename} ({error.strerror}): {ELSEWHERE.get(command, ELSEWHERE[''])}"
     if "OutOfMemoryError" in names and "torch" in type(error).__module__:
         return "the GPU has too little memory for this run: choose a smaller --size, --batch or --length"
+    if isinstance(error, ModuleNotFoundError) and error.name in ("wm_suite", "matplotlib"):
+        return f"the package {error.name} is missing: install wm-run[plot]"
     if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich", "tensorboard", "imageio", "av", "PIL"):
         return f"the package {error.name} is missing: install wm-run"
     return None
@@ -449,9 +451,11 @@ def _cast(value: object, hint: Any) -> tuple[Any] | None:
 
 
 def write_run(app: App, config: RunConfig, origin: Origin) -> dict[str, Any]:
-    """What config.toml holds: every field, and under [run] whose they are."""
+    """What config.toml holds: every field, and under [run] whose they are and, for readers that do not know wm-run, which
+    fields a resumed run may change and which an evaluation."""
+    fields = {"resumable": RESUMABLE, "incidental": (*MACHINE, *CHANCE)}
     names = {name: value for name, value in dataclasses.asdict(origin).items() if name != "note"}
-    return {**dataclasses.asdict(config), "run": {"app": app.name, "version": app.version, **names}}
+    return {**dataclasses.asdict(config), "run": {"app": app.name, "version": app.version, **names, **fields}}
 
 
 def read_run(app: App, logdir: Path) -> tuple[RunConfig, Origin]:

@@ -87,23 +87,3 @@ def stem(step: int, acting: str, differs: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     parts = [str(step), *([acting] if acting != "sample" else []), *([digest] if what else [])]
     return "-".join(parts)
-
-
-def same(result: Mapping[str, Any], task: str, protocol: Mapping[str, Any]) -> bool:
-    """Whether a result, of any seed and acting, is of this task under this protocol, and of the agent as trained.
-
-    Results from before `changed` stood in them are told by task and protocol alone; what one side lacks counts as same.
-
-    >>> same({"task": "a", "protocol": {"sticky": 0.25}, "changed": {"seed": 3}}, "a", {"sticky": 0.25, "repeat": 4})
-    True
-    >>> same({"task": "b"}, "a", {}), same({"task": "a", "changed": {"horizon": 3}}, "a", {})
-    (False, False)
-    """
-    theirs, differs = result.get("protocol", {}), result.get("changed", {})
-    if not isinstance(theirs, Mapping) or not isinstance(differs, Mapping):
-        return False
-    return (
-        result.get("task", task) == task
-        and all(theirs[name] == protocol[name] for name in theirs.keys() & protocol.keys())
-        and differs.keys() <= {*MACHINE, *CHANCE}
-    )

@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from wm_run.gather import Curve
+from wm_suite.statistics import Curve
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34

@@ -8,14 +8,18 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm_run import evaluation
-from wm_run.chart import COLOURS, Line, short, svg
-from wm_run.gather import SCORE, TAIL, Curve, Group, Logged, differing, over_seeds
+from wm_suite.chart import COLOURS, Line, short, svg
+from wm_suite.finals import finals
+from wm_suite.gather import SCORE, TAIL
+from wm_suite.groups import Group, differing
+from wm_suite.results import newest_dream
+from wm_suite.statistics import Curve, over_seeds
 
 SECTIONS = (  # title, prefixes of the names, what stands under the title
     ("Score", ("episode/", "eval/"), "Of training episodes, by the step at which they ended; eval/ of fresh ones."),
@@ -28,8 +32,9 @@ SECTIONS = (  # title, prefixes of the names, what stands under the title
     ),
     ("Behaviour", ("train/behaviour/",), "In imagination."),
 )
+STYLE, SCRIPT = ((files("wm_suite") / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 MEDIA_BYTES = 3_000_000  # of one film; a longer one is named and left out
-PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "dm-control", "wm-core", "wm-memory", "env-adapters")
+PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "dm-control", "wm-core", "wm-run", "wm-memory", "env-adapters")
 
 
 def page(groups: Sequence[Group], notes: Sequence[str] = (), *, title: str = "Runs") -> str:
@@ -54,89 +59,6 @@ def page(groups: Sequence[Group], notes: Sequence[str] = (), *, title: str = "Ru
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{STYLE}</style></head>'
         f"<body>{''.join(body)}<div id=tip hidden></div><script>{SCRIPT}</script></body></html>\n"
     )
-
-
-def finals(group: Group) -> dict[str, Any]:
-    """The row of the final table: seeds, the least and most steps reached, mean and standard error of the final score,
-    episodes behind it, and the same of the newest evaluation of each run, where there are any."""
-    ends = [run.final() for run in group.runs]
-    mean, error, count = over_seeds(np.array([[score] for score, _ in ends]))
-    played = [(run, one) for run in group.runs if (one := newest_eval(run))]
-    tested, spread, evaluated = over_seeds(np.array([[one["score"]] for _, one in played]).reshape(-1, 1))
-    return {
-        "task": group.task,
-        "method": group.label,
-        "seeds": len(group.runs),
-        "steps": (min(run.reached for run in group.runs), max(run.reached for run in group.runs)),
-        "score": float(mean[0]),
-        "error": float(error[0]),
-        "scored": int(count[0]),
-        "episodes": sum(episodes for _, episodes in ends),
-        "eval": float(tested[0]),
-        "eval_error": float(spread[0]),
-        "eval_seeds": int(evaluated[0]),
-        "eval_acting": ", ".join(sorted({str(one.get("acting", "?")) for _, one in played})),
-    }
-
-
-def newest_eval(run: Logged) -> dict[str, Any] | None:
-    """The result of the last `eval` of a run, by step, on its own task and protocol; of one step that which acted as the
-    run wants it comes first, then that of the run's own seed."""
-    wanted = run.config.get("eval_acting", "sample")
-    found = [
-        ((_step(path), value.get("acting") == wanted, not value.get("changed"), path.stem.isdecimal()), value)
-        for path, value in _results(run, "eval")
-        if value is not None and evaluation.same(value, run.task, run.protocol)
-    ]
-    return max(found, key=lambda one: one[0])[1] if found else None
-
-
-def damaged(groups: Sequence[Group]) -> list[str]:
-    """A sentence about every result that cannot be read, and is in no report."""
-    return [
-        f"{path} is damaged and left out: remove it, or run `{kind}` again"
-        for one in groups
-        for run in one.runs
-        for kind in ("eval", "dream")
-        for path, value in _results(run, kind)
-        if value is None
-    ]
-
-
-def _results(run: Logged, kind: str) -> list[tuple[Path, dict[str, Any] | None]]:
-    """The files of LOGDIR/eval or LOGDIR/dream with what they hold, None where that is no result."""
-    found: list[tuple[Path, dict[str, Any] | None]] = []
-    for path in sorted((run.logdir / kind).glob("*.json")):
-        if path.name.startswith("sensitivity-"):
-            continue
-        try:
-            value = json.loads(path.read_text())
-        except (ValueError, OSError):
-            value = None
-        whole = isinstance(value, dict) and (_scored(value) if kind == "eval" else _dreamt(value))
-        found.append((path, value if whole else None))
-    return found
-
-
-def _scored(value: Mapping[str, Any]) -> bool:
-    return isinstance(value.get("score"), (int, float))
-
-
-def _dreamt(value: Mapping[str, Any]) -> bool:
-    errors = value.get("error")
-    return isinstance(errors, dict) and all(
-        isinstance(row, list) and all(e is None or isinstance(e, (int, float)) for e in row) for row in errors.values()
-    )
-
-
-def _step(path: Path) -> int:
-    """The step that a file's name begins with.
-
-    >>> _step(Path("400-16f77685.json")), _step(Path("mine.json"))
-    (400, -1)
-    """
-    found = re.match(r"[0-9]+", path.name)
-    return int(found[0]) if found else -1
 
 
 def _finals(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
@@ -228,15 +150,6 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
     return f'<h3>Open loop</h3><div class="charts">{chart}<ul class="key">{key}</ul></div>'
 
 
-def newest_dream(run: Logged) -> dict[str, Any] | None:
-    """The result of the last `dream` of a run, by step, on its own task; of one step its own seed's comes first."""
-    found = [
-        ((_step(path), path.stem.isdecimal()), value) for path, value in _results(run, "dream") if value is not None
-    ]
-    mine = [(order, value) for order, value in found if evaluation.same(value, run.task, run.protocol)]
-    return max(mine, key=lambda one: one[0])[1] if mine else None
-
-
 def _films(group: Group) -> str:
     """Of the first run that has any: the newest film and picture of each kind."""
     for run in group.runs:
@@ -274,7 +187,7 @@ def _about(group: Group) -> str:
         for name, value in configs[0].items()
         if name != "run"
     }
-    run = configs[0].get("run", {})
+    run = {name: value for name, value in configs[0].get("run", {}).items() if not isinstance(value, list)}
     machines = [_machine(one.environment) for one in group.runs]
     machine = {
         name: " | ".join(dict.fromkeys(str(one.get(name, "?")) for one in machines))
@@ -314,50 +227,3 @@ def _text(value: Any) -> str:
         if isinstance(value, int) and value > 10**6
         else json.dumps(value)
     )
-
-
-STYLE = """
-:root{color-scheme:light dark;--bg:#fff;--fg:#1c1e21;--soft:#666c75;--grid:#e4e6ea;--mark:#fff1c2;
---c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#cc79a7;--c4:#8c6d00;--c5:#56759c;--c6:#7b3fa0;--c7:#5b5b5b}
-@media(prefers-color-scheme:dark){:root{--bg:#15171a;--fg:#e7e9ec;--soft:#9aa1ab;--grid:#2e3238;--mark:#4a3b00;
---c0:#56b4e9;--c1:#ff9a4d;--c2:#3fcf9f;--c3:#f0a3cc;--c4:#e6c84a;--c5:#9db8e0;--c6:#c9a0ea;--c7:#b8b8b8}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:1240px;padding:20px;background:var(--bg);color:var(--fg);
-font:14px/1.45 system-ui,sans-serif}h1{font-size:22px;margin:0 0 12px}h2{font-size:18px;margin:28px 0 8px;
-border-bottom:1px solid var(--grid)}h3{font-size:15px;margin:20px 0 2px}.about,caption,figcaption,small{color:var(--soft)}
-.about{margin:2px 0 8px;max-width:90ch}.mark{background:var(--mark);padding:8px 12px;border-radius:4px}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px}caption{text-align:left;padding:4px 0}
-th,td{text-align:left;padding:3px 14px 3px 0;border-bottom:1px solid var(--grid);vertical-align:top;
-font-variant-numeric:tabular-nums}th{font-weight:600}td{overflow-wrap:anywhere}.swatch{display:inline-block;width:11px;
-height:11px;border-radius:2px;margin-right:6px}.legend button{font:inherit;color:inherit;background:none;margin:0 6px 4px 0;
-border:1px solid var(--grid);border-radius:4px;padding:2px 8px;cursor:pointer}.legend button.off{opacity:.35}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(270px,1fr));gap:10px 16px}figure{margin:0}
-.chart svg{width:100%;height:auto;display:block}figcaption{font-size:12px}svg text{font-size:10px;fill:var(--soft)}
-.grid{stroke:var(--grid)}.axis{stroke:var(--soft)}.cursor{stroke:var(--soft);stroke-dasharray:2 2}
-.line,.faint{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}.faint{opacity:.35}.dot{fill:var(--c)}
-.band{fill:var(--c);opacity:.18}.key{list-style:none;margin:0;padding:18px 0;font-size:12px}
-.films{display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start}.films video,.films img{max-width:100%;max-height:420px;
-display:block}.tables{display:flex;flex-wrap:wrap;gap:28px}.tables table{max-width:380px}details{margin:8px 0}
-summary{cursor:pointer}#tip{position:fixed;pointer-events:none;background:var(--bg);border:1px solid var(--grid);
-border-radius:4px;padding:5px 8px;font-size:12px;box-shadow:0 2px 8px #0004;white-space:nowrap;z-index:9}
-"""
-
-SCRIPT = """
-const tip=document.getElementById('tip'),off=new Set();
-const say=v=>Math.abs(v)>=1e6?(v/1e6).toPrecision(3)+'M':Math.abs(v)>=1e3?(v/1e3).toPrecision(3)+'k':String(+v.toPrecision(4));
-for(const b of document.querySelectorAll('[data-toggle]'))b.onclick=()=>{const id=b.dataset.toggle,hide=!off.has(id);
-hide?off.add(id):off.delete(id);b.classList.toggle('off',hide);
-for(const e of document.querySelectorAll(`[data-line="${id}"]`))e.style.display=hide?'none':''};
-for(const f of document.querySelectorAll('.chart')){const d=JSON.parse(f.dataset.chart),s=f.querySelector('svg'),
-c=f.querySelector('.cursor');s.onmousemove=e=>{const r=s.getBoundingClientRect(),[l,h,w]=d.box;
-const x=((e.clientX-r.left)/r.width*w-l)/(h-l)*d.end;tip.textContent='';let at=null;
-for(const g of d.lines){if(off.has(String(g.id)))continue;let i=0;
-g.x.forEach((v,k)=>{if(Math.abs(v-x)<Math.abs(g.x[i]-x))i=k});if(g.mean[i]===null)continue;at=g.x[i];
-const row=document.createElement('div'),sw=document.createElement('i');sw.className='swatch';
-sw.style.background=`var(--c${g.colour})`;row.append(sw,`${g.label}: ${say(g.mean[i])}`+
-(g.error[i]===null?'':` \\u00b1 ${say(g.error[i])}`)+` (n=${g.count[i]})`);tip.append(row)}
-if(at===null){tip.hidden=true;return}const head=document.createElement('b');head.textContent=say(at);tip.prepend(head);
-const px=l+at/d.end*(h-l);c.setAttribute('x1',px);c.setAttribute('x2',px);tip.hidden=false;
-tip.style.left=Math.min(e.clientX+14,innerWidth-tip.offsetWidth-8)+'px';
-tip.style.top=Math.min(e.clientY+14,innerHeight-tip.offsetHeight-8)+'px'};
-s.onmouseleave=()=>{tip.hidden=true;c.setAttribute('x1',-9);c.setAttribute('x2',-9)}}
-"""
