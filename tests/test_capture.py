@@ -22,7 +22,7 @@ from wm_core.testing import assert_same
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
 
-import bench_app
+from bench import cases
 
 APPS = {
     "dreamer": (),
@@ -89,16 +89,7 @@ class Blind(TorchDispatchMode):
 
 def prepare(app: str, *more: str) -> Any:
     words = ["--preset", "tiny", "--device", "cpu", "--seed", "3", *APPS[app], *more]
-    return bench_app.prepare(app.partition(" ")[0], words)
-
-
-def batches_of(case: Any, replay: Any) -> tuple[Any, ...]:
-    """What the app's `learn` hands to `update`. One update is made."""
-    agent, seen, update = case.agent, [], case.agent.update
-    agent.update = lambda *batches: (seen.append(batches), update(*batches))[1]
-    agent.learn(replay)
-    del agent.update
-    return seen[0]
+    return cases.prepare(app.partition(" ")[0], words)
 
 
 def on_device(step: dict[str, Any]) -> dict[str, Tensor]:
@@ -109,10 +100,10 @@ def on_device(step: dict[str, Any]) -> dict[str, Tensor]:
 def test_nothing_in_an_update_or_an_act_meets_the_host(app: str) -> None:
     """Value alignment looks at its critic on the host until it has seen it work; on a GPU never while recording."""
     case = prepare(app)
-    batches = batches_of(case, bench_app.fill(case))
+    batches = cases.batches_of(case)
     with Explicit(), Blind():
         case.agent.update(*batches)
-    agent, source = case.agent.eval(), bench_app.records(case, 2)
+    agent, source = case.agent.eval(), cases.records(case, 2)
     carry = agent.choose(agent.initial(2), on_device(next(source)), False)[0]
     for mode in (False, True):
         step = on_device(next(source))
@@ -153,10 +144,10 @@ def learned(app: str, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[
     """Some acts and updates: the agent, all that they gave, and what recorded them."""
     case = prepare(app)
     agent, recorder, said = case.agent, None, list[str]()
-    replay, given = bench_app.fill(case), []
+    replay, given = cases.fill(case), []
     if recorded:
         recorder, said = record(agent, monkeypatch)
-    carry, source = agent.initial(2), bench_app.records(case, 2, seed=1)
+    carry, source = agent.initial(2), cases.records(case, 2, seed=1)
     for _ in range(WARMUP + 4):
         carry, action, notes = agent.act(carry, next(source))
         given.append((action, notes))
@@ -179,7 +170,7 @@ def test_a_recorded_agent_is_the_plain_one(app: str, monkeypatch: pytest.MonkeyP
 def test_a_schedule_beside_the_updates_is_refused(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A learning rate that the host lowers by 1% an update would stand still in a graph."""
     case = prepare(app)
-    agent, replay = case.agent, bench_app.fill(case)
+    agent, replay = case.agent, cases.fill(case)
     rules = list(getattr(agent.optimiser, "rules", {"all": agent.optimiser}).values())
     _, said = record(agent, monkeypatch)
     for _ in range(WARMUP + 2):
@@ -193,7 +184,7 @@ def test_a_schedule_beside_the_updates_is_refused(app: str, monkeypatch: pytest.
 def test_what_an_update_changes_is_known(app: str) -> None:
     """A recording is tried out and undone by what `changing` names: all that is saved, but for generators and steps."""
     case = prepare(app)
-    agent, replay = case.agent, bench_app.fill(case)
+    agent, replay = case.agent, cases.fill(case)
     for _ in range(2):
         agent.learn(replay)
     here = {leaf.data_ptr() for leaf in agent.changing()}
@@ -216,7 +207,7 @@ def test_what_an_update_changes_is_known(app: str) -> None:
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_compiled_networks_compute_the_same(backend: str) -> None:
     plain, case = prepare("dreamer"), prepare("dreamer")
-    replay, other = bench_app.fill(plain), bench_app.fill(case)
+    replay, other = cases.fill(plain), cases.fill(case)
     compile_parts(case.agent.networks(), backend)
     assert case.agent.state_dict().keys() == plain.agent.state_dict().keys()
     for _ in range(2):
@@ -236,7 +227,7 @@ def test_half_precision_needs_no_scaler(app: str) -> None:
     for precision in ("fp32", "bf16"):
         case = prepare(app, "--precision", precision)
         assert case.agent.precision == precision
-        metrics = case.agent.learn(bench_app.fill(case))
+        metrics = case.agent.learn(cases.fill(case))
         losses[precision] = {
             name: value for name, value in metrics.items() if name.startswith(("loss/", "opt/grad_norm"))
         }

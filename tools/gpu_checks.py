@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import bench_app
 import gradients
 import torch
+from bench import cases
 from gpu_place import Failed, Left, Place
 from torch import Tensor
 from wm_core import draws
@@ -49,15 +49,15 @@ def graph(place: Place, app: str) -> str:
 
     def run(recorded: bool) -> tuple[Outcome, list[str], bool]:
         options = ["--preset", "tiny", "--task", "toy:catch", "--device", place.device.type, "--precision", precision]
-        case = bench_app.prepare(app, options)
+        case = cases.prepare(app, options)
         agent, said, given = case.agent, list[str](), list[Any]()
         torch.manual_seed(0)
-        replay = bench_app.fill(case)
+        replay = cases.fill(case)
         if recorded:
             agent.capture("graph", said.append, place.recorder())
             agent._choosing.otherwise = agent._updating.otherwise = lambda: None  # noqa: SLF001 - compiling takes minutes
         before = [one.detach().clone() for one in agent.changing()]
-        source, carry = bench_app.records(case, 2, seed=1), agent.initial(2)
+        source, carry = cases.records(case, 2, seed=1), agent.initial(2)
         for i in range(updates):
             carry, action, notes = agent.act(carry, next(source))
             given.append((torch.from_numpy(action), notes, agent.learn(replay)))
@@ -80,9 +80,9 @@ def graph(place: Place, app: str) -> str:
     return f"{updates} updates and acts: equal up to rounding; {'plain ones repeat exactly' if own is None else own}"
 
 
-def evaluated(case: bench_app.Case) -> list[Any]:
+def evaluated(case: cases.Case) -> list[Any]:
     """Acting in three other environments with other random numbers, as an evaluation does."""
-    agent, source, given = case.agent, bench_app.records(case, 3, seed=2), []
+    agent, source, given = case.agent, cases.records(case, 3, seed=2), []
     carry = agent.initial(3)
     with drawing_from(agent, draws.Generator(7, agent.device)):
         for _ in range(6):

@@ -15,11 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import bench_app
-import bench_turns
 import numpy as np
 import torch
-from bench_floor import Products, Replayed
+from bench import cases, turns
+from bench.products import Products, Replayed
 from gpu_place import Failed, Left, Place
 from wm_core.fast.capture import WARMUP
 from wm_run import cli, loading
@@ -43,8 +42,8 @@ def update(place: Place, name: str) -> dict[str, float]:
     """An update alone, on batches that lie on the device."""
     app, options = CASES[name]
     place.as_on_a_gpu()
-    case = bench_app.prepare(app, place.options(options))
-    agent, batches = case.agent, bench_app.batches_of(case)
+    case = cases.prepare(app, place.options(options))
+    agent, batches = case.agent, cases.batches_of(case)
     repeat = 2 if place.rehearsal else 12
 
     def run() -> Any:
@@ -67,8 +66,8 @@ def update(place: Place, name: str) -> dict[str, float]:
 def act(place: Place, n: int) -> dict[str, float]:
     """An acting step of n environments, its observation from the host and its action to it."""
     app, options = CASES["dreamer 12m, pixels"]
-    case = bench_app.prepare(app, place.options(options))
-    agent, source = case.agent, bench_app.records(case, n)
+    case = cases.prepare(app, place.options(options))
+    agent, source = case.agent, cases.records(case, n)
     step, state = next(source), [agent.initial(n)]
 
     def run() -> None:
@@ -143,7 +142,7 @@ def loop(place: Place, n: int) -> dict[str, float]:
         train(agent, envs, replay, at, Silent(), **numbers, go_on=go_on)
         alone, rng = time.perf_counter(), np.random.default_rng(0)
         for _ in range(rounds):
-            envs.step(bench_app.random_actions(envs.action_spec, n, rng))
+            envs.step(cases.random_actions(envs.action_spec, n, rng))
         alone = time.perf_counter() - alone
     seconds, steps, updates = (b - a for a, b in zip(*marks, strict=True))
     return {
@@ -157,7 +156,7 @@ def loop(place: Place, n: int) -> dict[str, float]:
 STAND_IN = """
 import sys; sys.path.insert(0, {path!r})
 import torch
-from bench_turns import serve
+from bench.turns import serve
 serve("a stand-in for r2dreamer", lambda: torch.ones(64, 64) @ torch.ones(64, 64), parameters=1)
 """
 
@@ -168,11 +167,11 @@ def peer(place: Place) -> dict[str, float]:
     if place.peer is None and not place.rehearsal:
         raise Left("give --r2dreamer FOLDER, a checkout of it")
     _, options = CASES["dreamer 12m, pixels"]
-    ours = [sys.executable, str(tools / "bench.py"), "serve", "--app", "dreamer", *place.options(options)]
+    ours = [sys.executable, str(tools / "bench"), "serve", "--app", "dreamer", *place.options(options)]
     theirs = [sys.executable, "-c", STAND_IN.format(path=str(tools))]
     if not place.rehearsal:
-        theirs = [sys.executable, str(tools / "bench_peers" / "r2dreamer.py"), str(place.peer)]
+        theirs = [sys.executable, str(tools / "bench"), "peer", "r2dreamer", str(place.peer)]
         theirs += ["--batch", "16", "--length", "64", "--device", "cuda", "--warmup", "3"]
-    played = bench_turns.play([[*ours, "--warmup", "3"], theirs], 2 if place.rehearsal else 10, lambda _: None)
-    ms = [sorted(1e3 * row["wall_s"] for row in one["rows"])[len(one["rows"]) // 2] for one in played]
+    played = turns.play([[*ours, "--warmup", "3"], theirs], 2 if place.rehearsal else 10)
+    ms = [1e3 * one["wall_s"] for one in played]
     return {"eager_ms": ms[0], "peer_ms": ms[1], "ratio": ms[0] / ms[1]}

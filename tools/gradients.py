@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from bench_app import Case, fill, prepare
+from bench.cases import Case, fill, prepare
 from torch import Tensor
 from wm_core import draws
 from wm_core.ranks import Alone, learning_with

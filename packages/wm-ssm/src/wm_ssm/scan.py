@@ -91,7 +91,7 @@ def plain_scan(
 
 
 def choose(input: Tensor) -> str:
-    """The method for an input (T, B, P): Triton's kernel on CUDA, else what tools/scan_bench.py found faster."""
+    """The method for an input (T, B, P): Triton's kernel on CUDA, else what `tools/bench scan` found faster."""
     if input.is_cuda:
         return "triton" if input.is_complex() and importlib.util.find_spec("triton") else "two_level"
     return "two_level" if len(input) >= 64 and input[0].numel() <= NARROW else "sequential"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from wm_core.types import Batch
 from wm_run import cli, loading
+from wm_run.folder import describe_environment
 from wm_run.replay import Replay
 
 
@@ -27,14 +30,19 @@ class Case(NamedTuple):
     action: Any  # an ActionSpec
 
 
-def prepare(app: str, options: list[str], image: int | None = None) -> Case:
+def configured(app: str, options: Sequence[str]) -> tuple[Any, Any]:
+    """The app as data, and the config of its options: one thread unless they say otherwise. Raises UserError."""
+    found = importlib.import_module(f"{app}.cli").APP
+    threads = [] if any(option.partition("=")[0] == "--threads" for option in options) else ["--threads", "1"]
+    return found, loading.runtime(cli.parse(found, ["info", *options, *threads]).config)
+
+
+def prepare(app: str, options: Sequence[str], image: int | None = None) -> Case:
     """The agent of an app's options. The environment is asked for its spaces alone. Raises UserError.
 
     `image` makes every image a square of that side instead of what the environment shows.
     """
-    found = importlib.import_module(f"{app}.cli").APP
-    threads = [] if any(option.partition("=")[0] == "--threads" for option in options) else ["--threads", "1"]
-    config = loading.runtime(cli.parse(found, ["info", *options, *threads]).config)
+    found, config = configured(app, options)
     with closing(loading.environments(found, dataclasses.replace(config, workers=0), 1)) as envs:
         dtypes = {key: value.dtype for key, value in envs.reset(config.seed).items()}
         spaces = dict(envs.observation_space.spaces)
@@ -100,11 +108,6 @@ def fill(case: Case, streams: int = 2) -> Replay:
     return replay
 
 
-def batch_of(case: Case) -> Batch:
-    """The batch that the app's own `learn` hands to its `update`, the first if there are several."""
-    return batches_of(case)[0]
-
-
 def batches_of(case: Case) -> tuple[Batch, ...]:
     """All that the app's own `learn` hands to its `update`. One update is made of it."""
     agent, seen = case.agent, []
@@ -120,3 +123,27 @@ def batches_of(case: Case) -> tuple[Batch, ...]:
     finally:
         del agent.update
     return seen[0]
+
+
+def about(case: Case, app: str) -> dict[str, Any]:
+    """What a number of it needs beside it to mean something."""
+    here = describe_environment()
+    return {
+        "app": app,
+        "task": case.config.task,
+        "parameters": case.agent.parameters_by_module()["total"],
+        "device": str(case.agent.device),
+        "precision": case.agent.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": here["python"],
+        "platform": platform.platform(),
+        "hardware": here["hardware"],
+        "commit": here["commit"],
+        "config": dataclasses.asdict(case.config),
+    }
+
+
+def waiting(device: torch.device) -> Callable[[], object]:
+    """What returns when the device has done what it was asked for."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None

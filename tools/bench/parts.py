@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import statistics
 import time
+from argparse import Namespace
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from bench_calls import Calls, eager
-from bench_floor import Machine, Product, Products, seconds
-from bench_turns import peak_mb
 from torch import nn
 from torch._C._autograd import _get_sequence_nr  # noqa: PLC2701 - autograd's counter has no public name
 from torch.autograd.graph import Node
+
+from bench.calls import Calls, eager
+from bench.cases import about, fill, prepare
+from bench.clock import memory_mb
+from bench.command import Command
+from bench.products import Product, Products, machine, seconds
+from bench.rows import Row
 
 
 class Key(NamedTuple):
@@ -202,33 +207,36 @@ def _wrapped(owner: Any, name: str, track: Track, part: str, dreamt: str | None)
             delattr(owner, name)
 
 
-class Part(NamedTuple):
-    """What one part costs in one pass."""
+def measure(agent: Any, replay: Any, *, rounds: int) -> list[dict[str, Any]]:
+    """A row for every part of one `learn`; the caller has warmed it up. CPU seconds are medians.
 
-    cpu_s: float
-    aten_calls: int
-    flops: int
-    bytes: int
-    products_s: float  # its products alone, replayed
-    peak_mb: float  # of the process while it was under way, 0 where the system cannot tell
-
-
-def measure(agent: Any, replay: Any, *, repeat: int) -> dict[Key, Part]:
-    """Every part of one `learn`; the caller has warmed it up. CPU seconds are medians."""
-    runs = [_clocked(agent, replay) for _ in range(repeat)]
+    products_s: its products alone, replayed. peak_mb: of the process while it was under way, 0 where the system cannot
+    tell. back_s: of its backward pass; the other numbers are of both.
+    """
+    runs = [_clocked(agent, replay) for _ in range(rounds)]
     peaks = _peaks(agent, replay)
     spent, products = counted(agent, replay)
-    by_part: dict[Key, list[Product]] = defaultdict(list)
+    by_part: dict[str, list[Product]] = defaultdict(list)
     for product in products:
-        by_part[product.part].append(product)
-    keys = dict.fromkeys([*spent, *(key for run in runs for key in run)])
+        by_part[product.part.part].append(product)
+    nothing = [0, 0, 0]
 
-    def one(key: Key) -> Part:
-        calls, flops, moved = (int(n) for n in spent.get(key, [0, 0, 0]))
-        cpu = statistics.median(run.get(key, 0.0) for run in runs)
-        return Part(cpu, calls, flops, moved, seconds(by_part[key], repeat) if by_part[key] else 0.0, peaks.get(key, 0))
+    def one(part: str) -> dict[str, Any]:
+        keys = Key(part, False), Key(part, True)
+        there, back = (statistics.median(run.get(key, 0.0) for run in runs) for key in keys)
+        calls, flops, moved = (int(a + b) for a, b in zip(*(spent.get(key, nothing) for key in keys), strict=True))
+        numbers = {"part": part, "cpu_s": there, "back_s": back, "aten_calls": calls, "flops": flops, "bytes": moved}
+        alone = seconds(by_part[part], rounds) if by_part[part] else 0.0
+        return numbers | {"products_s": alone, "peak_mb": max(peaks.get(key, 0) for key in keys)}
 
-    return {key: one(key) for key in keys}
+    parts = dict.fromkeys(key.part for key in [*spent, *(key for run in runs for key in run)])
+    rows = sorted(map(one, parts), key=lambda row: -row["cpu_s"] - row["back_s"])
+    return [*rows, {name: sum(row[name] for row in rows) for name in rows[0] if name != "part"} | total(rows)]
+
+
+def total(rows: Sequence[Row]) -> dict[str, Any]:
+    """What is no sum of all parts."""
+    return {"part": "all", "peak_mb": max(row["peak_mb"] for row in rows)}
 
 
 def _clocked(agent: Any, replay: Any) -> dict[Key, float]:
@@ -255,7 +263,7 @@ def _peaks(agent: Any, replay: Any) -> dict[Key, float]:
     switch = Path("/proc/self/clear_refs")
 
     def note(key: Key) -> None:
-        peaks[key] = max(peaks[key], peak_mb())
+        peaks[key] = max(peaks[key], memory_mb())
         switch.write_text("5")
 
     try:
@@ -269,42 +277,35 @@ def _peaks(agent: Any, replay: Any) -> dict[Key, float]:
     return peaks
 
 
-HEAD = (
-    "| part | CPU s forward | backward | products alone | at peak FLOP/s | bytes at copy speed | calls | GFLOP | GB "
-    "| peak MB |"
-)
+def parts(args: Namespace, words: list[str]) -> Iterator[Row]:
+    """A row for each part, and one for all, against the floors of this CPU."""
+    case = prepare(args.app, words, args.image)
+    replay = fill(case)
+    for _ in range(1 + args.warmup):
+        case.agent.learn(replay)
+    rows, speed = measure(case.agent, replay, rounds=args.rounds), machine()
+    for row in rows:
+        floors = {"at_peak_s": row["flops"] / speed.flops, "copied_s": row["bytes"] / speed.bytes}
+        yield about(case, args.app) | {"machine": speed._asdict()} | row | floors
 
 
-def part_table(parts: Mapping[Key, Part], machine: Machine) -> str:
-    """Rows of a Markdown table: each part against the floors."""
-    lines = [HEAD, "|" + "---|" * 10]
-    names = dict.fromkeys(key.part for key in parts)
-    pairs = {name: (parts.get(Key(name, False), NOTHING), parts.get(Key(name, True), NOTHING)) for name in names}
-    for name, (there, back) in sorted(pairs.items(), key=lambda item: -item[1][0].cpu_s - item[1][1].cpu_s):
-        lines.append(_row(name, there, back, machine))
-    there, back = (_sum([pair[i] for pair in pairs.values()]) for i in (0, 1))
-    lines.append(_row("all", there, back, machine))
-    return "\n".join(lines)
+def floors(rows: Sequence[Row]) -> str:
+    """What this CPU can do."""
+    speed = rows[0]["machine"]
+    rates = ", ".join(f"{name} {speed[name] / 1e9:.0f}" for name in ("product", "onednn", "convolution"))
+    return f"this CPU, one thread, GFLOP/s: {rates}; copies at {speed['bytes'] / 1e9:.1f} GB/s"
 
 
-NOTHING = Part(0.0, 0, 0, 0, 0.0, 0.0)
-
-
-def _sum(parts: Sequence[Part]) -> Part:
-    return Part(
-        sum(part.cpu_s for part in parts),
-        sum(part.aten_calls for part in parts),
-        sum(part.flops for part in parts),
-        sum(part.bytes for part in parts),
-        sum(part.products_s for part in parts),
-        max(part.peak_mb for part in parts),
-    )
-
-
-def _row(name: str, there: Part, back: Part, machine: Machine) -> str:
-    both = _sum([there, back])
-    return (
-        f"| {name} | {there.cpu_s:.3f} | {back.cpu_s:.3f} | {both.products_s:.3f} | {both.flops / machine.flops:.3f} | "
-        f"{both.bytes / machine.bytes:.3f} | {both.aten_calls:,} | {both.flops / 1e9:.1f} | {both.bytes / 1e9:.2f} | "
-        f"{both.peak_mb:,.0f} |"
-    )
+COLUMNS = {
+    "part": "{part}",
+    "CPU s forward": "{cpu_s:.3f}",
+    "backward": "{back_s:.3f}",
+    "products alone": "{products_s:.3f}",
+    "at peak FLOP/s": "{at_peak_s:.3f}",
+    "bytes at copy speed": "{copied_s:.3f}",
+    "calls": "{aten_calls:,}",
+    "GFLOP": "{flops:G.1f}",
+    "GB": "{bytes:G.2f}",
+    "peak MB": "{peak_mb:,.0f}",
+}
+COMMANDS = {"parts": Command(parts, COLUMNS, key=("app", "task", "part"), after=floors)}

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from bench_turns import cost
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils.flop_counter import flop_registry
+
+from bench.clock import cost
 
 
 class Shape(NamedTuple):
@@ -158,10 +158,4 @@ def machine() -> Machine:
 @torch.no_grad()
 def best(run: Callable[[], object]) -> float:
     """The least CPU seconds of ten runs."""
-    return min(_clock(run) for _ in range(10))
-
-
-def _clock(run: Callable[[], object]) -> float:
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
+    return min(cost(run)["cpu_s"] for _ in range(10))

@@ -1,6 +1,6 @@
-"""Environment steps per second of the loop alone (no agent, random actions) beside the bare emulator's, as ratios.
+"""Environment steps per second of environments alone (no agent, random actions) beside the bare emulator's, as ratios.
 
-env_bench.py [--tasks NAME ...] [--envs 1 4 16] [--workers 0 2] [--seconds 3] [--json]
+environments [--tasks NAME ...] [--envs 1 4 16] [--workers 0 2] [--seconds 3]
 
 For each task: `bare`, the emulator or package alone, driven with as little around it as it allows, one environment in one
 process; then `make_vec` with n environments in this process (workers 0) or in worker processes. All count environment
@@ -11,30 +11,24 @@ move; with workers it tells what is left of the environments' cost to the proces
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import time
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from itertools import product
+from typing import Any
 
 import numpy as np
 from env_adapters import make_vec, opengl
-from numpy.typing import NDArray
+
+from bench.cases import random_actions
+from bench.clock import cost
+from bench.command import Command, say
+from bench.rows import Row, here
 
 TASKS = ("atari100k_boxing", "dmc_walker_walk", "dmc_vision_walker_walk", "memory_maze_9x9", "toy:catch", "toy:doors")
-
-
-class Row(NamedTuple):
-    """One measurement: environment steps per second, and the ratios of their rates to the bare emulator's."""
-
-    task: str
-    envs: int
-    workers: int
-    rate: float
-    wall: float
-    cpu: float
+Rates = dict[str, float]
 
 
 def bare_atari(game: str) -> tuple[Callable[[], None], int]:
@@ -117,68 +111,61 @@ def bare(task: str) -> tuple[Callable[[], None], int]:
     return bare_maze() if task == "memory_maze_9x9" else bare_toy(task)
 
 
-def rate(step: Callable[[], Any], counts: int, seconds: float) -> tuple[float, float]:
-    """Environment steps per second, and per second of this process's processor time, of a `step` that makes `counts`.
+def rates(step: Callable[[], Any], counts: int, seconds: float) -> Rates:
+    """Environment steps per wall second, and per CPU second of this process, of a `step` that makes `counts`.
 
-    >>> rate(lambda: time.sleep(0.01), 2, 0.05)[0] < 200
+    >>> rates(lambda: time.sleep(0.01), 2, 0.05)["wall"] < 200
     True
     """
     for _ in range(3):
         step()
-    calls, begin, used = 0, time.perf_counter(), time.process_time()
-    while (spent := time.perf_counter() - begin) < seconds:
-        step()
-        calls += 1
-    return calls * counts / spent, calls * counts / max(time.process_time() - used, 1e-9)
+    calls = [0]
+
+    def run() -> None:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            step()
+            calls[0] += 1
+
+    took = cost(run)
+    return {kind: calls[0] * counts / max(took[f"{kind}_s"], 1e-9) for kind in ("wall", "cpu")}
 
 
-def loop_rate(task: str, envs: int, workers: int, seconds: float) -> tuple[float, float]:
+def loop_rates(task: str, envs: int, workers: int, seconds: float) -> Rates:
     """The two rates of `make_vec` with random actions."""
     with closing(make_vec(task, envs, workers=workers)) as env:
         env.reset(0)
-        rng, spec = np.random.default_rng(0), env.action_spec
-
-        def action() -> NDArray[Any]:
-            parts = [np.eye(n, dtype=np.float32)[rng.integers(n, size=envs)] for n in spec.discrete]
-            parts.append(rng.uniform(-1, 1, (envs, spec.continuous)).astype(np.float32))
-            return np.concatenate(parts, -1)
-
-        return rate(lambda: env.step(action()), envs * env.repeat, seconds)
+        rng = np.random.default_rng(0)
+        return rates(lambda: env.step(random_actions(env.action_spec, envs, rng)), envs * env.repeat, seconds)
 
 
-def measure(task: str, envs: list[int], workers: list[int], seconds: float) -> list[Row]:
-    """The bare emulator's row (0 environments of ours), then one for each number of environments and workers."""
-    alone, alone_cpu = rate(*bare(task), seconds)
-    rows = [Row(task, 0, 0, alone, 1.0, 1.0)]
-    for n in envs:
-        for count in workers:
-            if count <= n:
-                found, cpu = loop_rate(task, n, count, seconds)
-                rows.append(Row(task, n, count, found, found / alone, cpu / alone_cpu))
-    return rows
+def environments(args: Namespace, words: list[str]) -> Iterator[Row]:
+    """For each task the bare emulator's row, then one for each number of environments and workers."""
+    for task in args.tasks:
+        bare_rates = rates(*bare(task), args.seconds)
+        found = {("bare", 0): bare_rates}
+        for n, workers in product(args.envs, args.workers):
+            if workers <= n:
+                found[str(n), workers] = loop_rates(task, n, workers, args.seconds)
+        for (n, workers), one in found.items():
+            ratios = {f"{kind}_ratio": one[kind] / bare_rates[kind] for kind in one}
+            yield here() | {"task": task, "envs": n, "workers": workers, "steps_per_wall": one["wall"]} | ratios
+        say(f"{task} is done")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(parser: ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--envs", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2])
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    if not given.json:
-        print(f"{'task':<24} {'envs':>5} {'workers':>7} {'steps/s':>9} {'wall':>6} {'cpu':>6}")
-    for task in given.tasks:
-        for row in measure(task, given.envs, given.workers, given.seconds):
-            if given.json:
-                print(json.dumps(row._asdict()), flush=True)
-            else:
-                envs = str(row.envs) if row.envs else "bare"
-                print(
-                    f"{row.task:<24} {envs:>5} {row.workers:>7} {row.rate:>9.0f} {row.wall:>6.2f} {row.cpu:>6.2f}",
-                    flush=True,
-                )
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default 3)")
 
 
-if __name__ == "__main__":
-    main()
+COLUMNS = {
+    "task": "{task}",
+    "envs": "{envs}",
+    "workers": "{workers}",
+    "steps/s": "{steps_per_wall:,.0f}",
+    "wall": "{wall_ratio:.2f}",
+    "cpu": "{cpu_ratio:.2f}",
+}
+COMMANDS = {"environments": Command(environments, COLUMNS, options, app=False, key=("task", "envs", "workers"))}
