@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from env_adapters import make_vec
-from po_dreamer.agent import NoObservation, PODreamer, build
+from po_dreamer.agent import PODreamer, build
 from po_dreamer.cli import APP
+from po_dreamer.parts import NoObservation
 from torch import nn
 from wm_core.encoders import MultiEncoder
 from wm_core.images import StridedDecoder, StridedEncoder

@@ -11,10 +11,11 @@ import pytest
 import torch
 from env_adapters import ActionSpec
 from gymnasium import spaces
-from r2i.agent import R2I, build, optimiser
+from r2i.agent import R2I, build
 from r2i.cli import APP
 from r2i.config import Config
 from r2i.dynamics import NoResets, Recurrent
+from r2i.parts import optimiser
 from wm_core import draws
 from wm_core.encoders import Discretes, OneHotVectors
 from wm_core.pathwise import PathwiseActorCritic

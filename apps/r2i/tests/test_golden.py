@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from r2i.agent import sequence_model
 from r2i.config import Config
+from r2i.parts import sequence_model
 from torch import Tensor
 from wm_core import draws
 from wm_core.kl import BalancedKL

@@ -18,7 +18,6 @@ from storm.agent import build, make_dynamics
 from storm.cli import APP
 from storm.config import Config
 from storm.environments import fresh
-from storm.environments import make as make_training
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import assert_same, check_dynamics
@@ -191,7 +190,7 @@ def test_episodes_of_an_evaluation_are_not_all_the_same_one() -> None:
         one, *others = episodes(envs)
         return all(np.array_equal(one, other) for other in others)
 
-    assert alike(make_training(config, 1, limit=80))
+    assert alike(APP.part("environments")(config, 1, limit=80))
     assert not alike(fresh(config, 1, limit=80))
     before = dataclasses.replace(config, eval_episode_seed="protocol")
     assert alike(fresh(before, 1, limit=80))

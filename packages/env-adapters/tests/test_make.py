@@ -216,3 +216,25 @@ def test_resize_changes_images_only() -> None:
 
 
 HAND = spaces.Box(0, 1, (2,), np.float32)
+
+
+def test_a_wish_is_left_out_where_a_suite_has_no_such_option() -> None:
+    """The protocol of Atari is none of a toy's; an option that must be taken is refused there."""
+    with make_vec("toy:catch", 1, wishes={"protocol": "storm"}) as envs:
+        assert envs.protocol["name"] == "catch"
+    with make_vec("atari100k_pong", 1, workers=0, wishes={"protocol": "storm", "unheard": 3}) as envs:
+        assert envs.protocol["name"] == "storm"
+    with pytest.raises(TaskError, match="has no option 'protocol'"):
+        make_vec("toy:catch", 1, workers=0, protocol="storm")
+
+
+def test_a_strangers_option_is_not_wished_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's `protocol` may mean another thing."""
+    seen: list[object] = []
+
+    def stranger(protocol: object = None) -> object:
+        seen.append(protocol)
+        return gymnasium.make("CartPole-v1")
+
+    with make_vec(stranger, 1, workers=0, wishes={"protocol": "storm"}):
+        assert seen == [None]

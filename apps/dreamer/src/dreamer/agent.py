@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 import wm_var
-from wm_core import draws, names
+from wm_core import draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.distributions import TwoHot
 from wm_core.encoders import MultiDecoder, MultiEncoder
-from wm_core.heads import Head, PolicyHead, reward_and_continue
-from wm_core.joint import joint_update
+from wm_core.heads import reward_and_continue
+from wm_core.joint import joint_update, loss_scales
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import AdaptiveClip, LaProp
@@ -67,16 +66,12 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         widths = dynamics.widths
         decoder = MultiDecoder(seen, widths=widths, units=config.units, depth=config.depth, blocks=config.blocks)
         heads = reward_and_continue(widths, units=config.units)
-        behaviour = ActorCritic(
-            policy=PolicyHead(
-                discrete=action_spec.discrete,
-                continuous=action_spec.continuous,
-                widths=widths,
-                units=config.units,
-                layers=3,
-                unimix=config.actor_unimix,
-            ),
-            critic=Head(TwoHot, 255, widths=widths, units=config.units, layers=3, outscale=0.0),
+        behaviour = ActorCritic.of(
+            action_spec.discrete,
+            action_spec.continuous,
+            widths=widths,
+            units=config.units,
+            unimix=config.actor_unimix,
             lam=config.lam,
             entropy=config.entropy,
             discount=discount,
@@ -96,16 +91,14 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
         apart = behaviour.actor.components() if config.agc_policy == "tensor" else ()
         clip = AdaptiveClip(config.agc, apart=apart)
         optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=clip)
-    scales = names.observed(dict.fromkeys(seen.keys, config.reconstruction_scale)) | {
-        "reward": 1.0,
-        "cont": 1.0,
-        "dyn": config.dyn_scale,
-        "rep": config.rep_scale,
-        "policy": 1.0,
-        "value": 1.0,
-        "replay_value": config.replay_value_scale,
-    }
-    scales |= dict.fromkeys(world.regularisers, 1.0)
+    scales = loss_scales(
+        seen.keys,
+        reconstruction=config.reconstruction_scale,
+        dyn=config.dyn_scale,
+        rep=config.rep_scale,
+        replay_value=config.replay_value_scale,
+        **dict.fromkeys(world.regularisers, 1.0),
+    )
     return Dreamer(
         world=world,
         behaviour=behaviour,

@@ -3,19 +3,6 @@
 `load(logdir).policy(observation)` acts with a trained agent.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from wm_run.loading import Loaded
+from r2i.cli import load
 
 __all__ = ["load"]
-
-
-def load(logdir: str | Path) -> "Loaded":
-    """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is none."""
-    from wm_run import loading
-
-    from r2i.cli import APP
-
-    return loading.load(APP, logdir)

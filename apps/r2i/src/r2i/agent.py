@@ -10,11 +10,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from wm_core import names
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.blocks import MLP
-from wm_core.contracts import Backbone, Experience, Metrics, Update
+from wm_core.contracts import Experience, Metrics, Update
 from wm_core.distributions import Bernoulli, HardContinue, SettledTwoHot, TwoHot
 from wm_core.encoders import (
     Discretes,
@@ -24,22 +22,18 @@ from wm_core.encoders import (
     SymlogInput,
     VectorInput,
 )
-from wm_core.fast import product
-from wm_core.heads import Head, PolicyHead, reward_and_continue
+from wm_core.heads import reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
-from wm_core.joint import Imagine, joint_update
+from wm_core.joint import Imagine, joint_update, loss_scales
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
-from wm_core.optim import Adam, NormClip, Together
-from wm_core.parallel import Parallel
 from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
-from wm_core.rssm import Prior
 from wm_core.types import Batch, Carry
 from wm_core.world import WorldModel
-from wm_ssm import S5, S5Stack, bilinear, by_name, zoh
+from wm_ssm import S5
 
 from r2i.config import Config
-from r2i.dynamics import S3M, NoResets, Recurrent, prior_mode, zeros
+from r2i.parts import optimiser, sequence_model
 
 # what predicts an entry of a discrete observation, and what the encoder sees of it
 VALUES: dict[str, dict[str, Any]] = {
@@ -129,33 +123,24 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
             kl=BalancedKL(config.free_nats),
             discount=1.0 if hard else discount,
         )
-        behaviour = (PathwiseActorCritic if by_actions else ActorCritic)(
-            policy=PolicyHead(
-                discrete=action_spec.discrete,
-                continuous=action_spec.continuous,
-                widths=widths,
-                units=config.units,
-                layers=config.layers,
-                unimix=config.actor_unimix,
-                outscale=config.actor_outscale,
-                reads=reads,
-            ),
-            critic=Head(
-                twohot, 255, widths=widths, units=config.units, layers=config.layers, outscale=0.0, reads=reads
-            ),
+        behaviour = (PathwiseActorCritic if by_actions else ActorCritic).of(
+            action_spec.discrete,
+            action_spec.continuous,
+            widths=widths,
+            units=config.units,
+            layers=config.layers,
+            unimix=config.actor_unimix,
+            outscale=config.actor_outscale,
+            reads=reads,
+            value=twohot,
             lam=config.lam,
             entropy=config.entropy,
             discount=discount,
             slow_rate=config.slow_rate,
         )
-    scales = names.observed(dict.fromkeys(seen.keys, config.reconstruction_scale)) | {
-        "reward": 1.0,
-        "cont": 1.0,
-        "dyn": config.dyn_scale,
-        "rep": config.rep_scale,
-        "policy": 1.0,
-        "value": 1.0,
-    }
+    scales = loss_scales(
+        seen.keys, reconstruction=config.reconstruction_scale, dyn=config.dyn_scale, rep=config.rep_scale
+    )
     return R2I(
         world=world,
         behaviour=behaviour,
@@ -170,49 +155,3 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
         imagine=partial(dream_by_actions, world) if by_actions else world.dream,
         ends={"truncate": "terminal", "terminate": "last"}[config.time_outs],
     )
-
-
-def sequence_model(config: Config, embed: int, action: int) -> Parallel:
-    """u = f(z, a); h, x = S5 layers over u: the S3M of the paper."""
-    stack = S5Stack(
-        config.width,
-        config.state,
-        config.ssm_layers,
-        out=config.deter,
-        blocks=config.ssm_blocks,
-        discretise={"bilinear": bilinear, "zoh": zoh}[config.discretise],
-        learned=config.initial == "learned",
-        negative=config.negative,
-        c_scale=config.c_scale,
-        product=product.linear,
-    )
-    backbones: dict[str, Backbone] = {"first": stack, "never": NoResets(stack)}
-    zero = config.initial == "zero" and config.start_stoch == "state"
-    return {"parallel": S3M, "recurrent": Recurrent}[config.posterior](
-        backbones[config.resets],
-        deter=config.deter,
-        stoch=(config.stoch, config.classes),
-        embed=embed,
-        action=action,
-        hidden=config.width,
-        unimix=config.unimix,
-        token=MLP(config.stoch * config.classes + action, config.width, 1),
-        prior=Prior(config.deter, config.stoch * config.classes, hidden=config.width, layers=config.prior_layers),
-        start=zeros if zero else prior_mode,
-    )
-
-
-def optimiser(config: Config, world: WorldModel, behaviour: ActorCritic) -> Together:
-    """Adam for each part, clipped by a norm of its own; the S5 tensors by name, all layers together."""
-    named = by_name(world)
-    apart = {id(p) for group in named.values() for p in group}
-    rest = [p for p in world.parameters() if id(p) not in apart]
-
-    def adam(params: Any, lr: float, clip: float, eps: float) -> Adam:
-        return Adam(params, lr=lr, clip=NormClip(clip), eps=eps, warmup=config.warmup)
-
-    rules = {"world": adam(rest, config.lr, config.clip, 1e-8)}
-    rules |= {name: adam(group, config.ssm_lr, config.clip, 1e-8) for name, group in named.items()}
-    rules["actor"] = adam(behaviour.actor.parameters(), config.actor_lr, config.actor_clip, 1e-5)
-    rules["critic"] = adam(behaviour.critic.parameters(), config.critic_lr, config.critic_clip, 1e-5)
-    return Together(**rules)

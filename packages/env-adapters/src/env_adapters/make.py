@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, get_args
@@ -95,6 +95,7 @@ def make_vec(
     attempts: int = 5,
     restore: bool = True,
     grids: Collection[str] | None = None,
+    wishes: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> VectorEnv:
     """n environments of a task (see `make`) that step together (see VectorEnv).
@@ -104,12 +105,26 @@ def make_vec(
     attempts: failures of an environment in a row that are one too many. restore: False for what cannot be put back.
     grids: names of small observations of bytes that are grids of symbols and no pictures, where their space does not tell;
         None plays a few steps of the first environment to find out, and `VectorEnv.grids` says what was found.
+    wishes: options for the suites that have them, left out elsewhere; `options` must be taken.
 
     >>> make_vec("toy:doors", 16).reset(seed=0)["vector"].shape
     (16, 36)
     """
-    factory = _Making(task, options, None if grids is None else tuple(grids))
+    granted = _granted(task, wishes or {}) | options
+    factory = _Making(task, granted, None if grids is None else tuple(grids))
     return VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
+
+
+def _granted(task: str | Factory, wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """The wishes that a task of a suite of ours has an option for. A stranger's option of that name may mean another
+    thing."""
+    if not isinstance(task, str) or not wishes:
+        return {}
+    for prefix, factory in _SUITES.items():
+        if task.startswith(prefix):
+            known = inspect.signature(factory).parameters
+            return {name: value for name, value in wishes.items() if name in known}
+    return {}
 
 
 def _check_options(name: str, factory: Factory, leading: tuple[str, ...], options: dict[str, Any]) -> None:

@@ -6,7 +6,9 @@ Sizes: B batch, T time, M starts, H horizon, F features.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +60,29 @@ class ActorCritic(nn.Module):
         self.scale = Percentiles()
         self.lam, self.entropy, self.discount = lam, entropy, discount
         self.slow_rate, self.slow_weight = slow_rate, slow_weight
+
+    @classmethod
+    def of(
+        cls,
+        discrete: tuple[int, ...],
+        continuous: int,
+        *,
+        widths: Mapping[str, int],
+        units: int,
+        layers: int = 3,
+        unimix: float = 0.01,
+        outscale: float = 0.01,
+        reads: tuple[str, ...] = ("deter", "stoch"),
+        value: Callable[[Tensor], ScalarDistribution] = TwoHot,
+        **numbers: Any,
+    ) -> Self:
+        """Policy and critic of one size, for actions of `discrete` sizes and `continuous` numbers (see `PolicyHead`), on
+        the latent features `reads`, whose sizes `widths` has; the critic's 255 bins begin at zero. numbers: `lam` and the
+        other numbers of the class.
+        """
+        sizes: dict[str, Any] = {"widths": widths, "units": units, "layers": layers, "reads": reads}
+        policy = PolicyHead(discrete=discrete, continuous=continuous, unimix=unimix, outscale=outscale, **sizes)
+        return cls(policy=policy, critic=Head(value, 255, outscale=0.0, **sizes), **numbers)
 
     def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
         if mask is not None:

@@ -6,7 +6,7 @@ beside that line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from wm_core import draws, names
@@ -21,6 +21,20 @@ class Imagine(Protocol):
     """How a dream is made: `WorldModel.dream`, or one that keeps gradients (`wm_core.pathwise`)."""
 
     def __call__(self, start: tuple[Start, Latent], policy: Policy, horizon: int) -> Dream: ...
+
+
+def loss_scales(
+    observations: Iterable[str], *, reconstruction: float = 1.0, dyn: float = 1.0, rep: float = 0.1, **more: float
+) -> dict[str, float]:
+    """The scale of every loss of such an update by its name: of the `observations`, of reward, continuation, policy and
+    value, which are 1, of both KL terms, and of `more` ("replay_value", regularisers, heads of one's own).
+
+    >>> loss_scales(["image"], replay_value=0.3)  # doctest: +NORMALIZE_WHITESPACE
+    {'obs/image': 1.0, 'reward': 1.0, 'cont': 1.0, 'dyn': 1.0, 'rep': 0.1, 'policy': 1.0, 'value': 1.0,
+     'replay_value': 0.3}
+    """
+    ones = {"reward": 1.0, "cont": 1.0, "dyn": dyn, "rep": rep, "policy": 1.0, "value": 1.0}
+    return names.together(names.observed(dict.fromkeys(observations, reconstruction)), ones, more)
 
 
 def joint_update(

@@ -20,8 +20,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from wm_core.errors import UserError
 
@@ -30,6 +31,10 @@ from wm_run.config import RESUMABLE, RunConfig, check, unsaid
 from wm_run.durable import lost
 from wm_run.evaluation import CHANCE, MACHINE, TRAINING
 from wm_run.manifest import kept_config
+from wm_run.tasks import Tasks
+
+if TYPE_CHECKING:
+    from wm_run.loading import Loaded
 
 Part = str | Callable[..., Any]  # a function, or "module:function", imported when it is needed
 
@@ -69,6 +74,42 @@ class App:
             raise TypeError(f"{self.config.__name__} has fields that are options of the commands: {sorted(clash)}")
         if odd := set(self.acting) - fields:
             raise TypeError(f"{self.config.__name__} has no fields {sorted(odd)}, which `acting` names")
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        config: type[RunConfig],
+        *,
+        sizes: Mapping[str, Mapping[str, object]] | None = None,
+        task_options: tuple[str, ...] = (),
+        **rest: Any,
+    ) -> App:
+        """An app of this house: the distribution wm-app-<name>, whose module holds `agent.build` beside `config`, presets
+        and ablations, and whose environments are those of env-adapters.
+
+        task_options: fields of the config that are options of some tasks. rest: any other field of `App`.
+        """
+        module, _, _ = config.__module__.rpartition(".")
+        parts: dict[str, Any] = {
+            "build": f"{module}.agent:build",
+            "environments": Tasks(task_options),
+            "decode_action": "env_adapters:decode_action",
+        }
+        folder = Path(str(sys.modules[config.__module__].__file__)).parent
+        stated = version(f"wm-app-{name.replace('_', '-')}")
+        return cls(name, name, stated, config, folder, sizes or {}, **(parts | rest))
+
+    def main(self) -> None:
+        """The console script."""
+        main(self)
+
+    def load(self, logdir: str | Path) -> Loaded:
+        """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is
+        none."""
+        from wm_run import loading
+
+        return loading.load(self, logdir)
 
     @property
     def module(self) -> str:

@@ -1,0 +1,61 @@
+"""config -> the environments of its task, made by env-adapters: what an app hands over as its `environments`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wm_run.config import RunConfig
+
+if TYPE_CHECKING:
+    from wm_run.loop import Environments
+
+
+class MakeVec(Protocol):
+    """`env_adapters.make_vec`, or another of the same call."""
+
+    def __call__(
+        self,
+        task: str,
+        n: int,
+        *,
+        workers: int | None,
+        timeout: float,
+        attempts: int,
+        restore: bool,
+        grids: tuple[str, ...] | None,
+        wishes: Mapping[str, Any],
+    ) -> Environments: ...
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """n environments of a config's task.
+
+    options: fields of the config that are an option of some suites, handed to tasks that have it and dropped elsewhere.
+    make: who makes them, imported when it is needed: this package does without env-adapters.
+    """
+
+    options: tuple[str, ...] = ()
+    make: str | MakeVec = "env_adapters:make_vec"
+
+    def __call__(self, config: RunConfig, n: int, **more: Any) -> Environments:
+        """Raises what the maker raises of a task that does not exist or lacks its extra. more: further options."""
+        make = self.make
+        if isinstance(make, str):
+            module, _, name = make.partition(":")
+            found: Callable[..., Environments] = getattr(importlib.import_module(module), name)
+        else:
+            found = make
+        return found(
+            config.task,
+            n,
+            workers=None if config.workers < 0 else config.workers,
+            timeout=config.timeout,
+            attempts=config.attempts,
+            restore=config.restore,
+            grids=config.grids,
+            wishes={name: getattr(config, name) for name in self.options} | more,
+        )
