@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from wm_run.testing import Failed, check_killed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PLACES = ("checkpoint", "annotate", "evict", "raise")
@@ -36,25 +37,10 @@ def test_four_kills_leave_no_trace() -> None:
 
 def test_a_run_that_lost_its_journal_is_found_out(tmp_path: pathlib.Path) -> None:
     """The check itself can fail: without rolling back, a killed run is no longer the unbroken one."""
-    hook = tmp_path / "sitecustomize.py"
-    hook.write_text("import wm_run.replay\nwm_core.replay.Journal.record = lambda self, pieces: None\n")
-    command = [sys.executable, "tools/resume_check.py", "--app", "po_dreamer", "--preset", "tiny", "--kill", "1"]
-    options = [
-        "--at",
-        "annotate",
-        "--steps",
-        "120",
-        "--save-every",
-        "40",
-        "--seed",
-        "0",
-        "--keep",
-        str(tmp_path / "runs"),
-    ]
-    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run([*command, *options], cwd=ROOT, check=False, capture_output=True, text=True, env=env)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "is not what was saved" in done.stdout or "differs from unbroken" in done.stdout
+    forgetful = "import wm_run.journal; wm_run.journal.Journal.record = lambda self, pieces: None"
+    options = ["--preset", "tiny", "--save-every", "40"]
+    with pytest.raises(Failed, match=r"is not what was saved|differs from unbroken"):
+        check_killed("po_dreamer", options, tmp_path, steps=120, kills=1, places=["annotate"], setup=forgetful)
 
 
 @pytest.fixture
