@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 import r2i.agent
+import r2i.parts
 from r2i.cli import APP as R2I
 from wm_core.rssm import RSSM
 
@@ -23,7 +24,7 @@ def build(config: Any, observation_space: Any, action_spec: Any) -> Any:
     """The agent of a config."""
     with (
         mock.patch.object(r2i.agent, "sequence_model", recurrent),
-        mock.patch.object(r2i.agent, "by_name", return_value={}),  # no S5 tensors, hence no rules of their own
+        mock.patch.object(r2i.parts, "by_name", return_value={}),  # no S5 tensors, hence no rules of their own
     ):
         made = r2i.agent.build(config, observation_space, action_spec)
     made.radius = dict  # type: ignore[method-assign] # there is no spectrum
