@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wm_run import checkpoint, commands
-from wm_run import replay as replays
+from wm_run import checkpoint, commands, commits
 from wm_run.cli import main, read_run
 from wm_run.durable import lost
-from wm_run.replay import Replay
+from wm_run.replay import Replay, ReplayError
 
 WAYS = ("names only when synced", "names at once", "pages at once")
 
@@ -146,7 +145,7 @@ def test_a_named_checkpoint_can_be_gone_on_from_after_a_power_cut_at_any_call(
             target = tmp_path / f"cut-{cuts}"
             disk.cut(way, target)
             with monkeypatch.context() as restarted:
-                restarted.setattr(replays, "boot", lambda: "another")
+                restarted.setattr(commits, "boot", lambda: "another")
                 steps.add(resumable(fakes.app, target / "D", way))
         busy = False
 
@@ -176,7 +175,7 @@ def test_a_run_goes_on_after_a_power_cut(
         main(fakes.app, ["train", *OPTIONS, "--steps", "400", "--logdir", str(logdir)])
     fakes.envs.events.clear()
     disk.cut(way, tmp_path / "once")
-    monkeypatch.setattr(replays, "boot", lambda: "another")
+    monkeypatch.setattr(commits, "boot", lambda: "another")
     fakes.envs.events[2] = power
     run = tmp_path / "once" / "D"
     step = checkpoint.load(checkpoint.latest(run) or run).step
@@ -214,9 +213,9 @@ def test_values_that_differ_are_damage_where_the_machine_was_not_restarted(
         other = Replay(tmp_path, 1, stores={"deter": 1}, limit_bytes=10**6, chunk=8, length=2)
         return other.load_state(state)
 
-    with pytest.raises(replays.ReplayError, match="checksum of 'deter' differs"):
+    with pytest.raises(ReplayError, match="checksum of 'deter' differs"):
         again()
-    monkeypatch.setattr(replays, "boot", lambda: "another")
+    monkeypatch.setattr(commits, "boot", lambda: "another")
     said = ["the machine was restarted: values of ['deter'] stay as later updates left them"]
     assert again() == said and again() == said  # until the next commit
     chunk = tmp_path / "00000000.chunk"
@@ -224,5 +223,5 @@ def test_values_that_differ_are_damage_where_the_machine_was_not_restarted(
     at = data.index(bytes([1, 1, 2, 2, 3, 3]))  # of `seen`
     data[at] ^= 1
     chunk.write_bytes(data)
-    with pytest.raises(replays.ReplayError, match="checksum of 'seen' differs"):
+    with pytest.raises(ReplayError, match="checksum of 'seen' differs"):
         again()

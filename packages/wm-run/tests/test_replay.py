@@ -18,6 +18,8 @@ import pytest
 import torch
 from wm_core.types import Index
 from wm_run import checkpoint
+from wm_run.chunks import Chunks
+from wm_run.commits import Commits
 from wm_run.replay import Replay, ReplayError
 
 STREAMS, CHUNK, LENGTH = 3, 8, 6
@@ -416,9 +418,9 @@ def test_going_back_may_be_killed_and_begun_again(tmp_path: Path, monkeypatch: p
     replay, state = committed(tmp_path, 39)
     before = everything(replay)
     disturb(replay, np.random.default_rng(0), 39, 30)
-    for stage in ("_map", "_tell"):
+    for part, stage in ((Chunks, "map"), (Commits, "_tell")):
         with monkeypatch.context() as patch:
-            patch.setattr(Replay, stage, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(part, stage, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 reread(tmp_path, state)
     assert_alike(everything(reread(tmp_path, state)), before)
@@ -437,9 +439,9 @@ def test_a_journal_cut_short_belongs_to_a_change_that_did_not_begin(tmp_path: Pa
     os.truncate(journal, journal.stat().st_size - cut)
     assert journal.stat().st_size > whole  # the first write-back is whole in it
     for stream in (1, 2):  # and the second one has not happened
-        path, column = tmp_path / "00000000.chunk", replay._chunks[0].columns["reward"]  # noqa: SLF001
+        path, column = tmp_path / "00000000.chunk", replay._chunks.held[0].columns["reward"]  # noqa: SLF001
         column[stream, :] = later[stream]["reward"][:CHUNK]
-        replay._chunks[1].columns["reward"][stream, :5] = later[stream]["reward"][CHUNK:]  # noqa: SLF001
+        replay._chunks.held[1].columns["reward"][stream, :5] = later[stream]["reward"][CHUNK:]  # noqa: SLF001
         assert path.is_file()
     assert_alike(everything(reread(tmp_path, state)), before)
 
@@ -679,14 +681,14 @@ def test_one_flipped_byte_is_found_and_the_folder_is_left_as_it_is(tmp_path: Pat
     replay, state = committed(tmp_path, 29)
     number = 1 if where == "sealed" else 3  # 29 = 3 chunks of 8, and 5 steps
     for key in sorted(KEYS):
-        raw = replay._chunks[number].columns[key][1, 4:5].reshape(-1).view(np.uint8)  # noqa: SLF001
+        raw = replay._chunks.held[number].columns[key][1, 4:5].reshape(-1).view(np.uint8)  # noqa: SLF001
         raw[-1] ^= 1
         files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
         with pytest.raises(ReplayError, match=f"0000000{number}.chunk is not what was saved .*'{key}'.*--init-from"):
             reread(tmp_path, state)
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == files
         raw[-1] ^= 1
-    replay._chunks[3].columns["reward"][1, 5] = 7  # noqa: SLF001
+    replay._chunks.held[3].columns["reward"][1, 5] = 7  # noqa: SLF001
     assert reread(tmp_path, state).steps == 29 * STREAMS
 
 
@@ -779,7 +781,7 @@ def test_a_full_disk_stops_the_run_before_anything_older_is_lost(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wm_run.replay._reserve", full)
+        patch.setattr("wm_run.chunks._reserve", full)
         with pytest.raises(ReplayError, match="free some disk space"):
             replay.add(step(32))
     assert replay.steps == 32 * STREAMS and len(list(tmp_path.glob("*.chunk"))) == 4

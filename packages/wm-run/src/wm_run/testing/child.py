@@ -27,7 +27,7 @@ FUNCTIONS: dict[str, list[tuple[str, str]]] = {
     "checkpoint": [("checkpoint", "save")],
     "load": [("session:Session", "load")],
     "annotate": [("replay:Replay", "annotate")],
-    "evict": [("replay:Replay", "_evict"), ("replay:Replay", "_allocate")],
+    "evict": [("replay:Replay", "_evict"), ("chunks:Chunks", "allocate")],
     "log": [("folder:Run", "metrics"), ("folder:Run", "score")],
     "raise": [("folder:Run", "protocol"), ("folder:Run", "environment")],
 }
