@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from wm_core.batch_norm import BatchNorm2d
 from wm_core.fast.product import Linear
 
 FRAMES = 128  # encoded at a time where nothing is learned: their maps then stay in the processor's cache
@@ -56,7 +57,7 @@ class Encoder(nn.Module):
         height, width, channels = shape
         parts: list[nn.Module] = []
         for i, o in pairwise([channels, depth, 2 * depth, 4 * depth, 8 * depth]):
-            parts += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
+            parts += [nn.Conv2d(i, o, 4, 2, 1, bias=False), BatchNorm2d(o), nn.ReLU()]
         self.convs = nn.Sequential(*parts)
         self.register_buffer("top", torch.tensor(255.0), persistent=False)  # a tensor: it says in which dtype to divide
         self.width = (height // 16) * (width // 16) * 8 * depth
@@ -102,9 +103,9 @@ class Decoder(nn.Module):
         height, width, channels = shape
         self.low = (8 * depth, height // 16, width // 16)
         self.inputs = Linear(stoch, self.low[0] * self.low[1] * self.low[2], bias=False)
-        parts: list[nn.Module] = [nn.BatchNorm2d(8 * depth), nn.ReLU()]
+        parts: list[nn.Module] = [BatchNorm2d(8 * depth), nn.ReLU()]
         for i, o in pairwise([8 * depth, 4 * depth, 2 * depth, depth]):
-            parts += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
+            parts += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), BatchNorm2d(o), nn.ReLU()]
         self.convs = nn.Sequential(*parts, nn.ConvTranspose2d(depth, channels, 4, 2, 1))
 
     def forward(self, stoch: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from wm_core import health
 from wm_core.contracts import ActionDistribution, Metrics, ScalarDistribution
 from wm_core.distributions import TwoHot
 from wm_core.heads import Head, PolicyHead
+from wm_core.ranks import mean
 from wm_core.returns import Percentiles, lambda_return, replay_return
 from wm_core.types import Dream, Latent, Steps, Trace
 
@@ -128,7 +129,7 @@ class ActorCritic(nn.Module):
         features = trace.latent.read(*self.critic.reads)[:, -returns.shape[1] : -1]
         value = self.critic.from_features(features)
         loss = value.loss_to(torch.stack([target, slow[:, :-1]], -1), (1.0, self.slow_weight))
-        weight = (steps["weight"] / steps["weight"].mean())[:, -returns.shape[1] : -1]
+        weight = (steps["weight"] / mean(steps["weight"]))[:, -returns.shape[1] : -1]
         return {"replay_value": ~last[:, :-1] * weight * loss}
 
     def networks(self) -> dict[str, nn.Module]:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from wm_core.ranks import ranks
+
 
 def categorical_kl(left: Tensor, right: Tensor) -> Tensor:
     """KL[left || right] of normalised log-probabilities (..., S, K), summed over the S latents: (...).
@@ -34,6 +36,6 @@ class BalancedKL:
         rep = categorical_kl(post, prior.detach())
         if self.mean:
             weight = dyn.new_ones(()).expand_as(dyn) if weight is None else weight
-            dyn = ((dyn * weight).sum() / weight.sum()).expand_as(dyn)
-            rep = ((rep * weight).sum() / weight.sum()).expand_as(rep)
+            to_prior, to_post, weights = ranks().sums((dyn * weight).sum(), (rep * weight).sum(), weight.sum())
+            dyn, rep = (to_prior / weights).expand_as(dyn), (to_post / weights).expand_as(rep)
         return {"dyn": dyn.clamp(min=self.free), "rep": rep.clamp(min=self.free)}, rep.detach()

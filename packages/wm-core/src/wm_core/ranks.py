@@ -1,7 +1,9 @@
 """Several processes learn one agent, each on its own rows: what a batch-wide number takes from the others.
 
-Every statistic of a whole batch passes one of the two calls here: gradients are averaged, values are gathered. Alone,
-both are the identity. N ranks of B rows then equal one process of N * B rows, up to the order of sums.
+Every statistic of a whole batch that an update depends on passes one of the calls here: gradients are averaged, sums are
+added up (means of a loss, the weights' mean, batch norms), values are gathered (the returns' percentiles). Alone, all are
+the identity, to the bit. N ranks of B rows then equal one process of N * B rows, up to the order of sums. What is only
+shown, as metrics are, is each rank's own.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed
@@ -23,6 +25,9 @@ class Ranks(Protocol):
 
     def average(self, tensors: list[Tensor]) -> None:
         """Each tensor becomes its mean over the ranks, in place."""
+
+    def sums(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """Each tensor summed over the ranks; gradients pass, of every rank's loss to every rank's values."""
 
     def gather(self, value: Tensor) -> Tensor:
         """The values (n, ...) of all ranks, in rank order: (count * n, ...)."""
@@ -41,6 +46,9 @@ class Alone:
     index, count = 0, 1
 
     def average(self, tensors: list[Tensor]) -> None: ...
+
+    def sums(self, *values: Tensor) -> tuple[Tensor, ...]:
+        return values
 
     def gather(self, value: Tensor) -> Tensor:
         return value
@@ -65,6 +73,12 @@ class Group:
             parts = (flat / self.count).split([t.numel() for t in mine])
             torch._foreach_copy_(mine, [part.view_as(t) for part, t in zip(parts, mine, strict=True)])
 
+    def sums(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """One message for all, in the widest of their dtypes."""
+        whole: Tensor = _Sum.apply(torch.cat([value.reshape(-1) for value in values]))  # type: ignore[no-untyped-call]
+        parts = whole.split([value.numel() for value in values])
+        return tuple(part.view_as(value).to(value.dtype) for part, value in zip(parts, values, strict=True))
+
     def gather(self, value: Tensor) -> Tensor:
         parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(self.count)]
         distributed.all_gather(parts, value.contiguous())
@@ -74,6 +88,22 @@ class Group:
         sums = torch.tensor(numbers, dtype=torch.int64)
         distributed.all_reduce(sums, group=self.hosts)  # type: ignore[arg-type] # this process is one of the group
         return sums.tolist()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the ranks. What all of them lose through it reaches each one's values."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        found = value.clone()
+        distributed.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        found = grads[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(found)
+        return found
 
 
 _ranks: ContextVar[Ranks] = ContextVar("ranks", default=Alone())  # noqa: B039 - Alone holds no state
@@ -92,3 +122,12 @@ def learning_with(others: Ranks) -> Iterator[None]:
         yield
     finally:
         _ranks.reset(token)
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of all ranks' values, of which each has as many: 0-d.
+
+    >>> mean(torch.tensor([1.0, 3.0])).item()
+    2.0
+    """
+    return ranks().sums(value.mean())[0] / ranks().count if ranks().count > 1 else value.mean()

@@ -26,6 +26,7 @@ from wm_core.contracts import (
 from wm_core.fast.resting import resting
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
+from wm_core.ranks import mean
 from wm_core.types import Carry, Dream, Latent, Past, Start, Steps, Trace
 
 Policy = Callable[[Latent], ActionDistribution]
@@ -117,7 +118,7 @@ class WorldModel(nn.Module):
             prior = replace(trace.latent, stoch=self.draw(trace.prior))
             terms = {name: term(trace.latent, prior, raw, clock) for name, term in self._terms.items()}
             losses = names.together(losses, terms)
-        scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / weight.mean())
+        scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / mean(weight))
         return dict(zip(losses, scaled.unbind(), strict=True)), trace
 
     @torch.no_grad()

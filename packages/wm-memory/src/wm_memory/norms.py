@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from wm_core.batch_norm import normalised, weighted
+from wm_core.ranks import ranks
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -24,7 +25,10 @@ class BatchNorm(nn.BatchNorm1d):
         return self.normalise(x.flatten(0, -2)).reshape(x.shape)
 
     def normalise(self, x: Tensor) -> Tensor:
-        """x (N, C, ...) by the batch's statistics in training, which also update the running ones; else by those."""
+        """x (N, C, ...) by the statistics of the batch of all ranks in training, which also update the running ones; else
+        by those."""
+        if self.training and ranks().count > 1:
+            return normalised(self, x)
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         momentum, train = self.momentum or 0.1, self.training
@@ -34,17 +38,7 @@ class BatchNorm(nn.BatchNorm1d):
         """x (R, C) whose rows stand for `count` (R,) equal ones each: what `forward` would make of them all."""
         if not self.training:
             return self.normalise(x)
-        total = count.sum()
-        share = (count / total.clamp(min=1))[:, None]
-        mean = (share * x).sum(0)
-        var = (share * (x - mean).square()).sum(0)
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            momentum = (self.momentum or 0.1) * (total > 0)  # nothing is learned from nothing
-            unbiased = var * (total / (total - 1).clamp(min=1))
-            for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
-                running.lerp_(now.to(running.dtype), momentum.to(running.dtype))  # type: ignore[union-attr]
-        return (x - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+        return weighted(self, x, count)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.observations import is_image
-from wm_core.ranks import ranks
+from wm_core.ranks import Alone, learning_with, ranks
 from wm_core.types import Batch, Index, Past
 
 from wm_run import bound, checkpoint, durable, evaluation, filmstrip, launch, scoring, sensitivity, typed
@@ -209,7 +209,10 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         if stop:
             say(f"stopped at step {at.steps:,}; to go on: {going_on}   (kept: {checkpoint.latest(run.logdir)})")
             return 128 + stop.first
-        scored, shown = (None, []) if ranks().index else _finish(session, watch, at)
+        scored, shown = None, []
+        if not ranks().index:
+            with learning_with(Alone()):
+                scored, shown = _finish(session, watch, at)
     print(f"finished at step {at.steps:,}")
     print(f"checkpoint  {run.logdir / 'checkpoint' / str(at.steps)}")
     print(f"scores      {run.logdir / 'scores.jsonl'}")
@@ -255,9 +258,10 @@ class Watch:
         for name in due:  # the checkpoint last: it holds what the others have logged
             if name == "save":
                 self._save(at)
-            elif not ranks().index and not self.stopped() and not failure:  # the first shows for all
+            elif not ranks().index and not self.stopped() and not failure:  # the first shows for all, and asks nobody
                 what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
-                _possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
+                with learning_with(Alone()):
+                    _possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
         crowded, stopped, failed = ranks().total(self.session.replay.crowded, self.stopped(), failure)
         if crowded:
             self._save(at)
