@@ -43,7 +43,7 @@ def weighted(norm: _BatchNorm, x: Tensor, count: Tensor | None) -> Tensor:
     (mean,) = who.sums((share * x).sum(0))
     (var,) = who.sums((share * (x - mean).square()).sum(0))
     with torch.no_grad():
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr, operator]
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         momentum = (norm.momentum or 0.1) * (total > 0)  # nothing is learned from nothing
         unbiased = var * (total / (total - 1).clamp(min=1))
         for running, now in ((norm.running_mean, mean), (norm.running_var, unbiased)):

@@ -75,7 +75,7 @@ class Group:
 
     def sums(self, *values: Tensor) -> tuple[Tensor, ...]:
         """One message for all, in the widest of their dtypes."""
-        whole: Tensor = _Sum.apply(torch.cat([value.reshape(-1) for value in values]))  # type: ignore[no-untyped-call]
+        whole: Tensor = _Sum.apply(torch.cat([value.reshape(-1) for value in values]))
         parts = whole.split([value.numel() for value in values])
         return tuple(part.view_as(value).to(value.dtype) for part, value in zip(parts, values, strict=True))
 

@@ -209,7 +209,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         if stop:
             say(f"stopped at step {at.steps:,}; to go on: {going_on}   (kept: {checkpoint.latest(run.logdir)})")
             return 128 + stop.first
-        scored, shown = None, []
+        scored, shown = None, list[Path]()
         if not ranks().index:
             with learning_with(Alone()):
                 scored, shown = _finish(session, watch, at)
