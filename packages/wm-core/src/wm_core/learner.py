@@ -18,6 +18,7 @@ from wm_core.clock import Clock
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.fast.capture import Captured, CudaGraphs, Recorder
 from wm_core.fast.compiled import Part, compile_parts
+from wm_core.precision import casts_keep_gradients
 from wm_core.types import Batch, Carry, Steps, moved
 
 
@@ -163,7 +164,7 @@ class Learner(nn.Module):
         """The precision in which networks run."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=casts_keep_gradients())
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the learner's device; the index stays where replay reads it."""
