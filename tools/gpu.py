@@ -86,7 +86,7 @@ def work(rehearse: bool, peer: str | None) -> None:
     try:
         import torch
         from gpu_place import Failed, Left, Place
-        from wm_run.folder import describe_environment
+        from wm_run.machine import describe_environment
     except ModuleNotFoundError as error:
         tell({HOST: {}, "broken": f"the module {error.name} is missing here: install it"})
         return

@@ -320,8 +320,8 @@ class Runner:
 def measure(request: str) -> None:
     """Of a finished run: scores on fresh episodes, and its row."""
     import torch
-    from wm_run.folder import describe_environment
     from wm_run.loading import build, environments
+    from wm_run.machine import describe_environment
 
     asked = json.loads(request)
     cell = Cell(**{field.name: asked[field.name] for field in dataclasses.fields(Cell)})

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from wm_core.types import Batch
 from wm_run import cli, loading
-from wm_run.folder import describe_environment
+from wm_run.machine import describe_environment
 from wm_run.replay import Replay
 
 

@@ -54,7 +54,7 @@ def table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 def here() -> dict[str, Any]:
     """Where a row is measured: HERE."""
     import torch
-    from wm_run.folder import describe_environment
+    from wm_run.machine import describe_environment
 
     found = describe_environment()
     return {"commit": found["commit"], "torch": torch.__version__, "hardware": found["hardware"]}

@@ -24,9 +24,9 @@ from wm_core.rssm import RSSM
 from wm_core.world import WorldModel
 from wm_run import checkpoint, play
 from wm_run.cli import main
-from wm_run.folder import to_toml
 from wm_run.loop import rollout
 from wm_run.play import Canvas, Hands, Moment, Seer, Told, film, in_dream, in_environment, key_shown, watch
+from wm_run.toml import to_toml
 
 DISCOUNT = 0.9
 

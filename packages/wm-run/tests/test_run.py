@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from wm_run import folder as module
-from wm_run.folder import Progress, Run, RunError, default_logdir, duration, to_toml, write_video
+from wm_run import machine as module
+from wm_run.errors import RunError
+from wm_run.folder import Run, default_logdir
+from wm_run.progress import Progress, duration
+from wm_run.toml import to_toml
+from wm_run.video import write_video
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -234,7 +238,7 @@ def test_plain_lines_come_every_half_minute_and_at_the_end() -> None:
 
 def test_no_rich_where_there_is_no_terminal() -> None:
     code = (
-        "import io, sys; sys.modules['rich'] = None; from wm_run.folder import Progress\n"
+        "import io, sys; sys.modules['rich'] = None; from wm_run.progress import Progress\n"
         "with Progress(10, stream=io.StringIO()) as p: p.update(5)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -15,8 +15,8 @@ import pytest
 from wm_core.ranks import learning_with
 from wm_run import checkpoint, commands
 from wm_run.cli import main
-from wm_run.folder import Progress
 from wm_run.openloop import OpenLoop
+from wm_run.progress import Progress
 from wm_run.stop import GRACE, Stop, heeded, say
 
 TRAIN = ["train", "--preset", "tiny", "--logdir", "D"]

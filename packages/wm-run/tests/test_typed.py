@@ -155,7 +155,7 @@ ALONE = """
 import pathlib, sys
 from wm_run.cli import App, main
 from wm_run.config import RunConfig
-from wm_run.folder import to_toml
+from wm_run.toml import to_toml
 name = pathlib.Path(sys.argv[2])
 name.mkdir(exist_ok=True)
 (name / "config.toml").write_text(to_toml({"task": "l\\xe4uf", "run": {"app": "alone"}}), encoding="utf-8")

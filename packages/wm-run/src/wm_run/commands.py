@@ -31,17 +31,19 @@ from wm_run.cli import App, Command, Dream, Eval, Info, Train, mistaken, resolve
 from wm_run.config import RunConfig
 from wm_run.durable import lost
 from wm_run.estimate import estimate, sentence, told
-from wm_run.folder import Progress, Run, default_logdir, plain, write_video
+from wm_run.folder import Run, default_logdir, plain
 from wm_run.loading import build, environments, initialise, restore, runtime
 from wm_run.lock import locked
 from wm_run.loop import LONGEST, Environments, Position, check_carry, rest, rollout
 from wm_run.loop import train as train_loop
 from wm_run.openloop import OpenLoop, openloop
 from wm_run.play import key_shown
+from wm_run.progress import Progress
 from wm_run.replay import Replay
 from wm_run.scoring import FRESH, Unmade, fresh
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
+from wm_run.video import write_video
 from wm_run.writers import outside
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import flop_registry
 from wm_core.agent import Agent
 
 from wm_run.config import RunConfig
-from wm_run.folder import duration
 from wm_run.loading import build
+from wm_run.progress import duration
 from wm_run.replay import Replay
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from wm_core.world import stack
 
 from wm_run import evaluation, filmstrip
 from wm_run.filmstrip import IMAGINED, INK, LINE, OBSERVED, PAPER, Pixels
-from wm_run.folder import write_video
 from wm_run.loading import environments, restore
 from wm_run.loop import Environments
+from wm_run.video import write_video
 
 if TYPE_CHECKING:
     from wm_run.cli import App, Command, Play

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -117,8 +118,10 @@ def serve(app: str, setup: str = "") -> None:
     """Import everything, then fork for every line."""
     exec(setup, {})
     main = importlib.import_module(f"{app}.cli").main
-    for module in (f"{app}.agent", f"{app}.environments", "wm_run.commands", "tyro", "rich.progress"):
+    for module in (f"{app}.agent", "wm_run.commands", "tyro", "rich.progress"):
         importlib.import_module(module)
+    with suppress(ModuleNotFoundError):  # where an app takes its environments from elsewhere
+        importlib.import_module("env_adapters")
     for functions in FUNCTIONS.values():
         for owner, _ in functions:
             named(owner)
