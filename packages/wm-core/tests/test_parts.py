@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from wm_core import draws
-from wm_core.blocks import BlockGRU, BlockLinear, truncated_normal_
+from wm_core.blocks import BlockLinear, truncated_normal_
 from wm_core.distributions import (
     Bernoulli,
     BoundedNormal,
@@ -116,26 +116,6 @@ def test_block_linear_equals_a_dense_block_diagonal():
     dense = torch.block_diag(*[layer.weight[:, g] for g in range(4)])
     x = torch.randn(3, 5, 12, dtype=torch.float64)
     assert torch.allclose(layer(x), x @ dense + layer.bias)
-
-
-def test_block_gru_equals_the_equations_block_by_block():
-    torch.manual_seed(0)
-    deter, hidden, blocks = 12, 6, 3
-    cell = BlockGRU(deter=deter, state=(12, 5), action=2, hidden=hidden, blocks=blocks).double()
-    nn.init.normal_(cell.bias)
-    nn.init.normal_(cell.gates.bias)
-    h, z, a = (torch.randn(4, n, dtype=torch.float64) for n in (12, 5, 2))
-    got = cell(h, (h, z), cell.drive(a))
-    x = torch.cat([cell.inputs[0](h), cell.inputs[1](z), cell.action(a)], -1)
-    pre = [torch.cat([h[:, g * 4 : g * 4 + 4], x], -1) @ cell.weight[:, g] for g in range(blocks)]
-    mid = F.silu(cell.norm(torch.cat(pre, -1) + cell.bias))
-    out = []
-    for g in range(blocks):
-        bias = cell.gates.bias.view(blocks, 12)[g]
-        reset, cand, update = (mid[:, g * 4 : g * 4 + 4] @ cell.gates.weight[:, g] + bias).chunk(3, -1)
-        cand, update = torch.tanh(torch.sigmoid(reset) * cand), torch.sigmoid(update - 1)
-        out.append(update * cand + (1 - update) * h[:, g * 4 : g * 4 + 4])
-    assert torch.allclose(got, torch.cat(out, -1), atol=1e-6)  # RMSNorm runs in float32
 
 
 def test_up_convolution_equals_upsample_then_convolve_with_gradients():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from wm_core import plain
 from wm_core.blocks import BlockGRU, BlockLinear
 from wm_core.fast import product
 from wm_core.fast.resting import resting
@@ -76,7 +77,11 @@ def test_a_layer_and_its_gradients_are_those_of_float64(name: str, seen: Seen) -
     mine = [given if given is None else given.detach().float().requires_grad_() for given in exact]
     pull = numbers(*exact[0].shape[:-1], exact[1].shape[0])  # type: ignore[union-attr]
     found = {}
-    for kind, layer, given in (("exact", F.linear, exact), ("mine", product.linear, mine), ("torch", F.linear, mine)):
+    for kind, layer, given in (
+        ("exact", plain.linear, exact),
+        ("mine", product.linear, mine),
+        ("torch", F.linear, mine),
+    ):
         out = layer(*given)  # type: ignore[arg-type]
         some = [x for x in given if x is not None]
         found[kind] = [out, *torch.autograd.grad(out, some, pull.to(out.dtype))]
@@ -98,7 +103,7 @@ def test_the_gradient_of_a_gradient_is_right_too(seen: Seen) -> None:
         return torch.autograd.grad(slope.square().sum(), weight)[0]
 
     fixed = torch.randn(OUTPUTS, INPUTS)
-    exact = penalty(F.linear, torch.float64)
+    exact = penalty(plain.linear, torch.float64)
     assert (penalty(product.linear, torch.float32) - exact).abs().max() < 1e-5 * exact.abs().max()
     assert seen.count > 3
 
@@ -148,7 +153,7 @@ def test_the_same_numbers_come_every_time() -> None:
 def test_blocks_do_not_see_each_other(rows: int, groups: int, inputs: int, outputs: int, seen: Seen) -> None:
     x, weight = numbers(rows, groups, inputs), numbers(inputs, groups, outputs).transpose(0, 1)
     bias, to = numbers(groups, 1, outputs), numbers(rows, groups, outputs)
-    apart = torch.stack([x[:, g] @ weight[g] for g in range(groups)], 1)
+    apart = plain.blocks(x, weight, torch.zeros_like(bias))
     with resting():
         ready = product.prepared(weight.float(), rows)
         found = product.blocks(x.float(), ready, bias.float())
@@ -176,7 +181,7 @@ def test_a_dreaming_cell_is_the_learning_one(seen: Seen) -> None:
     cell = BlockGRU(deter=512, state=(512, 64), action=3, hidden=32, blocks=4)
     torch.nn.init.normal_(cell.gates.bias)
     deter, stoch, action = torch.randn(ROWS, 512).tanh(), torch.randn(ROWS, 64), torch.randn(ROWS, 3)
-    exact = cell.double()(deter.double(), (deter.double(), stoch.double()), cell.drive(action.double()))
+    exact = plain.block_gru(cell.double(), deter.double(), (deter.double(), stoch.double()), action.double())
     cell.float()
     with resting():
         for _ in range(2):  # the second time with what was packed the first time

@@ -7,14 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from wm_core import draws
+from wm_core import draws, plain
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import TwoHot, sample_mixed
 from wm_core.fast.resting import once, resting
-from wm_core.fast.scan import plain_scan, posterior_scan
-from wm_core.norm import RMSNorm, norm_silu
-from wm_core.returns import accumulate
+from wm_core.fast.scan import posterior_scan
 from wm_core.rssm import Posterior
 from wm_core.types import Latent
 
@@ -54,11 +51,11 @@ def gradients(scan, count, dtype=torch.float64):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_scan_is_the_loop_forward_and_backward(count: int) -> None:
-    plain, fast = gradients(plain_scan, count), gradients(posterior_scan, count)
-    for one, two in zip(plain[0], fast[0], strict=True):
+    loop, fast = gradients(plain.posterior_scan, count), gradients(posterior_scan, count)
+    for one, two in zip(loop[0], fast[0], strict=True):
         torch.testing.assert_close(two, one, rtol=0, atol=1e-12)
-    assert (plain[0][1].sum(-1) - 1).abs().max() < 1e-12
-    for name, one in plain[1].items():
+    assert (loop[0][1].sum(-1) - 1).abs().max() < 1e-12
+    for name, one in loop[1].items():
         if one is None:  # biases that `drive` adds
             assert fast[1][name] is None and name.endswith((".cell.bias", ".mix.0.bias"))
         else:
@@ -68,7 +65,9 @@ def test_the_scan_is_the_loop_forward_and_backward(count: int) -> None:
 
 def test_without_a_gradient_asked_for_a_part_the_others_are_right() -> None:
     branches, inputs, keep, noise = case(1)
-    one, two = (scan(branches, *inputs, keep, noise, 0.0)[0][-1].sum() for scan in (plain_scan, posterior_scan))
+    one, two = (
+        scan(branches, *inputs, keep, noise, 0.0)[0][-1].sum() for scan in (plain.posterior_scan, posterior_scan)
+    )
     for a, b in zip(*(torch.autograd.grad(x, inputs) for x in (one, two)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
 
@@ -82,31 +81,6 @@ def test_in_half_precision_the_scan_stays_near() -> None:
     assert 0 < (rough[0][0] - exact[0][0]).abs().max() < 0.1
     sum(part.sum() for part in rough).backward()
     assert all(torch.isfinite(p.grad).all() for p in branches[0].parameters() if p.grad is not None)
-
-
-def test_norm_and_silu_in_one() -> None:
-    torch.manual_seed(0)
-    norm, x = RMSNorm(6).double(), (10 * torch.randn(4, 5, 6)).double().requires_grad_()
-    nn.init.normal_(norm.scale)
-    probe = torch.randn(4, 5, 6).double()
-    plain, fast = F.silu(norm(x)), norm_silu(x, norm)
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
-    ask = [x, norm.scale]
-    for one, two in zip(*(torch.autograd.grad((y * probe).sum(), ask) for y in (plain, fast)), strict=True):
-        torch.testing.assert_close(two, one, rtol=0, atol=1e-12)
-    with torch.no_grad():
-        torch.testing.assert_close(norm_silu(x, norm), plain, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 5, 16, 63])
-def test_accumulate_is_the_loop(steps: int) -> None:
-    torch.manual_seed(steps)
-    base, decay, after = torch.randn(3, steps).double(), torch.rand(3, steps).double(), torch.randn(3, 1).double()
-    expected, r = torch.empty_like(base), after[:, 0]
-    for t in reversed(range(steps)):
-        r = base[:, t] + decay[:, t] * r
-        expected[:, t] = r
-    torch.testing.assert_close(accumulate(base, decay, after), expected, rtol=0, atol=1e-12)
 
 
 def test_the_race_draws_the_mixed_probabilities() -> None:

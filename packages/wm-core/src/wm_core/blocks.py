@@ -60,7 +60,7 @@ class MLP(nn.Sequential):
 
 
 class BlockLinear(nn.Module):
-    """A linear layer whose G blocks do not see each other: (..., I) -> (..., O).
+    """A linear layer whose G blocks do not see each other, `wm_core.plain.blocks`: (..., I) -> (..., O).
 
     The weight lies as (I/G, G, O/G). Initialised with the full I as fan-in, as the reference does: blocks start
     sqrt(G) smaller than their true fan-in asks for.
@@ -85,7 +85,8 @@ class BlockLinear(nn.Module):
 
 
 class BlockGRU(nn.Module):
-    """Dreamer's sequence model: a GRU over G blocks that share a view of everything else.
+    """Dreamer's sequence model: a GRU over G blocks that share a view of everything else. Read `wm_core.plain.block_gru`
+    first: the same in straight lines.
 
     x = [SiLU(norm(Linear(part))) for each part of the state and for the action]; every block reads its own slice of
     deter and all of x; then Linear, RMSNorm, SiLU, Linear, and the gates

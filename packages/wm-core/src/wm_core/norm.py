@@ -1,6 +1,6 @@
 """x / rms(x) * scale, and SiLU after it, in few passes over memory: the pair that follows every layer of DreamerV3.
 
-torch has no kernel for either on a CPU: its own way is six passes forward and twelve backward, so here the gradient is
+Read `wm_core.plain.norm_silu` first. torch has no kernel for either on a CPU: its own way is six passes forward and twelve backward, so here the gradient is
 written out. Sizes: C the last axis.
 """
 

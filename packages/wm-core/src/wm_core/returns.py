@@ -40,7 +40,7 @@ def replay_return(
 def accumulate(base: Tensor, decay: Tensor, last: Tensor) -> Tensor:
     """R_t = base_t + decay_t R_{t+1} backwards from R_T = last (M, 1); base, decay and the result (M, T).
 
-    Composing neighbours doubles the reach of every step, so T steps take log2 T rounds and no loop over time.
+    `wm_core.plain.accumulate` is the loop. Composing neighbours doubles the reach of every step, so T steps take log2 T rounds and no loop over time.
 
     >>> accumulate(torch.tensor([[1., 2.]]), torch.tensor([[0.5, 0.5]]), torch.tensor([[8.]]))
     tensor([[4., 6.]])

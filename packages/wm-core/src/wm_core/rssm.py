@@ -45,7 +45,7 @@ class Prior(nn.Sequential):
 
 
 class Posterior(nn.Module):
-    """[deter, embed] -> one hidden layer -> logits (..., S*K).
+    """[deter, embed] -> one hidden layer -> logits (..., S*K), `wm_core.plain.posterior` in two halves.
 
     The embedding's half of the first layer does not depend on the state: `drive(embed)` runs it for all steps at
     once, outside the time loop.
@@ -85,7 +85,8 @@ def stoch_onehot(index: Tensor, classes: int) -> Tensor:
 
 
 class RSSM(nn.Module):
-    """The recurrent state-space model; any module deter -> logits may serve as its prior.
+    """The recurrent state-space model; any module deter -> logits may serve as its prior. Read `wm_core.plain` first: one
+    step, and the loop over steps, in straight lines.
 
     stores deter (float16) and stoch (class indices) of one past step; with `prefill` from fresh entries the carry
     equals that of observing the past, up to float16. `unimix` is mixed into posterior and prior alike.

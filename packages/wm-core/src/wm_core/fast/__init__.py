@@ -1,1 +1,1 @@
-"""Fast paths, each beside a plain one of straight lines that it equals: read the plain one first."""
+"""Fast paths, each beside plain lines in `wm_core.plain` that it equals: read those first."""

@@ -1,6 +1,6 @@
 """x W' + b by the faster of the two libraries for matrix products that torch carries: layers, forward and backward.
 
-On a CPU torch takes MKL for products in float32 and oneDNN for convolutions. MKL leaves half of an AMD processor's speed
+Read `wm_core.plain.linear` and `blocks` first: they say all that is computed here. On a CPU torch takes MKL for products in float32 and oneDNN for convolutions. MKL leaves half of an AMD processor's speed
 unused, oneDNN does not. Which of them is taken depends on the processor and on sizes alone, never on a measured time: a
 resumed run rounds like the run it continues. Everything here is plain torch where `faster` says no.
 

@@ -1,4 +1,4 @@
-"""The posterior of a recurrent state-space model over T steps, with its gradient written out.
+"""The posterior of a recurrent state-space model over T steps, with its gradient written out; read `wm_core.plain` first.
 
 Through autograd, T steps of N rows cost T small products for every weight gradient and a node for every operation.
 Here the loop back in time moves the gradient of the state alone, and every weight gradient is one product over all
@@ -18,55 +18,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from wm_core import plain
 from wm_core.blocks import BlockGRU
-from wm_core.distributions import sample_mixed
 from wm_core.norm import EPS
 from wm_core.precision import wide
-
-
-def plain_scan(
-    branches: Sequence[Any], state: Tensor, driven: Tensor, seen: Tensor, keep: Tensor, noise: Tensor, unimix: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loop as it reads, for any cell; what `posterior_scan` is checked against.
-
-    A branch has a `cell` and a `posterior`. state (B, W) before the first step; driven (T, B, R, D) and
-    seen (T, B, R, H) from their `drive`; keep (T, B, 1), 0 at a reset; noise (T, B, S, K), exponential.
-    Gives deter (T, B, R*D), stoch (T, B, S, K) with straight-through gradients, and probabilities (T, B, S, K) of the
-    posterior before the uniform is mixed in.
-    """
-    width = state.shape[1] - noise.shape[2] * noise.shape[3]
-    shape = noise.shape[2:]
-    deters, stochs, found = [], [], []
-    for t, kept in enumerate(keep.unbind()):
-        state = state * kept
-        deter, stoch = state[:, :width], state[:, width:]
-        parts = [
-            branch.cell(own, (deter, stoch), driven[t, :, r])
-            for r, (branch, own) in enumerate(zip(branches, deter.chunk(len(branches), -1), strict=True))
-        ]
-        flat = [
-            branch.posterior(part, seen[t, :, r]) for r, (branch, part) in enumerate(zip(branches, parts, strict=True))
-        ]
-        deter = torch.cat(parts, -1)
-        probs = F.softmax(torch.cat(flat, -1).unflatten(-1, shape).to(state.dtype), -1)
-        sample = sample_mixed(probs, noise[t], unimix)
-        state = torch.cat([deter, sample.flatten(-2)], -1)
-        deters.append(deter)
-        stochs.append(sample)
-        found.append(probs)
-    return torch.stack(deters), torch.stack(stochs), torch.stack(found)
 
 
 def posterior_scan(
     branches: Sequence[Any], state: Tensor, driven: Tensor, seen: Tensor, keep: Tensor, noise: Tensor, unimix: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`plain_scan` with its gradient written out, where every cell is a BlockGRU over (deter, stoch); else that itself.
+    """`plain.posterior_scan` with its gradient written out, where every cell is a BlockGRU over (deter, stoch); else that
+    itself. Same arguments.
 
     The gradient is first order only. An act, a single step without gradient, does not lay a branch's weights side by side.
     """
     act = len(keep) == len(branches) == 1 and not torch.is_grad_enabled()
     if act or not all(type(branch.cell) is BlockGRU and len(branch.cell.inputs) == 2 for branch in branches):
-        return plain_scan(branches, state, driven, seen, keep, noise, unimix)
+        return plain.posterior_scan(branches, state, driven, seen, keep, noise, unimix)
     kind = state.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state.dtype
     weights = [weight.to(low) for weight in packed(branches)]
@@ -109,7 +77,7 @@ def packed(branches: Sequence[Any]) -> list[Tensor]:
 
 
 class _Scan(torch.autograd.Function):
-    """The loop of `plain_scan` over packed weights, forward and backward. Products run in the weights' precision,
+    """The loop of `plain.posterior_scan` over packed weights, forward and backward. Products run in the weights' precision,
     everything else in the state's. A norm is kept as unit = x / root with root = sqrt(C) rms(x), see wm_core.norm."""
 
     @staticmethod
