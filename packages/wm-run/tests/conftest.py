@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -115,7 +116,9 @@ class FakeAgent(nn.Module):
         self.device = torch.device(config.device)
         self.weight = nn.Parameter(torch.linspace(0, 1, config.width))
         self.stores = {"deter": 1}
-        self.world = SimpleNamespace(dynamics=SimpleNamespace(stores=self.stores, initial=self.initial))
+        self.world = SimpleNamespace(
+            dynamics=SimpleNamespace(stores=self.stores, initial=self.initial, left=lambda carry: math.inf)
+        )
         self.source, self.clock, self.online = draws.Generator(config.seed), Clock(), True
         self.batch, self.length = config.batch, config.length
         self.moment = torch.zeros(())

@@ -31,7 +31,6 @@ def dreaming(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"image": OpenLoop("image", true, true, context, ~batch.steps["first"])}
 
     monkeypatch.setattr(commands, "openloop", perfect)
-    monkeypatch.setattr(commands, "left", lambda dynamics, carry: 1000)
     monkeypatch.setattr(commands, "DREAM_STEPS", 60)
     monkeypatch.setattr("wm_run.folder.write_video", lambda path, frames, fps: path.touch())
 
