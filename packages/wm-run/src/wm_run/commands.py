@@ -72,6 +72,8 @@ def train(app: App, command: Command) -> int:
         Path(options.logdir) if options.logdir else default_logdir("runs", config.task or "task", method, config.seed)
     )
     launch.check(config.devices, config.device)
+    if config.devices > 1 and config.device == "cuda" and command.config.capture == "auto" and not launch.inside():
+        say("with --devices, updates are not recorded as graphs and each takes longer than on one GPU alone")
     if config.devices > 1 and not launch.inside():
         words = command.argv if options.logdir else (*command.argv, "--logdir", str(logdir))
         start = typed.again(app.module, command.argv)

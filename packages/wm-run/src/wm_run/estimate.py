@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils.flop_counter import flop_registry
 from wm_core.agent import Agent
+from wm_core.fast.capture import WARMUP, Recorder
 
 from wm_run.config import RunConfig
 from wm_run.loading import build
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SLOW, QUICK = 3.0, 0.3  # seconds of a short update: too slow to be repeated; cheap enough to be tried at full length
 LONG = 128  # steps; from there on an update is as good as proportional to them
 ROWS = 3  # of the second try
+UNRECORDED = WARMUP + 3  # calls until a recording is used: plain ones, and three that are compared
 BUSY = 1.5  # a clock so much ahead of the thread's own time is told
 BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
 
@@ -88,24 +90,30 @@ def extrapolate(one: Tried, more: Tried, times: float, size: float) -> Tried:
     return Tried(spent, round(line(one.flops, more.flops)), round(line(one.kept, more.kept)))
 
 
-def estimate(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
+def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder | None = None) -> dict[str, Any]:
     """Updates, time, RAM, VRAM and disk of the whole run in config, on this machine.
 
     On a CPU one and a few rows stand for the batch, of 16 steps where an update is slow. `hours` is what a machine with
     nothing else to do takes, `hours_busy` what it takes if others go on computing as they did while this was measured.
-    Networks that compile themselves say more than they will take. device and precision must be decided.
+    Networks that compile themselves say more than they will take. Where updates and acts are recorded as graphs, it is the
+    recorded ones that are measured. device, precision and capture must be decided. recorder: another than CUDA's.
     """
-    gpu = config.device == "cuda"
-    small = config if gpu else dataclasses.replace(config, batch=1, length=min(16, config.length))
+    gpu, graph = config.device == "cuda", config.capture == "graph"
+    small = config if gpu or graph else dataclasses.replace(config, batch=1, length=min(16, config.length))
     agent = build(app, small, envs)
     step = {key: value[:1] for key, value in envs.reset(config.seed).items()}
     carry, _, notes = agent.act(agent.initial(1), step)
-    acting = spend(lambda: agent.act(carry, step), times=3)
+    acting = spend(lambda: agent.act(carry, step), gpu=gpu, times=3)
     record = {**step, **notes}
     record_bytes = sum(_bytes(value) for value in record.values())
     held = sum(p.numel() * p.element_size() for p in agent.parameters())
-    update = _tried(agent, _filled(record, agent, small.longest), gpu=gpu)
-    if not gpu:
+    replay = _filled(record, agent, small.longest)
+    update = _tried(agent, replay, gpu=gpu)
+    if graph:
+        agent.capture("graph", lambda told: None, recorder)
+        acting = _recorded(lambda: agent.act(carry, step), gpu=gpu)
+        update = dataclasses.replace(update, spent=_recorded(lambda: agent.learn(replay), gpu=gpu))
+    elif not gpu:
         update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
     learning = actions - config.before_learning  # actions while it learns, near enough: reset records count as well
@@ -142,6 +150,13 @@ def _tried(agent: Agent, replay: Replay, *, gpu: bool = False, times: int = 1) -
     if gpu or spent.quiet < SLOW:
         spent = spend(lambda: agent.learn(replay), gpu=gpu, times=times)
     return Tried(spent, flops, kept)
+
+
+def _recorded(call: Callable[[], object], *, gpu: bool) -> Spent:
+    """What a call takes as soon as it is a graph that has been compared; where none can be recorded, the plain call."""
+    for _ in range(UNRECORDED):
+        call()
+    return spend(call, gpu=gpu, times=3)
 
 
 def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Tried) -> Tried:

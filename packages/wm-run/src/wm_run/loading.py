@@ -191,6 +191,12 @@ def runtime(config: RunConfig) -> RunConfig:
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     precision = config.precision if config.precision != "auto" else "bf16" if device == "cuda" else "fp32"
     alone = device == "cuda" and config.devices == 1
+    if config.capture == "graph" and config.devices > 1:
+        raise UserError(
+            f"--capture graph was asked for with --devices {config.devices}, but each process compares its recording with "
+            "the plain update by itself, and where one alone went on plainly the others would wait for it for ever: use "
+            "--capture compile, eager or auto"
+        )
     capture = config.capture if config.capture != "auto" else "graph" if alone else "eager"
     if capture == "graph" and device == "cpu":
         raise UserError("--capture graph was asked for, but a CPU has no graphs: use --capture compile, eager or auto")
