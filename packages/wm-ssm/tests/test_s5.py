@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from wm_ssm import S5, S5Block, S5Stack, bilinear, by_name, hippo_n, zoh
+from wm_ssm import S5, S5Block, S5Stack, bilinear, by_name, hippo_n, plain, zoh
 
 GOLDEN = [0.352, 1.372, 2.9, 5.09, 8.362, 13.834, 25.629, 80.966]  # of the authors' code, blocks of 16
 
@@ -88,29 +88,37 @@ def test_discretisations_solve_the_equation() -> None:
 # ---- the layer
 
 
+@pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("discretise", [bilinear, zoh])
-def test_layer_equals_its_equations(discretise: Any) -> None:
+def test_layer_equals_its_plain_lines(discretise: Any, negative: bool) -> None:
+    """Outputs, states, and the gradients of everything, in float64."""
     torch.manual_seed(0)
-    layer = S5(6, 16, blocks=2, discretise=discretise).double()
+    layer = S5(6, 16, blocks=2, discretise=discretise, negative=negative).double()
     nn.init.normal_(layer.start)
-    tokens, first = (x.double() if x.is_floating_point() else x for x in steps(width=6))
-    carry = torch.randn(3, 32, dtype=torch.float64)
-    out, hidden, after, _ = layer(carry, tokens, first)
-    parts = [torch.view_as_complex(x.detach()) for x in (layer.B, layer.C, layer.start)]
-    b, c, start = parts
-    spectrum = torch.complex(layer.lambda_re, layer.lambda_im)
-    step = layer.log_step.exp()
-    g = 1 / (1 - step / 2 * spectrum)
-    decay = g * (1 + step / 2 * spectrum) if discretise is bilinear else torch.exp(step * spectrum)
-    gain = g * step if discretise is bilinear else (decay - 1) / spectrum
-    for row in range(3):
-        x = torch.view_as_complex(carry[row].view(16, 2))
-        for t in range(70):
-            x = start if first[row, t] else x
-            x = decay * x + (gain[:, None] * b) @ tokens[row, t].to(x.dtype)
-            torch.testing.assert_close(out[row, t], (c @ x).real + layer.D * tokens[row, t])
-            torch.testing.assert_close(hidden[row, t].view(16, 2), torch.view_as_real(x))
-        torch.testing.assert_close(after[row].view(16, 2), torch.view_as_real(x))
+    tokens, first = steps(width=6)
+    given = [torch.randn(3, 32).double(), tokens.double()]
+    pulls = torch.randn(3, 70, 6).double(), torch.randn(3, 70, 32).double()
+    found = []
+    for call in (layer, lambda *inputs: plain.s5(layer, *inputs)):
+        leaves = [x.clone().requires_grad_() for x in given]
+        out, hidden = call(*leaves, first)[:2]
+        loss = (out * pulls[0]).sum() + (hidden * pulls[1]).sum()
+        found.append([out, hidden, *torch.autograd.grad(loss, [*leaves, *layer.parameters()])])
+    for fast, straight in zip(*found, strict=True):
+        assert straight.abs().max() > 0
+        torch.testing.assert_close(fast, straight, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(layer(*given, first)[2], found[1][1][:, -1], rtol=1e-11, atol=1e-11)
+
+
+def test_discretisations_are_their_formulas() -> None:
+    torch.manual_seed(0)
+    layer = S5(6, 16, blocks=2).double()
+    spectrum, step = torch.complex(layer.lambda_re, layer.lambda_im), layer.log_step.exp()
+    g, exact = 1 / (1 - step / 2 * spectrum), torch.exp(step * spectrum)
+    wanted = {bilinear: (g * (1 + step / 2 * spectrum), g * step), zoh: (exact, (exact - 1) / spectrum)}
+    for discretise, numbers in wanted.items():
+        for found, number in zip(discretise(spectrum, step), numbers, strict=True):
+            torch.testing.assert_close(found, number)
 
 
 def test_block_equals_its_equations() -> None:

@@ -1,6 +1,6 @@
 """The recurrence as a Triton kernel: a program for each segment of time, row and block of states, its state in registers.
 
-One sequence after another would leave a GPU idle where rows and states are few. Time is cut into segments as in
+Read `wm_ssm.plain.plain_scan` first, then `loops`. One sequence after another would leave a GPU idle where rows and states are few. Time is cut into segments as in
 `loops.two_level`: one launch finds what each segment ends in alone, a second carries that across segments, a third
 writes the states. With rows and states enough, one launch does it all. Complex numbers are read as pairs.
 """

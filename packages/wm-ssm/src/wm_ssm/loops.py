@@ -1,6 +1,6 @@
 """The recurrence as loops of one fused multiply-add: step by step, or in segments that advance side by side.
 
-Both directions are one loop over lists of views: nothing is flipped, shifted or padded in memory. A step is
+Read `wm_ssm.plain.plain_scan` first: every way gives its numbers. Both directions are one loop over lists of views: nothing is flipped, shifted or padded in memory. A step is
 out = decay * state + input, where the state is `start` on the rows that a mask names.
 Sizes: T time, B rows, P states, n segments of c steps.
 """

@@ -51,7 +51,7 @@ class Negative(nn.Module):
 
 
 class S5(nn.Module):
-    """A diagonal state-space layer; acting is the same call with T = 1.
+    """A diagonal state-space layer; acting is the same call with T = 1. Read `wm_ssm.plain.s5` first.
 
     x_t = decay * x_{t-1} + gain * B u_t;  y_t = Re(C x_t) + D u_t. Where `first`, x_{t-1} is the learned start.
     The spectrum starts as HiPPO-N in `blocks` equal blocks, both conjugate halves kept. The arithmetic runs in the

@@ -1,6 +1,6 @@
 """x_t = decay * x_{t-1} + input_t along time, with resets: one operator, its gradient, and the choice of its method.
 
-The gradient is the same recurrence backwards in time: h_t = g_t + conj(decay_{t+1}) h_{t+1}, cut where a reset cuts.
+Read `wm_ssm.plain.plain_scan` first. The gradient is the same recurrence backwards in time: h_t = g_t + conj(decay_{t+1}) h_{t+1}, cut where a reset cuts.
 Kept for it are the states alone; nothing grows with T log T. Sizes: T time, B rows, P states.
 """
 
@@ -28,7 +28,7 @@ def linear_scan(
     carry: Tensor | None = None,
     method: str | None = None,
 ) -> Tensor:
-    """States x_t = decay_t * s_{t-1} + input_t, all of them: (T, B, P).
+    """States x_t = decay_t * s_{t-1} + input_t, all of them: (T, B, P). `plain_scan` is the same in straight lines.
 
     s_{t-1} is `start` where reset_t, else x_{t-1}; s_0 is `carry` (of an earlier chunk), by default `start` too.
 
@@ -53,7 +53,7 @@ def linear_scan(
     >>> linear_scan(decay, ones, torch.tensor([0.0]), reset, carry=torch.tensor([8.0])).flatten()
     tensor([5.0000, 3.5000, 1.0000, 1.5000])
     """
-    decay, input, start, reset, carry = _fit(decay, input, start, reset, carry)
+    decay, input, start, reset, carry = fitted(decay, input, start, reset, carry)
     if method is not None and method not in METHODS:
         raise ValueError(f"no scan is called {method!r}; take one of {', '.join(METHODS)}")
     if len(input) == 1:  # a step of acting or imagination: four small operations, no operator around them
@@ -72,24 +72,6 @@ def linear_scan(
     return _operator(decay, input, start, reset, carry, method or choose(input))
 
 
-def plain_scan(
-    decay: Tensor, input: Tensor, start: Tensor, reset: Tensor | None = None, *, carry: Tensor | None = None
-) -> Tensor:
-    """The recurrence as it reads, through autograd; what `linear_scan` is checked against. Same arguments.
-
-    >>> plain_scan(torch.tensor([2.0]), torch.ones(3, 1, 1), torch.tensor([1.0])).flatten()
-    tensor([ 3.,  7., 15.])
-    """
-    decay, input, start, reset, carry = _fit(decay, input, start, reset, carry)
-    state, states = carry, []
-    for t, given in enumerate(input):
-        if reset is not None:
-            state = torch.where(reset[t][..., None], start, state)
-        state = (decay if decay.ndim == 1 else decay[t]) * state + given
-        states.append(state)
-    return torch.stack(states)
-
-
 def choose(input: Tensor) -> str:
     """The method for an input (T, B, P): Triton's kernel on CUDA, else what `tools/bench scan` found faster."""
     if input.is_cuda:
@@ -97,7 +79,7 @@ def choose(input: Tensor) -> str:
     return "two_level" if len(input) >= 64 and input[0].numel() <= NARROW else "sequential"
 
 
-def _fit(
+def fitted(
     decay: Tensor, input: Tensor, start: Tensor, reset: Tensor | None, carry: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """One dtype, full shapes (views); a sentence about what does not fit."""
