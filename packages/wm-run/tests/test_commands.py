@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import torch
 from wm_core.errors import UserError
-from wm_run import checkpoint, commands, filmstrip, report, scoring
+from wm_run import checkpoint, commands, filmstrip, scoring
 from wm_run.cli import main, parse
 from wm_run.estimate import Spent, Tried, estimate, extrapolate, sentence
-from wm_run.gather import Group, read
 from wm_run.loading import load
 from wm_run.lock import locked
 from wm_run.openloop import OpenLoop
+from wm_suite import Group, damaged, page, read, results
 
 
 def perfect(agent, batch, context, *, seed=0):
@@ -196,11 +196,11 @@ def test_a_run_is_evaluated_as_its_settings_say(fakes, dreaming, quiet, capsys):
     assert [row["eval/episodes"] for row in rows if "eval/score" in row] == [3, 3]
     main(fakes.app, ["eval", "D"])
     assert json.loads(capsys.readouterr().out) == json.loads(path.read_text()) == end
-    assert report.newest_eval(read(Path("D"))) == end
+    assert results.newest_eval(read(Path("D"))) == end
     main(fakes.app, ["eval", "D", "--sample", "--episodes", "2"])
     other = json.loads(capsys.readouterr().out)
     assert (other["acting"], other["episodes"], other["environments"]) == ("sample", 2, 2)
-    assert report.newest_eval(read(Path("D"))) == end  # what the run wants comes first
+    assert results.newest_eval(read(Path("D"))) == end  # what the run wants comes first
     with pytest.raises(SystemExit):
         main(fakes.app, ["eval", "D", "--eval-acting", "sample"])
     assert "give --mode or --sample" in capsys.readouterr().err
@@ -237,7 +237,7 @@ def test_evaluations_have_environments_of_their_own_where_an_app_says_so(fakes, 
     found = json.loads(capsys.readouterr().out)
     assert found["protocol"] == {"name": "fake", "sizes": [1, 2]}
     assert found["evaluated_with"] == {"name": "fake, own seeds"}
-    assert report.newest_eval(read(Path("D"))) == found
+    assert results.newest_eval(read(Path("D"))) == found
     assert json.loads(Path("D/protocol.json").read_text())["name"] == "fake"
 
 
@@ -263,7 +263,7 @@ def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, 
     assert {"seed": 7} in [one["changed"] for one in told]
     assert {"memory": "training"} in [one["changed"] for one in told]
     assert [one["task"] for one in told if "task" in one["changed"]] == ["blind", "blind"]
-    assert report.newest_eval(read(run)) == json.loads(text)
+    assert results.newest_eval(read(run)) == json.loads(text)
     main(fakes.app, ["eval", "D", "--threads", "1"])  # where it runs is no difference
     assert len(list((run / "eval").iterdir())) == 8 and json.loads(own.read_text())["episodes"] == 10
 
@@ -353,8 +353,8 @@ def test_a_dream_of_something_else_leaves_the_runs_own(fakes, run, capsys):
     assert {} in told and {"seed": 9} in told and {"task": "blind"} in told
     (run / "dream" / "sensitivity-64.json").write_text('{"key": "image"}')  # of --sensitivity, and no damaged result
     shown = Group("fake", (read(run),))
-    assert report.newest_dream(shown.runs[0])["changed"] == {} and report.damaged([shown]) == []
-    assert report.page([shown], []).count("<video") == 1
+    assert results.newest_dream(shown.runs[0])["changed"] == {} and damaged([shown]) == []
+    assert page([shown], []).count("<video") == 1
 
 
 def test_a_number_that_no_dream_reads_is_refused(fakes, run, capsys):

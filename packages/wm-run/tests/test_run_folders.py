@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from wm_run import checkpoint, commands, gather
+import wm_suite
+from wm_run import checkpoint, commands
 from wm_run.cli import main
 from wm_run.loading import load
 from wm_run.manifest import read, sealed
@@ -138,7 +139,7 @@ def test_a_config_that_was_lost_comes_back_from_the_checkpoint(fakes: Any, capsy
     """As a power cut leaves it."""
     path, before = run / "config.toml", (run / "config.toml").read_text()
     path.unlink() if what == "missing" else path.write_bytes(b"" if what == "empty" else b"\0" * 300)
-    assert what == "missing" or gather.read(run).config == tomllib.loads(before)  # for curves
+    assert what == "missing" or wm_suite.read(run).config == tomllib.loads(before)  # for curves
     said(fakes, capsys, "eval D --episodes 1")
     assert (path.read_bytes() if path.exists() else b"").strip(b"\0") == b""  # who only looks writes nothing
     told = said(fakes, capsys, "train --logdir D --steps 180")
