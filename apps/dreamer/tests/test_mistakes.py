@@ -61,7 +61,7 @@ def refused(run: Any, capsys: pytest.CaptureFixture[str], line: str) -> str:
         (f"{TINY} --size 13m", "there is no size '13m'"),
         (f"{TINY} --bacth 3", "no option '--bacth'; did you mean '--batch'"),
         (f"{TINY} --memory_window 3", "no option '--memory_window'"),
-        (f"{TINY} --lam 2", "lam is a share and must lie below 1, not 2.0"),
+        (f"{TINY} --lam 2", "lam is a share and must lie in [0, 1], not 2.0"),
         (f"{TINY} --lr nan", "lr must be at least 0, not nan"),
         (f"{TINY} --entropy inf", "entropy must be a finite number, not inf"),
         (f"{TINY} --deter 0", "deter must be at least 1, not 0"),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import tyro  # noqa: F401 - which looks at `builtins` when it is imported, and a doctest leaves its last value there
 from torch import nn
 from wm_core import draws
 from wm_core.clock import Clock

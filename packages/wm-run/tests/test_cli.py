@@ -142,7 +142,7 @@ def refused(fakes, capsys, line: str) -> str:
         ("train --preset tiny --batch 0", "batch must be at least 1, not 0"),
         ("train --preset tiny --train_ratio -1", "train_ratio must be at least 0, not -1"),
         ("train --preset tiny --length 1", "length must be at least 2"),
-        ("train --preset tiny --seed 99999999999999999999", "seed must be below 2**62"),
+        ("train --preset tiny --seed 99999999999999999999", "seed must lie in [0, 2**62)"),
         ("train --preset tiny stray", "'stray' is not an option"),
         ("train --preset odd", "preset 'odd': there is no field 'bacth'; did you mean 'batch'"),
         ("train --preset wrong", "preset 'wrong': batch takes a whole number, not 'many'"),

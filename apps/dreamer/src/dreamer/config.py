@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
 from wm_run.config import RunConfig, now
 
 
@@ -13,21 +14,21 @@ class Config(RunConfig):
     """Every number of DreamerV3; the defaults are the 12M model under the paper's settings."""
 
     # model: `--size` sets these five together
-    deter: int = 2048
+    deter: Count = 2048
     """Width of the deterministic state."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the dynamics' hidden layers."""
-    classes: int = 16
+    classes: Count = 16
     """Classes of each stochastic latent."""
-    depth: int = 16
+    depth: Count = 16
     """Channel unit of the convolutions."""
-    units: int = 256
+    units: Count = 256
     """Width of encoder, decoder and head layers."""
-    stoch: int = 32
+    stoch: Count = 32
     """Number of stochastic latents."""
-    blocks: int = 8
+    blocks: Count = 8
     """Blocks of the block-diagonal GRU."""
-    unimix: float = 0.01
+    unimix: Share = 0.01
     """Uniform share of posterior and prior."""
     # losses
     free_nats: float = 1.0
@@ -41,19 +42,19 @@ class Config(RunConfig):
     replay_value_scale: float = 0.3
     """Scale of the critic's loss on replayed latents, whose gradient reaches the world model."""
     # behaviour
-    horizon: int = 15
+    horizon: Count = 15
     """Steps of imagination."""
-    dream_last: int = 0
+    dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    discount_horizon: float = 333.0
+    discount_horizon: Annotated[float, Bounds(least=1)] = 333.0
     """1 / (1 - discount)."""
-    lam: float = 0.95
+    lam: Rate = 0.95
     """Lambda of the returns."""
     entropy: float = 3e-4
     """Scale of the policy's entropy."""
-    actor_unimix: float = 0.01
+    actor_unimix: Share = 0.01
     """Uniform share of discrete policies (the reference code has 0)."""
-    slow_rate: float = 0.02
+    slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
     # value alignment: Var's regulariser, in `build` only
     var: bool = False

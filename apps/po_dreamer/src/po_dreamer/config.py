@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from wm_core.sizes import SIZES as DREAMER_SIZES
+from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
 from wm_run.config import RunConfig, now
 
 PAPER: Mapping[str, object] = {
@@ -55,27 +56,27 @@ class Config(RunConfig):
     # model
     nets: Literal["2023", "2025"] = "2023"
     """Strided convolutions and a dense GRU, or DreamerV3's pooled convolutions and block GRU."""
-    deter: int = 512
+    deter: Count = 512
     """Width of a branch's deterministic state."""
-    hidden: int = 512
+    hidden: Count = 512
     """Width of the dynamics' hidden layers."""
-    stoch: int = 32
+    stoch: Count = 32
     """Stochastic latents of a branch."""
-    classes: int = 32
+    classes: Count = 32
     """Classes of each stochastic latent."""
-    depth: int = 32
+    depth: Count = 32
     """Channel unit of the convolutions."""
-    units: int = 512
+    units: Count = 512
     """Width of encoder, decoder and head layers."""
-    blocks: int = 8
+    blocks: Count = 8
     """Blocks of the block GRU and of the decoder's first layer."""
-    head_layers: int = 2
+    head_layers: Count = 2
     """Hidden layers of the reward and continue heads."""
-    behaviour_layers: int = 2
+    behaviour_layers: Count = 2
     """Hidden layers of policy and critic."""
-    prior_layers: int = 1
+    prior_layers: Count = 1
     """Hidden layers of each prior."""
-    unimix: float = 0.01
+    unimix: Share = 0.01
     """Uniform share of posterior and prior."""
     branches: Literal["fused", "co", "mg", "co+co"] = "fused"
     """Both branches, one of them, or two that both see the current observation."""
@@ -92,25 +93,25 @@ class Config(RunConfig):
     online: bool = now(False, was=True)
     """Is each newest row learned from once, soon after it came, as in DreamerV3 of 2025?"""
     # memory
-    memory_window: int = 800
+    memory_window: Count = 800
     """Steps remembered (tau), agent steps of this stream."""
-    memory_count: int = 40
+    memory_count: Count = 40
     """Steps recalled (eta)."""
     memory_sight: Literal["across", "episode"] = "across"
     """What may be recalled: steps of earlier episodes too, or of this one alone."""
-    memory_width: int = 512
+    memory_width: Count = 512
     """Width of embeddings and attention."""
-    memory_heads: int = 8
+    memory_heads: Count = 8
     """Attention heads."""
-    memory_blocks: int = 3
+    memory_blocks: Count = 3
     """Attention blocks."""
-    memory_hidden: int = 512
+    memory_hidden: Count = 512
     """Width of the blocks' hidden layer."""
-    memory_depth: int = 32
+    memory_depth: Count = 32
     """Channel unit of the memory frame encoder."""
-    memory_units: int = 512
+    memory_units: Count = 512
     """Hidden layers of the memory's vector encoder and of the memory decoder."""
-    memory_dropout: float = 0.1
+    memory_dropout: Share = 0.1
     """In the memory blocks."""
     memory_norm: Literal["batch", "rms"] = "batch"
     """Of frame encoder, action encoder, bottleneck and memory decoder."""
@@ -124,15 +125,15 @@ class Config(RunConfig):
     """Whether a recalled step brings the action taken there."""
     bottleneck: Literal["gaussian", "none"] = "gaussian"
     """Of what was recalled (Eq. 6)."""
-    bottleneck_width: int = 20
+    bottleneck_width: Count = 20
     """Numbers that pass it."""
-    bottleneck_hidden: int = 256
+    bottleneck_hidden: Count = 256
     """Width of its hidden layers."""
     memory_decoder: Literal["softmax", "squared", "none"] = "softmax"
     """Loss of the memory decoder: the literal cross-entropy of softmaxes, mean squared error, or no decoder."""
     memory_scale: float = 1.0
     """Scale of the memory decoder's loss."""
-    diagnose_every: int = 100
+    diagnose_every: Count = 100
     """Updates between two looks at what recall does."""
     # losses
     free_nats: float = 1.0
@@ -146,21 +147,21 @@ class Config(RunConfig):
     replay_value_scale: float = 0.0
     """Scale of the critic's loss on replayed latents; 0 leaves it out, as the paper does."""
     # behaviour
-    horizon: int = 15
+    horizon: Count = 15
     """Steps of imagination."""
-    dream_last: int = 0
+    dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    discount_horizon: float = 333.0
+    discount_horizon: Annotated[float, Bounds(least=1)] = 333.0
     """1 / (1 - discount)."""
-    lam: float = 0.95
+    lam: Rate = 0.95
     """Lambda of the returns."""
     entropy: float = 3e-4
     """Scale of the policy's entropy."""
-    actor_unimix: float = 0.01
+    actor_unimix: Share = 0.01
     """Uniform share of discrete policies."""
     actor_outscale: float = now(1.0, was=0.01)
     """Scale at which the policy's last layer begins: 1 in the paper's code base, 0.01 in DreamerV3 of 2025."""
-    slow_rate: float = 0.02
+    slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
     # optimiser
     optimiser: Literal["adam", "laprop"] = "adam"

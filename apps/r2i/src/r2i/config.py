@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share
 from wm_run.config import RunConfig, now
 
 # deter, width, state, ssm_layers, units, layers, depth: the small ones are ours, the others released configurations
@@ -21,20 +22,20 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 class Config(RunConfig):
     """Every number of R2I; the defaults are the released settings for Atari 100k."""
 
-    batch: int = 4
+    batch: Count = 4
     """Rows of a replay batch."""
-    length: int = 1024
+    length: RowLength = 1024
     """Steps of a row."""
     # sequence model
-    deter: int = 512
+    deter: Count = 512
     """Width of h, the sequence model's output."""
-    width: int = 512
+    width: Count = 512
     """Width of the tokens and of every S5 layer; also of the hidden layer of posterior and prior."""
-    state: int = 128
+    state: Count = 128
     """Complex states of an S5 layer."""
-    ssm_layers: int = 4
+    ssm_layers: Count = 4
     """S5 layers."""
-    ssm_blocks: int = 8
+    ssm_blocks: Count = 8
     """HiPPO blocks in which a layer's spectrum begins."""
     discretise: Literal["bilinear", "zoh"] = "bilinear"
     """How the recurrence is discretised (zero-order hold in bsuite)."""
@@ -49,29 +50,29 @@ class Config(RunConfig):
     """Factor on C as drawn: the released code's C is sqrt(width) times smaller than that of S5's authors."""
     negative: bool = False
     """Hold real parts of the spectrum negative, so that the recurrence cannot explode."""
-    prior_layers: int = 1
+    prior_layers: Count = 1
     """Hidden layers of the prior."""
     posterior: Literal["parallel", "recurrent"] = "parallel"
     """Does z see h? "recurrent" does, as in Dreamer, and runs step by step (an ablation)."""
-    stoch: int = 32
+    stoch: Count = 32
     """Number of stochastic latents."""
-    classes: int = 32
+    classes: Count = 32
     """Classes of each stochastic latent."""
-    unimix: float = 0.01
+    unimix: Share = 0.01
     """Uniform share of posterior and prior."""
     # encoder, decoder, heads
-    depth: int = 32
+    depth: Count = 32
     """Channel unit of the convolutions."""
-    encoder_units: int = 1024
+    encoder_units: Count = 1024
     """Width of the encoder's and decoder's layers for vectors."""
-    encoder_layers: int = 5
+    encoder_layers: Count = 5
     """Layers of the encoder and decoder for vectors."""
     discrete_observations: Literal["vector", "categorical"] = now("vector", was="categorical")
     """Discrete observations: one-hot vectors like others, squashed and with a squared error (released), or plain one-hots
     predicted as categoricals."""
-    units: int = 512
+    units: Count = 512
     """Width of the layers of heads, policy and critic."""
-    layers: int = 2
+    layers: Count = 2
     """Layers of heads, policy and critic."""
     policy_input: Literal["output", "hidden", "full"] = "full"
     """What policy and critic read: (h, z), (z, x), or (h, z, x), with x the states of all S5 layers."""
@@ -89,24 +90,24 @@ class Config(RunConfig):
     dream_continue: Literal["mode", "mean"] = now("mode", was="mean")
     """What a dream makes of the continue head: whether the episode goes on, yes or no (released), or the probability."""
     # behaviour
-    horizon: int = 15
+    horizon: Count = 15
     """Steps of imagination."""
-    dream_last: int = 0
+    dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    discount_horizon: float = 333.0
+    discount_horizon: Annotated[float, Bounds(least=1)] = 333.0
     """1 / (1 - discount)."""
-    lam: float = 0.95
+    lam: Rate = 0.95
     """Lambda of the returns."""
     entropy: float = 3e-4
     """Scale of the policy's entropy."""
-    actor_unimix: float = 0.01
+    actor_unimix: Share = 0.01
     """Uniform share of discrete policies."""
     actor_outscale: float = now(1.0, was=0.01)
     """Scale at which the policy's last layer begins: 1 as released, 0.01 as in DreamerV3 of 2025."""
     actor_grad: Literal["auto", "reinforce", "dynamics"] = now("auto", was="reinforce")
     """How the policy learns: by REINFORCE, or for continuous actions by the gradient of its dreams, through the dynamics;
     "auto" is the latter where all actions are continuous, as released."""
-    slow_rate: float = 0.02
+    slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
     # optimisers: Adam, each with a norm of its own
     lr: float = 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wm_run.bounds import Count, Rate, Share
 from wm_run.config import RunConfig, now
 
 
@@ -15,27 +16,27 @@ class Config(RunConfig):
     train_ratio: float = 1024.0
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps; 1024 gives one a step."""
     # model
-    width: int = 512
+    width: Count = 512
     """Width of the transformer and of the heads' layers."""
-    layers: int = 2
+    layers: Count = 2
     """Blocks of the transformer."""
-    heads: int = 8
+    heads: Count = 8
     """Attention heads."""
-    hidden: int = 1024
+    hidden: Count = 1024
     """Hidden layer of each block."""
-    dropout: float = 0.1
+    dropout: Share = 0.1
     """Dropout of the transformer, in training."""
-    positions: int = 64
+    positions: Count = 64
     """Tokens that attention can span, those of a dream included."""
-    acting_context: int = 16
+    acting_context: Count = 16
     """Tokens that acting looks back on."""
-    stoch: int = 32
+    stoch: Count = 32
     """Number of stochastic latents."""
-    classes: int = 32
+    classes: Count = 32
     """Classes of each of them."""
-    depth: int = 32
+    depth: Count = 32
     """Channels of the first convolution; the other three double them."""
-    unimix: float = 0.01
+    unimix: Share = 0.01
     """Uniform share of posterior and prior."""
     # what the public code does, and `--ablation common` does otherwise
     resets: bool = False
@@ -55,19 +56,19 @@ class Config(RunConfig):
     rep_scale: float = 0.1
     """Scale of the representation KL."""
     # behaviour
-    dreams: int = 1024
+    dreams: Count = 1024
     """Rollouts of imagination per update, each from a context of its own."""
-    dream_context: int = 8
+    dream_context: Count = 8
     """Observed steps before a dream."""
-    horizon: int = 16
+    horizon: Count = 16
     """Steps of imagination."""
-    discount: float = 0.985
+    discount: Share = 0.985
     """Discount of an imagined step."""
-    lam: float = 0.95
+    lam: Rate = 0.95
     """Lambda of the returns."""
     entropy: float = 3e-4
     """Scale of the policy's entropy."""
-    slow_rate: float = 0.02
+    slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
     # optimisers
     lr: float = 1e-4

@@ -5,12 +5,11 @@ A saved config that lacks a field takes what the code did when it was written: `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from wm_core.errors import UserError
+from wm_run.bounds import Bounds, Count, RowLength, check_bounds
 
 # What may be another number when a run is resumed: nothing here changes what has been learned or measured so far.
 RESUMABLE = (
@@ -37,22 +36,6 @@ RESUMABLE = (
     "tensorboard",
     "log",
 )
-POSITIVE = (
-    "devices",
-    "envs",
-    "attempts",
-    "batch",
-    "length",
-    "replay_bytes",
-    "chunk",
-    "log_every",
-    "save_every",
-    "keep",
-    "eval_episodes",
-)
-
-SHARES = ("unimix", "actor_unimix", "lam", "slow_rate", "discount", "dropout", "memory_dropout")
-
 WAS = "was"  # in a field's metadata
 
 
@@ -88,7 +71,7 @@ class RunConfig:
     """Environment: atari100k_<game>, dmc_<domain>_<task>, dmc_vision_<domain>_<task>, memory_maze_<size>,
     bsuite_<experiment>/<id>, popgym_<name>, toy:<name>, gym:<id>, or <module>:<factory> of your own;
     `uv run -m env_adapters tasks` lists them."""
-    seed: int = 0
+    seed: Annotated[int, Bounds(below=2**62, why="must lie in [0, 2**62)")] = 0
     """Of weights, environments, replay and policy."""
     steps: int = 400_000
     """Environment steps of the run, action repeat included, reset records not counted."""
@@ -101,17 +84,17 @@ class RunConfig:
     graph on one GPU and eager elsewhere."""
     threads: int = 0
     """CPU threads of the networks; 0 leaves torch's choice."""
-    devices: int = 1
+    devices: Count = 1
     """Processes that learn one agent together, each with its own environments and rows: N times `envs` and `batch`."""
-    envs: int = 1
+    envs: Count = 1
     """Environments side by side; each has its own replay stream."""
-    workers: int = -1
+    workers: Annotated[int, Bounds(least=-1)] = -1
     """Environment processes; 0 runs them in this process, -1 leaves the choice to the adapter."""
     timeout: float = now(60.0, was=60.0)
     """Seconds that an environment process may take over a step or a reset before it counts as hung and is replaced; games
     and simulators may need minutes. Over its start it may take 120, or this if it is more. Environments in this process
     (`workers` 0, or a single one unless `workers` is 1) have no limit."""
-    attempts: int = now(5, was=5)
+    attempts: Count = now(5, was=5)
     """Failures of an environment without a step between, after which the run is saved and ends."""
     restore: bool = now(True, was=True)
     """Put episodes under way back when the run is resumed, by a snapshot or by executing their actions again; False cuts
@@ -122,9 +105,9 @@ class RunConfig:
     exclusive: bool = now(False, was=False)
     """The task has room for one set of environments at a time (a port, a licence, a robot): evaluations and videos on the
     way are left out, and the videos at the end wait until the run's own environments are closed."""
-    batch: int = 16
+    batch: Count = 16
     """Rows of a replay batch."""
-    length: int = 64
+    length: RowLength = 64
     """Steps of a row."""
     train_ratio: float = 128.0
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
@@ -135,17 +118,19 @@ class RunConfig:
     loop has one more, of which it takes the first for context alone."""
     learning_starts: int = 1024
     """Records in the replay of each process before the first update. The policy acts from the first step on."""
-    act_temperature: float = now(1.0, was=1.0)
+    act_temperature: Annotated[float, Bounds(above=0, why="must be above 0 (0.01 is all but the policy's mode)")] = now(
+        1.0, was=1.0
+    )
     """Of the policy's samples while training collects; dreams and evaluations have none."""
-    replay_bytes: int = 20_000_000_000
+    replay_bytes: Count = 20_000_000_000
     """Budget of the replay on disk, an eighth of it for what a resumed run needs back; beyond it the oldest chunk goes."""
-    chunk: int = 1024
+    chunk: Count = 1024
     """Steps per stream in a replay file; what is evicted at once."""
-    log_every: int = 2_000
+    log_every: Count = 2_000
     """Environment steps between two lines of metrics."""
-    save_every: int = 20_000
+    save_every: Count = 20_000
     """Environment steps between two checkpoints; one more is made whenever the replay needs the room."""
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints that stay: the last so many."""
     milestone_every: int = 0
     """Environment steps between two checkpoints that stay for ever; 0: none."""
@@ -153,7 +138,7 @@ class RunConfig:
     """A run folder or a checkpoint, whose weights a new run begins with."""
     eval_every: int = 0
     """Environment steps between two evaluations in fresh environments; 0: none."""
-    eval_episodes: int = 10
+    eval_episodes: Count = 10
     """Episodes of such an evaluation."""
     eval_acting: Literal["sample", "mode"] = now("sample", was="sample")
     """How the policy acts in evaluations, and in `eval` where neither --mode nor --sample is given."""
@@ -188,24 +173,4 @@ def check(config: RunConfig) -> None:
     Traceback (most recent call last):
     wm_core.errors.UserError: batch must be at least 1, not 0
     """
-    for one in fields(config):
-        name, value = one.name, getattr(config, one.name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        mine = name in RunConfig.__dataclass_fields__
-        whole = isinstance(value, int) and (name in POSITIVE or not mine and not name.endswith(("warmup", "_last")))
-        least = -1 if name == "workers" else 1 if whole or name == "discount_horizon" else 0
-        if not value >= least:
-            raise UserError(f"{name} must be at least {least}, not {value}")
-        if not math.isfinite(value):
-            raise UserError(f"{name} must be a finite number, not {value}")
-        if name == "act_temperature" and value == 0:
-            raise UserError("act_temperature must be above 0: 0.01 is all but the policy's mode")
-        if name in SHARES and not (value <= 1 if name in ("lam", "slow_rate") else value < 1):
-            raise UserError(f"{name} is a share and must lie below 1, not {value}")
-    if config.seed >= 2**62:  # others are made of it by adding, and torch takes 64 bits
-        raise UserError(f"seed must be below 2**62, not {config.seed}")
-    if config.length < 2:
-        raise UserError(f"length must be at least 2, not {config.length}: a row needs a step and one that follows it")
-    if getattr(config, "dream_last", 0) == 1:
-        raise UserError("dream_last must be 0, for every step of a row, or at least 2, not 1")
+    check_bounds(config)

@@ -1,0 +1,78 @@
+"""What a number of a config may be, said where the field is: `deter: Count = 2048`, `lam: Rate = 0.95`.
+
+A field without bounds is a finite number of at least 0.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from wm_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Metadata of a field's type: the least and the most it may be, what it must lie above and below, and what to say of
+    a value that breaks one, after "`field` ".
+
+    >>> Bounds(least=1).refusal(0), Bounds(least=1).refusal(1)
+    ('must be at least 1, not 0', '')
+    """
+
+    least: float = 0
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    but: tuple[float, ...] = ()  # values within that are none all the same
+    why: str = ""
+
+    def refusal(self, value: float) -> str:
+        """Why the value cannot be, or nothing."""
+        if not value >= self.least:  # nan, too
+            said = f"must be at least {_plain(self.least)}"
+        elif not math.isfinite(value):
+            return f"must be a finite number, not {value}"
+        elif value > self.most:
+            said = f"must be at most {_plain(self.most)}"
+        elif value <= self.above:
+            said = f"must be above {_plain(self.above)}"
+        elif value >= self.below:
+            said = f"must lie below {_plain(self.below)}"
+        elif value in self.but:
+            said = "is none of the values it may be"
+        else:
+            return ""
+        return f"{self.why or said}, not {value}"
+
+
+Count = Annotated[int, Bounds(least=1)]
+Share = Annotated[float, Bounds(below=1, why="is a share and must lie in [0, 1)")]
+RowLength = Annotated[int, Bounds(least=2, why="must be at least 2: a row needs a step and one that follows it")]
+LastSteps = Annotated[int, Bounds(but=(1,), why="must be 0, for every step of a row, or at least 2")]
+Rate = Annotated[float, Bounds(most=1, why="is a share and must lie in [0, 1]")]
+
+
+def check_bounds(config: Any) -> None:
+    """Refuse a number of a dataclass that its field's bounds do not admit. Raises UserError naming the field.
+
+    >>> @dataclass
+    ... class Config:
+    ...     deter: Count = 0
+    >>> check_bounds(Config())
+    Traceback (most recent call last):
+    wm_core.errors.UserError: deter must be at least 1, not 0
+    """
+    for name, kind in typing.get_type_hints(type(config), include_extras=True).items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        stated = [one for one in getattr(kind, "__metadata__", ()) if isinstance(one, Bounds)]
+        if refusal := (stated or [Bounds()])[0].refusal(value):
+            raise UserError(f"{name} {refusal}")
+
+
+def _plain(number: float) -> str:
+    return f"{number:g}"
