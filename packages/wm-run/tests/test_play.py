@@ -22,11 +22,15 @@ from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
 from wm_core.rssm import RSSM
 from wm_core.world import WorldModel
+from wm_run import canvas as canvas_module
 from wm_run import checkpoint, play
+from wm_run import window as window_module
+from wm_run.canvas import Canvas
 from wm_run.cli import main
 from wm_run.loop import rollout
-from wm_run.play import Canvas, Hands, Moment, Seer, Told, film, in_dream, in_environment, key_shown, watch
+from wm_run.play import Moment, Seer, Told, film, in_dream, in_environment, key_shown, watch
 from wm_run.toml import to_toml
+from wm_run.window import Hands
 
 DISCOUNT = 0.9
 
@@ -166,29 +170,29 @@ def test_every_frame_of_a_film_has_one_size(seen):
     canvas = Canvas()
     shapes = {
         canvas.draw(moment(seen=seen, told=told)).shape,
-        canvas.draw(moment(seen=None, told=told, imagined=True, reward=None), play.KEYS).shape,
+        canvas.draw(moment(seen=None, told=told, imagined=True, reward=None), window_module.KEYS).shape,
     }
     assert len(shapes) == 1
 
 
 def test_the_colour_above_says_whether_it_is_real():
     canvas = Canvas()
-    for imagined, colour in ((False, play.OBSERVED), (True, play.IMAGINED)):
+    for imagined, colour in ((False, canvas_module.OBSERVED), (True, canvas_module.IMAGINED)):
         assert tuple(canvas.draw(moment(imagined=imagined))[2, -2]) == colour
 
 
 def test_the_caption_names_reward_value_and_continue():
-    text = " | ".join(play.caption(moment(over=True)))
+    text = " | ".join(canvas_module.caption(moment(over=True)))
     for words in ("reward predicted +0.500  (arrived +1.000)", "value 2.000", "continue 0.750  END", "score 4.00"):
         assert words in text
-    assert "arrived" not in " ".join(play.caption(moment(imagined=True, reward=None)))
+    assert "arrived" not in " ".join(canvas_module.caption(moment(imagined=True, reward=None)))
     assert "action 1  by policy" in text
 
 
 def test_the_bars_of_a_vector_have_its_signs_and_lengths():
-    page = play.panel(np.array([1.0, -0.5]), 1.0)
-    green = (page == play.OBSERVED).all(-1)
-    half, middle = play.SIDE // 2, play.SIDE // 2
+    page = canvas_module.panel(np.array([1.0, -0.5]), 1.0)
+    green = (page == canvas_module.OBSERVED).all(-1)
+    half, middle = canvas_module.SIDE // 2, canvas_module.SIDE // 2
     assert green[:half, middle + 1 :].sum() == pytest.approx(2 * green[half:, :middle].sum(), rel=0.05)
     assert not green[:half, : middle - 1].any() and not green[half:, middle + 2 :].any()
 
@@ -209,7 +213,7 @@ POLICY = np.array([1, 0, 0, 0.3, 0.4, 0.5], np.float32)
     ],
 )
 def test_held_keys_change_their_part_of_the_action(held, expected):
-    found = play.by_keys(held, (3,), 3, POLICY)
+    found = window_module.by_keys(held, (3,), 3, POLICY)
     assert found is None if expected is None else found.tolist() == pytest.approx(expected)
     assert POLICY.tolist() == pytest.approx([1, 0, 0, 0.3, 0.4, 0.5])
 
@@ -280,7 +284,7 @@ def test_a_film_ends_after_its_episodes_or_frames():
 
 @pytest.mark.parametrize("option, name", [("", "play-7.mp4"), ("--dream", "play_dream-7.mp4")])
 def test_without_a_display_a_video_is_written(fakes, run, capsys, monkeypatch, option, name):
-    monkeypatch.setattr(play, "has_display", lambda: False)
+    monkeypatch.setattr(window_module, "has_display", lambda: False)
     main(fakes.app, ["play", "D", "--frames", "12", "--episodes", "99", *option.split()])
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == f"D/video/{name}" and "no display here" in err and "fakeapp at step 7" in out
@@ -295,8 +299,8 @@ def test_in_a_window_the_same(fakes, run, capsys, monkeypatch):
         screens.append(Script(*[([], [])] * 100))
         return screens[-1]
 
-    monkeypatch.setattr(play, "has_display", lambda: True)
-    monkeypatch.setattr(play, "Window", window)
+    monkeypatch.setattr(window_module, "has_display", lambda: True)
+    monkeypatch.setattr(window_module, "Window", window)
     main(fakes.app, ["play", "D", "--episodes", "2"])
     out = capsys.readouterr().out
     assert screens[0].closed and out.count("episode ") == 2 and not (run / "video").exists()
@@ -316,12 +320,12 @@ def test_a_window_that_cannot_open_says_what_is_missing(fakes, run, capsys, monk
         (True, missing, "a window needs the package pygame (uv pip install pygame)"),
         (True, refused, "the display opens no window (video system not initialized)"),
     ]:
-        monkeypatch.setattr(play, "has_display", lambda display=display: display)
-        monkeypatch.setattr(play, "Window", window)
+        monkeypatch.setattr(window_module, "has_display", lambda display=display: display)
+        monkeypatch.setattr(window_module, "Window", window)
         with pytest.raises(SystemExit):
             main(fakes.app, ["play", "D", "--show", "window"])
         assert words in capsys.readouterr().err
-        assert play.open_window("auto", "t") is None
+        assert window_module.open_window("auto", "t") is None
         assert words in capsys.readouterr().err
 
 

@@ -6,15 +6,12 @@ Sizes: A action, H W C image.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,18 +24,18 @@ from wm_core.observations import is_image
 from wm_core.types import Carry, Latent, Trace
 from wm_core.world import stack
 
-from wm_run import evaluation, filmstrip
-from wm_run.filmstrip import IMAGINED, INK, LINE, OBSERVED, PAPER, Pixels
+from wm_run import evaluation
+from wm_run.canvas import Canvas
+from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore
 from wm_run.loop import Environments
 from wm_run.video import write_video
+from wm_run.window import FPS, KEYS, Hands, Screen, open_window
 
 if TYPE_CHECKING:
     from wm_run.cli import App, Command, Play
 
 FRESH = 20_000  # added to a run's seed, so that neither training nor evaluation has seen these episodes
-FPS = 15
-SIDE = 240  # pixels of a panel
 OVER = 0.5  # a dream ends where the model thinks that going on is less likely than this
 Vector = NDArray[np.float32]
 Choose = Callable[[Vector], tuple[Vector, str]]  # the policy's action -> the action to take, and who takes it
@@ -180,215 +177,6 @@ def in_dream(
             score, over = score + told.reward, told.cont < OVER or dynamics.left(dream) < 1
             yield Moment(t, True, None, told, None, score, action, who, over)
             t += 1
-
-
-# ---- drawing
-
-
-def panel(value: NDArray[Any] | None, most: float = 1.0) -> Pixels:
-    """An observation as uint8 (SIDE, SIDE, 3) or larger: an image, the bars of a vector in units of `most`, or grey."""
-    if value is None:
-        return np.full((SIDE, SIDE, 3), filmstrip.GONE, np.uint8)
-    if value.ndim == 3:
-        return filmstrip.enlarged(filmstrip.rgb(value)[None, None, None], SIDE)[0, 0, 0]
-    page = np.full((SIDE, SIDE, 3), PAPER, np.uint8)
-    height = max(1, SIDE // max(1, len(value)))
-    middle = SIDE // 2
-    page[:, middle] = INK
-    for i, one in enumerate(value[: SIDE // height]):
-        length = round(float(np.clip(np.nan_to_num(one) / most, -1, 1)) * (middle - 2))
-        left, right = min(middle, middle + length), max(middle, middle + length) + 1
-        page[i * height + 1 : max(i * height + 2, (i + 1) * height - 1), left:right] = OBSERVED
-    return page
-
-
-class Canvas:
-    """Moments -> pictures uint8 (h, w, 3) of one size."""
-
-    def __init__(self) -> None:
-        self.most = 1e-6  # the largest number of any vector so far
-        self.size: tuple[int, ...] | None = None
-
-    def draw(self, moment: Moment, hint: str = "") -> Pixels:
-        """What is seen | what the model decodes, and the predictions in words under them."""
-        told = moment.told
-        for value in (moment.seen, told.shown):
-            if value is not None and value.ndim == 1 and value.size:
-                self.most = max(self.most, float(np.abs(np.nan_to_num(value)).max()))
-        right = panel(told.shown, self.most)
-        left = panel(moment.seen, self.most)
-        if left.shape != right.shape:
-            left = np.full_like(right, filmstrip.GONE)
-        height, width = right.shape[:2]
-        page = np.full((LINE + height + 5 * LINE, 2 * width + 3 * 4, 3), PAPER, np.uint8)
-        page[: LINE - 1] = IMAGINED if moment.imagined else OBSERVED
-        page[LINE : LINE + height, 4 : 4 + width] = left
-        page[LINE : LINE + height, 8 + width : 8 + 2 * width] = right
-        title = f"dream, step {moment.t}" if moment.imagined else f"real, step {moment.t}"
-        words = [(4, 1, title, PAPER), (8 + width, 1, "dreamed" if moment.imagined else "as the model sees it", PAPER)]
-        words += [
-            (4, LINE + height + 3 + i * LINE, line, INK) for i, line in enumerate([*caption(moment), hint][:5]) if line
-        ]
-        return filmstrip.write(page, words)
-
-
-def caption(moment: Moment) -> list[str]:
-    """Predictions and choices in words."""
-    told = moment.told
-    real = "" if moment.reward is None else f"  (arrived {moment.reward:+.3f})"
-    end = "  END" if moment.over else ""
-    return [
-        f"reward predicted {told.reward:+.3f}{real}",
-        f"value {told.value:.3f}   continue {told.cont:.3f}{end}",
-        f"score {'dreamed ' if moment.imagined else ''}{round(moment.score, 2) + 0.0:.2f}",
-        f"action {action_words(moment.action)}  by {moment.who}",
-    ]
-
-
-def action_words(action: Vector) -> str:
-    """A one-hot as its index, anything else as numbers.
-
-    >>> action_words(np.array([0, 0, 1], np.float32)), action_words(np.array([0.5, -1], np.float32))
-    ('2', '+0.50 -1.00')
-    """
-    if len(action) > 1 and sorted(action.tolist())[-2:] == [0, 1] and action.min() == 0:
-        return str(int(action.argmax()))
-    return " ".join(f"{one:+.2f}" for one in action[:8]) + (" ..." if len(action) > 8 else "")
-
-
-# ---- a window
-
-
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-ARROWS = {"left": (0, -1.0), "right": (0, 1.0), "down": (1, -1.0), "up": (1, 1.0)}
-KEYS = "0-9 a-z: discrete action   arrows: continuous   space: pause   tab: hands off   esc: end"
-
-
-def by_keys(held: Sequence[str], discrete: Sequence[int], continuous: int, action: Vector) -> Vector | None:
-    """The action with what the held keys choose instead, or None where they choose nothing.
-
-    A digit or letter is a value of the first discrete component; arrows are the first two continuous ones.
-
-    >>> by_keys(["2"], (3,), 0, np.array([1, 0, 0], np.float32)).tolist()
-    [0.0, 0.0, 1.0]
-    >>> by_keys(["up"], (), 2, np.array([0.3, 0.3], np.float32)).tolist()
-    [0.30000001192092896, 1.0]
-    """
-    chosen, any_chosen = action.copy(), False
-    for name in held:
-        index = DIGITS.find(name) if len(name) == 1 else -1
-        if discrete and 0 <= index < discrete[0]:
-            chosen[: discrete[0]] = 0
-            chosen[index], any_chosen = 1, True
-        where, value = ARROWS.get(name, (continuous, 0.0))
-        if where < continuous:
-            chosen[sum(discrete) + where], any_chosen = value, True
-    return chosen if any_chosen else None
-
-
-def nothing(discrete: Sequence[int], continuous: int) -> Vector:
-    """The action of hands off: the first value of every discrete component, zeros.
-
-    >>> nothing((2, 3), 1).tolist()
-    [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-    """
-    action = np.zeros(sum(discrete) + continuous, np.float32)
-    action[np.cumsum([0, *discrete])[: len(discrete)]] = 1
-    return action
-
-
-class Screen(Protocol):
-    """A window, or what a test puts in its place."""
-
-    def show(self, page: Pixels) -> None: ...
-
-    def poll(self) -> tuple[list[str], list[str]]:
-        """Names of the keys held now, and of those pressed since the last call; "quit" where the window was closed."""
-
-    def wait(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Window:
-    """A pygame window. Raises ModuleNotFoundError without pygame, pygame.error where no window opens."""
-
-    def __init__(self, title: str, fps: int = FPS) -> None:
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        pygame: Any = importlib.import_module("pygame")
-        self._pygame, self._fps, self._title = pygame, fps, title
-        pygame.display.init()
-        pygame.display.set_mode((320, 240))
-        self._clock = pygame.time.Clock()
-        self._size = (0, 0)
-
-    def show(self, page: Pixels) -> None:
-        size = (page.shape[1], page.shape[0])
-        if size != self._size:
-            self._screen, self._size = self._pygame.display.set_mode(size), size
-            self._pygame.display.set_caption(self._title)
-        self._pygame.surfarray.blit_array(self._screen, page.swapaxes(0, 1))
-        self._pygame.display.flip()
-
-    def poll(self) -> tuple[list[str], list[str]]:
-        pressed = []
-        for event in self._pygame.event.get():
-            if event.type == self._pygame.QUIT:
-                pressed.append("quit")
-            elif event.type == self._pygame.KEYDOWN:
-                pressed.append(self._pygame.key.name(event.key))
-        state, names = self._pygame.key.get_pressed(), [*DIGITS, *ARROWS]
-        held = [name for name in names if state[self._pygame.key.key_code(name)]]
-        return held + [name for name in pressed if name in names and name not in held], pressed
-
-    def wait(self) -> None:
-        self._clock.tick(self._fps)
-
-    def close(self) -> None:
-        self._pygame.display.quit()
-
-
-def has_display() -> bool:
-    """Whether a window can be hoped for."""
-    names = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in names)
-
-
-def open_window(show: str, title: str) -> Screen | None:
-    """A window, or None for a video. With "window", UserError says what is missing; with "auto", a line on stderr."""
-    if show == "video":
-        return None
-    try:
-        if not has_display():
-            raise UserError("there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set)")
-        try:
-            return Window(title)
-        except ModuleNotFoundError as error:
-            raise UserError("a window needs the package pygame (uv pip install pygame)") from error
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] != "pygame":
-                raise
-            raise UserError(f"the display opens no window ({error})") from error
-    except UserError as error:
-        if show == "window":
-            raise UserError(f"{error}; --show video writes a video") from error
-        print(f"{error}: writing a video", file=sys.stderr, flush=True)
-        return None
-
-
-class Hands:
-    """Who chooses in a window: the keys held, else the policy, or with hands off nobody."""
-
-    def __init__(self, discrete: Sequence[int], continuous: int) -> None:
-        self.discrete, self.continuous = discrete, continuous
-        self.held: list[str] = []
-        self.off = False
-
-    def __call__(self, action: Vector) -> tuple[Vector, str]:
-        chosen = by_keys(self.held, self.discrete, self.continuous, action)
-        if chosen is not None:
-            return chosen, "you"
-        return (nothing(self.discrete, self.continuous), "nobody") if self.off else (action, "policy")
 
 
 def watch(moments: Iterator[Moment], screen: Screen, hands: Hands, episodes: int) -> None:
