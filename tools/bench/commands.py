@@ -26,8 +26,8 @@ makes the batch exactly as the app's `learn` asks for it.
 
 cpu_s, wall_s  medians over the rounds, of an update without sampling and writing back; user and system time of all threads.
 peak_mb        peak resident memory of the process until then, torch and all, in 10^6 bytes. peak_gpu_mb on a GPU.
-flops          forward and backward, by torch's FlopCounterMode: 2 for a multiply-add in products, convolutions and
-               attention, nothing for the rest.
+flops          forward and backward, by the rules of torch's FLOP counter: 2 for a multiply-add in products,
+               convolutions and attention, nothing for the rest.
 aten_calls     dispatcher calls of an eager update that compute something: see calls.py. aten_views: views and metadata.
 parameters     trainable, all parts together, without the slow critic.
 ratio_*        the first over this one in the same round: median, least and greatest. Only these should be quoted.

@@ -22,7 +22,7 @@ from torch import nn
 from torch._C._autograd import _get_sequence_nr  # noqa: PLC2701 - autograd's counter has no public name
 from torch.autograd.graph import Node
 
-from bench.calls import Calls, eager
+from bench.calls import eager
 from bench.cases import about, fill, prepare
 from bench.clock import memory_mb
 from bench.command import Command
@@ -249,9 +249,9 @@ def _clocked(agent: Any, replay: Any) -> dict[Key, float]:
 
 def counted(agent: Any, replay: Any) -> tuple[dict[Key, list[float]], list[Product]]:
     """Calls, FLOPs and bytes of each part, and the products."""
-    calls, products = Calls(), Products(lambda: track.now)
-    track = Track(lambda: [calls.computing, sum(one.flops for one in products.calls), calls.bytes])
-    with eager(), tracked(agent, track, replay), products, calls:
+    products = Products(lambda: track.now)
+    track = Track(lambda: [products.computing, products.flops, products.bytes])
+    with eager(), tracked(agent, track, replay), products:
         agent.learn(replay)
     track.close()
     return track.spent, products.calls

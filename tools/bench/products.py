@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
-from torch.utils.flop_counter import flop_registry
 
+from bench.calls import Calls
 from bench.clock import cost
 
 
@@ -39,28 +38,24 @@ class Product(NamedTuple):
     part: Any
 
 
-class Products(TorchDispatchMode):
+class Products(Calls):
     """Records every call that torch's FLOP counter knows: products, convolutions and attention, forward and backward.
 
     >>> with Products() as seen:
     ...     _ = torch.ones(2, 3) @ torch.ones(3, 4) + 1
-    >>> [(str(one.func), one.flops) for one in seen.calls]
-    [('aten.mm.default', 48)]
+    >>> [(str(one.func), one.flops) for one in seen.calls], seen.computing
+    ([('aten.mm.default', 48)], 4)
     """
 
     def __init__(self, part: Callable[[], Any] = lambda: None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[Product] = []
         self.part = part
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        count = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - the key of torch's own registry
-        if count is not None:
-            flops = count(*args, **kwargs, out_val=out)
-            self.calls.append(Product(func, shapes(args), shapes(kwargs), flops, self.part()))
-        return out
+    def product(self, func: Any, args: Any, kwargs: Mapping[str, Any], flops: int) -> None:
+        """Keep it."""
+        super().product(func, args, kwargs, flops)
+        self.calls.append(Product(func, shapes(args), shapes(kwargs), flops, self.part()))
 
 
 def shapes(values: Any) -> Any:

@@ -42,12 +42,12 @@ def update_calls(app: str, length: int, horizon: int) -> int:
     """Calls of one update of rows of that length."""
     case = prepare(app, [*APPS[app], "--length", str(length), "--horizon", str(horizon)])
     batches = batches_of(case)
-    return count(lambda: case.agent.update(*batches))[0].computing
+    return count(lambda: case.agent.update(*batches)).computing
 
 
 def act_calls(app: str, n: int) -> int:
     """Calls of one acting step of n environments."""
-    return count(acting(prepare(app, APPS[app]), n))[0].computing
+    return count(acting(prepare(app, APPS[app]), n)).computing
 
 
 def measure(app: str) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def costs(case: Case, run: Callable[[], object], *, rounds: int, warmup: int) ->
     found = medians(in_turn({"": lambda: cost(run, waiting(device))}, rounds, warmup=warmup)[""])
     if device.type == "cuda":
         found["peak_gpu_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
-    calls, flops = count(run)
-    found |= {"flops": flops, "aten_calls": calls.computing, "aten_views": calls.other}
+    calls = count(run)
+    found |= {"flops": calls.flops, "aten_calls": calls.computing, "aten_views": calls.other}
     return found | {"rounds": rounds, "calls": dict(calls.by_name.most_common())}
 
 
@@ -76,7 +76,7 @@ def serving(args: Namespace, words: list[str]) -> Iterator[Row]:
         with eager(), products.Products() as seen:
             case.agent.update(*batches)
         replayed = products.Replayed(seen.calls)
-        told |= {"flops": sum(one.flops for one in seen.calls), "products": len(seen.calls)}
+        told |= {"flops": seen.flops, "products": len(seen.calls)}
         del case, batches  # they are no part of its memory
         serve(f"products of {name}", replayed, warmup=args.warmup, **told)
     yield from ()
