@@ -1,4 +1,4 @@
-"""Selection and attention against plain loops. Sizes: B batch, T queries, C columns, K selected, E embed, H heads."""
+"""Selection and attention against the plain lines. Sizes: B batch, T queries, C columns, K selected, E embed, H heads."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from wm_core import draws
-from wm_memory import bank
+from wm_memory import bank, plain
 from wm_memory.attention import Chosen, RecallBlock, attend_folded, attend_gathered
 from wm_memory.recall import (
     ActionEncoder,
@@ -34,47 +34,15 @@ def case(steps: int, columns: int, seed: int = 0, share: float = 0.6) -> tuple[T
     return query, keys, actions, torch.rand(2, steps, columns) < share
 
 
-def by_hand(recall: Recall, query: Tensor, keys: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
-    """The memory encoder one query at a time, in evaluation mode: choose, sort, add, attend."""
-    rows = []
-    for b in range(len(query)):
-        for t in range(query.shape[1]):
-            q = query[b, t]
-            alike = [(torch.dot(q, k) / (q.norm() * k.norm())).item() for k in keys[b]]
-            seen = [c for c in range(len(alike)) if mask[b, t, c]]
-            chosen = sorted(sorted(seen, key=lambda c: -alike[c])[: recall.count])
-            if chosen:
-                tokens = torch.stack([keys[b, c] for c in chosen]) + recall.actions(actions[b, chosen])
-                tokens = tokens + position(recall.positions, [keys.shape[1] - c for c in chosen])
-            else:
-                tokens = q[None]
-            x = q
-            for block in recall.stack():
-                k, v = block.keyvalue(tokens).chunk(2, -1)
-                heads = []
-                for one_q, one_k, one_v in zip(block.query(x).chunk(H), k.chunk(H, -1), v.chunk(H, -1), strict=True):
-                    heads.append(torch.softmax(one_k @ one_q / math.sqrt(E / H), 0) @ one_v)
-                x = block.norm(x + block.out(torch.cat(heads)))
-                x = block.last(x + block.mlp(x))
-            rows.append(x)
-    return torch.stack(rows).unflatten(0, query.shape[:2])
-
-
-def position(positions: Positions, age: list[int]) -> Tensor:
-    if isinstance(positions, RankPositions):
-        return positions.table[: len(age)]  # the oldest first: rank 1, 2, ...
-    return torch.stack([positions.table[positions(torch.tensor(a))] for a in age])
-
-
 @pytest.mark.parametrize("positions", [RankPositions(4, E), AgePositions(30, E), NoPositions(E)])
 @pytest.mark.parametrize(("steps", "columns"), [(9, 20), (2, 20), (3, 2)])
-def test_recall_equals_a_loop_forward_and_backward(positions: Positions, steps: int, columns: int) -> None:
+def test_recall_equals_its_plain_lines_forward_and_backward(positions: Positions, steps: int, columns: int) -> None:
     # 9 x 4 keys exceed 20 columns (folded), 2 x 4 do not (gathered), 2 columns are fewer than the keys wanted
     recall = Recall(width=E, action=A, count=4, heads=H, positions=positions).double().eval()
     query, keys, actions, mask = case(steps, columns)
     mask[0, 0] = False  # one query sees nothing
     found = []
-    for function in (recall, lambda *inputs: by_hand(recall, *inputs)):
+    for function in (recall, lambda *inputs: plain.recall(recall, *inputs)):
         leaves = [query.clone().requires_grad_(), keys.clone().requires_grad_()]
         f = function(*leaves, actions, mask)
         params = [p for p in recall.parameters() if p.requires_grad]
@@ -116,8 +84,7 @@ def test_selection_equals_sorting() -> None:
     index, ok = select(similarity, mask, 8)
     for b in range(3):
         for t in range(5):
-            seen = [c for c in range(40) if mask[b, t, c]]
-            wanted = sorted(sorted(seen, key=lambda c: -similarity[b, t, c].item())[:8])
+            wanted = plain.choose(similarity[b, t], mask[b, t], 8).tolist()
             assert index[b, t][ok[b, t]].tolist() == wanted  # in order of time
             assert len(set(index[b, t].tolist())) == 8  # slots never share a column
             assert not ok[b, t, len(wanted) :].any()

@@ -1,5 +1,6 @@
 """One block of the memory encoder: few selected keys out of many columns are attended to, then a small MLP (Eq. 5).
 
+Read `wm_memory.plain.attend` first: one query, in straight lines.
 Sizes: B batch, T queries, C columns, K selected keys per query, E embed, H heads, d = E / H, R rows of positions.
 Two ways to the same numbers: `attend_folded` projects every column once and selects among scalars, `attend_gathered`
 collects the selected tokens first. The second is cheaper when T * K is below C, as it is when acting.

@@ -1,5 +1,6 @@
 """cosine -> the 40 most similar steps -> attention over them, with what was done there and in which order (Eq. 4, 5).
 
+Read `wm_memory.plain` first: the same for one query, in straight lines.
 Sizes: B batch, T queries, C columns (keys, oldest first), K selected, E embed, A action, R rows of positions.
 Selection carries no gradient: it is the paper's "adaptive dropout", a hard choice.
 """
@@ -166,7 +167,7 @@ class Reading:
 
 
 class Recall(nn.Module):
-    """The memory encoder up to f_t: usable alone, on plain tensors.
+    """The memory encoder up to f_t: usable alone, on plain tensors. Read `wm_memory.plain.recall` first.
 
     f = recall(query, keys, actions, mask): query (B, T, E), keys (B, C, E) oldest first, actions (B, C, A) taken at the
     keys, mask (B, T, C) bool of the keys that each query may see -> (B, T, E). A query that may see none attends to
