@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from wm_tssm import Cache, TooLong, TransformerStack, across_episodes, within_episode
+from wm_tssm import Cache, TooLong, TransformerStack, across_episodes, plain, within_episode
 from wm_tssm.stack import Each
 
 SIGHTS = [across_episodes, within_episode]
@@ -28,16 +28,6 @@ def flags(length=LENGTH):
     return first
 
 
-def continued(model, context, first, dream, start):
-    """Outputs of a dream after context[:, : start + 1], each computed from everything before it."""
-    outs = []
-    for t in range(1, dream.shape[1] + 1):
-        whole = torch.cat([context[:, : start + 1], dream[:, :t]], 1)
-        begins = torch.cat([first[:, : start + 1], torch.zeros(len(dream), t, dtype=torch.bool)], 1)
-        outs.append(model(model.initial(len(dream)), whole, begins)[0][:, -1])
-    return torch.stack(outs, 1)
-
-
 def dreamt(model, cache, dream):
     """Outputs of a dream from a cache: (M, T, D)."""
     never = torch.zeros(len(dream), 1, dtype=torch.bool)
@@ -49,13 +39,15 @@ def dreamt(model, cache, dream):
 
 
 def cached_and_recomputed(model, last, steps=6):
-    """The same dreams both ways, each (ROWS, last, steps, D): from a cache, and from everything before each token."""
+    """The same dreams both ways, each (ROWS, last, steps, D): from a cache, and by plain lines from all before a token."""
     context, first = tokens(), flags()
     dream = tokens(steps, ROWS * last, seed=2)
     cache = model.starts(model(model.initial(ROWS), context, first)[3], last)
     rows = dream.unflatten(0, (ROWS, last))
     begun = range(LENGTH - last, LENGTH)  # -1 is the start before all tokens
-    again = torch.stack([continued(model, context, first, rows[:, i], start) for i, start in enumerate(begun)], 1)
+    again = torch.stack(
+        [plain.dream(model, context[:, : at + 1], first[:, : at + 1], rows[:, i]) for i, at in enumerate(begun)], 1
+    )
     return dreamt(model, cache, dream).unflatten(0, (ROWS, last)), again
 
 
@@ -140,7 +132,7 @@ def test_gradient_of_a_dream_reaches_context_and_tokens():
     context, dream = tokens().requires_grad_(), tokens(4, seed=2).requires_grad_()
     cache = model.starts(model(model.initial(ROWS), context, flags())[3], 1)
     one = torch.autograd.grad(dreamt(model, cache, dream).square().sum(), [context, dream])
-    other = torch.autograd.grad(continued(model, context, flags(), dream, LENGTH - 1).square().sum(), [context, dream])
+    other = torch.autograd.grad(plain.dream(model, context, flags(), dream).square().sum(), [context, dream])
     for mine, theirs in zip(one, other, strict=True):
         assert mine.abs().sum() > 0
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
@@ -170,27 +162,18 @@ def test_beyond_the_context_an_output_is_made_from_the_last_tokens_counted_anew(
         assert carry["tokens"].shape[1] == min(3, t + 1)
 
 
-def test_outputs_equal_a_loop_over_tokens_by_hand():
-    """Attention written out for one token at a time, from the weights."""
-    model, x = stack(layers=1), tokens(5)
-    with torch.no_grad():
-        whole = model(model.initial(ROWS), x, torch.zeros(ROWS, 5, dtype=torch.bool))[0]
-        block = model.blocks[0]
-        seen = torch.nn.functional.layer_norm(x + model.positions.weight[:5], (WIDTH,), eps=1e-6)
-        at = block.attention
-        for t in range(5):
-            heard = []
-            for head in range(4):
-                part = slice(4 * head, 4 * head + 4)
-                query = seen[:, t] @ at.query.weight[part].T
-                keys, values = seen[:, : t + 1] @ at.key.weight[part].T, seen[:, : t + 1] @ at.value.weight[part].T
-                weight = torch.softmax((keys @ query[..., None])[..., 0] / 2, -1)  # sqrt(4)
-                heard.append((weight[..., None] * values).sum(1))
-            y = torch.nn.functional.layer_norm(seen[:, t] + torch.cat(heard, -1) @ at.out.weight.T, (WIDTH,), eps=1e-6)
-            one, two = block.mlp[0], block.mlp[2]
-            z = torch.relu(y @ one.weight.T + one.bias) @ two.weight.T + two.bias
-            z = torch.nn.functional.layer_norm(y + z, (WIDTH,), eps=1e-6)
-            assert (whole[:, t] - z).abs().max() < 1e-10
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_outputs_equal_the_plain_lines_forward_and_backward(sight, layers):
+    model, x = stack(sight=sight, layers=layers), tokens().requires_grad_()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    pull, found = tokens(seed=3), []
+    for out in (model(model.initial(ROWS), x, flags())[0], plain.stack(model, x, flags())):
+        found.append([out, *torch.autograd.grad((out * pull).sum(), [x, *model.parameters()])])
+    for fast, straight in zip(*found, strict=True):
+        assert straight.abs().max() > 1e-6
+        torch.testing.assert_close(fast, straight, rtol=0, atol=1e-10)
 
 
 def test_a_reset_hides_what_preceded_it_only_within_episodes():

@@ -1,5 +1,6 @@
 """tokens -> queries, keys, values -> what each token heard of those it may see; and STORM's post-norm block around it.
 
+Read `wm_tssm.plain.attention` and `block` first.
 Sizes: B rows, T tokens, J tokens that are seen, D width, H heads, d = D / H.
 """
 

@@ -1,5 +1,6 @@
 """Keys and values of the tokens so far, in memory taken once: a step of imagination computes one token and reads the rest.
 
+Read `wm_tssm.plain.dream` first: the same numbers, all computed anew for every token.
 Sizes: M rollouts, P tokens before the dream, L layers, C capacity, H heads, d features of a head.
 """
 

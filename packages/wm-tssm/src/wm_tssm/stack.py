@@ -1,5 +1,6 @@
 """tokens + positions -> norm -> blocks of causal attention -> out: STORM's sequence model as a backbone.
 
+Read `wm_tssm.plain` first: the same without cache and window, in straight lines.
 Sizes: B rows, T tokens, W tokens carried, L layers, M starts, D width, H heads, d features of a head.
 """
 
@@ -31,7 +32,7 @@ class Each:
 
 
 class TransformerStack(nn.Module):
-    """A stack of causal post-norm transformer blocks with learned absolute positions.
+    """A stack of causal post-norm transformer blocks with learned absolute positions. Read `wm_tssm.plain.stack` first.
 
     `sight` says whether attention and positions cross episode ends (`across_episodes`, STORM's) or begin again with
     each (`within_episode`); only then does a reset hide what preceded it. `positions` bounds the tokens of a row, those
