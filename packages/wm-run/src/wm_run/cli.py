@@ -8,29 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import errno
 import importlib
-import io
 import os
 import sys
 import tomllib
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wm_core.errors import UserError
 
 from wm_run import encoding, typed
 from wm_run.config import RESUMABLE, RunConfig, check, unsaid
 from wm_run.durable import lost
-from wm_run.evaluation import CHANCE, MACHINE, TRAINING
+from wm_run.evaluation import CHANCE, MACHINE
 from wm_run.manifest import kept_config
+from wm_run.options import OPTIONS, Info, Plot, Train
+from wm_run.reading import describe, listed, read, say_true, unknown
 from wm_run.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -140,108 +140,6 @@ class Origin:
     note: str = ""  # what to say about a choice that was made for the user; not kept
 
 
-# ---- options of the commands, besides the fields of the config
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train an agent; the same --logdir resumes."""
-
-    preset: str = ""
-    """Named numbers of a whole run."""
-    size: str = ""
-    """Size of the networks."""
-    ablation: str = ""
-    """A row of the paper's ablation tables."""
-    logdir: str = ""
-    """The run folder itself; default runs/<stamp>-<task>-<method>-<seed>."""
-
-
-@dataclass(frozen=True)
-class Info(Train):
-    """Show the resolved config, parameters per module, and what a run takes."""
-
-    json: bool = False
-    """One JSON object instead of text."""
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Play fresh episodes with a trained agent; the result goes to LOGDIR/eval."""
-
-    logdir: str
-    """The folder of a run."""
-    episodes: int | None = None
-    """How many; where it is not given, the run's `final_episodes`, or 10 where it has none."""
-    mode: bool = False
-    """Act by the policy's mode; the run's `eval_acting` says what is done where neither is given."""
-    sample: bool = False
-    """Act by a sample of the policy, as in training."""
-    memory: Literal["auto", "training", "empty"] = "auto"
-    """What the agent remembers at the start: training's last steps, or nothing; auto is training's for an agent whose
-    memory outlives episodes."""
-
-
-@dataclass(frozen=True)
-class Dream:
-    """Open-loop prediction on held-out frames: a video of true, predicted and error, and the error by horizon."""
-
-    logdir: str
-    """The folder of a run."""
-    observed: int = 5
-    """Steps of context, before the dream."""
-    imagined: int = 45
-    """Steps of the dream."""
-    rows: int = 6
-    """Sequences shown."""
-    sensitivity: bool = False
-    """Draw which pixels the decoder is sensitive to along the dream, and which of them for the value."""
-
-
-@dataclass(frozen=True)
-class Play:
-    """Watch the agent, in a window or as a video: in the environment, or inside its dream."""
-
-    logdir: str
-    """The folder of a run."""
-    dream: bool = False
-    """The world model imagines, from a real start of --observed steps."""
-    show: Literal["auto", "window", "video"] = "auto"
-    """auto opens a window where there is a display and pygame, else writes LOGDIR/video/play-<step>.mp4."""
-    episodes: int = 1
-    """How many; with --dream, dreams."""
-    frames: int = 500
-    """At most so many, all episodes together; a window knows no limit."""
-    observed: int = 5
-    """Real steps before a dream."""
-    mode: bool = False
-    """Act by the policy's mode."""
-    sample: bool = False
-    """Act by a sample of the policy, as in training (the default)."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Curves over seeds of any runs, of this app or others: one HTML page, and a PNG."""
-
-    logdirs: tuple[str, ...]
-    """Folders of runs, or folders that hold some."""
-    out: str = ""
-    """Both files without their endings; default LOGDIR/report for one run, ./report for several."""
-    mixed: bool = False
-    """Put runs of one task under different protocols side by side, each marked."""
-    export: str = ""
-    """A folder for links to the runs under names that danijar's plot.py reads, <stamp>-<task>-<method>-<seed>."""
-
-
-OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot]] = {
-    "train": Train,
-    "eval": Eval,
-    "dream": Dream,
-    "play": Play,
-    "plot": Plot,
-    "info": Info,
-}
 ELSEWHERE = {  # where a command writes if not there
     "train": "choose another --logdir",
     "plot": "choose another --out or --export",
@@ -309,8 +207,8 @@ def overview(app: App, program: str) -> str:
     """What `--help` says without a command."""
     lines = [f"usage: {program} COMMAND [OPTIONS]   ({program} COMMAND --help)", ""]
     lines += [f"  {name:6} {(kind.__doc__ or '').strip()}" for name, kind in OPTIONS.items()]
-    lines += ["", f"presets:   {_list(app.files('presets'))}", f"ablations: {_list(app.files('ablations'))}"]
-    return "\n".join([*lines, f"sizes:     {_list(app.sizes)}"])
+    lines += ["", f"presets:   {listed(app.files('presets'))}", f"ablations: {listed(app.files('ablations'))}"]
+    return "\n".join([*lines, f"sizes:     {listed(app.sizes)}"])
 
 
 def mistaken(app: App, error: Exception) -> bool:
@@ -355,15 +253,15 @@ def parse(app: App, argv: Sequence[str]) -> Command:
     name = argv[0]
     if name not in OPTIONS:
         raise UserError(unknown("command", name, OPTIONS))
-    rest = _say_true(app, argv[1:])
+    rest = say_true(app, argv[1:])
     asked = [arg for arg in rest if arg not in ("-h", "--help")]
     default, program = app.config(), typed.program(app.name, argv)
     try:
-        options, given = _tyro(app, name, default, asked, program)
+        options, given = read(app, name, default, asked, program)
     except UserError:
         if asked == rest:
             raise
-        _tyro(app, name, default, rest, program)  # prints the help and exits
+        read(app, name, default, rest, program)  # prints the help and exits
     options = _at_home(options)
     if asked != rest and not isinstance(options, Train):
         _help(app, name, options, given, rest, program)
@@ -372,13 +270,13 @@ def parse(app: App, argv: Sequence[str]) -> Command:
             raise UserError("`plot` needs the LOGDIRS of runs, or a folder that holds some")
         return Command(name, options, default, None, Origin(), tuple(argv), program)
     saved, base, origin = _base(app, options, given)
-    _, config = _tyro(app, name, base, rest, program)
+    _, config = read(app, name, base, rest, program)
     if options.__class__ in (Train, Info) and saved is None and not origin.preset:
         wish = _automatic(app, config)
         if wish:
             origin = wish
             base = resolve(app, wish.preset, options.size, options.ablation)
-            _, config = _tyro(app, name, base, rest, program)
+            _, config = read(app, name, base, rest, program)
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
     check(config)
@@ -399,7 +297,7 @@ def _help(app: App, name: str, options: Any, given: RunConfig, words: list[str],
     if not isinstance(options, Plot):
         with contextlib.suppress(UserError):
             base = _base(app, options, given)[1]
-    _tyro(app, name, base, words, program)
+    read(app, name, base, words, program)
 
 
 def _base(app: App, options: Any, given: RunConfig) -> tuple[RunConfig | None, RunConfig, Origin]:
@@ -467,7 +365,7 @@ def overlay(config: RunConfig, values: Mapping[str, object], where: str) -> RunC
             raise UserError(f"{where}: {unknown('field', name, hints)}")
         found = _cast(value, hints[name])
         if found is None:
-            raise UserError(f"{where}: {name} takes {_describe(hints[name])}, not {value!r}")
+            raise UserError(f"{where}: {name} takes {describe(hints[name])}, not {value!r}")
         ready[name] = found[0]
     return dataclasses.replace(config, **ready)
 
@@ -554,146 +452,7 @@ def _at_home(values: Any) -> Any:
     return dataclasses.replace(values, **moved)
 
 
-# ---- tyro, and one sentence where it refuses
-
-
-def _say_true(app: App, words: Sequence[str]) -> list[str]:
-    """The words with `--var` of a field that is True or False as `--var=True`, where no value follows."""
-    hints = typing.get_type_hints(app.config)
-    flags = {f"--{name}" for name, hint in hints.items() if hint is bool}
-    after = [*words[1:], "--"]
-    return [
-        f"{word}=True" if word.replace("-", "_").replace("__", "--", 1) in flags and following.startswith("-") else word
-        for word, following in zip(words, after, strict=False)
-    ]
-
-
-def _tyro(app: App, name: str, default: RunConfig, args: list[str], program: str) -> tuple[Any, RunConfig]:
-    """Options and config of a command. Raises UserError, or SystemExit after printing a help that was asked for."""
-    import tyro
-    from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
-
-    kind = OPTIONS[name]
-    if kind in (Eval, Dream, Play):  # --logdir D is D
-        args = [arg.removeprefix("--logdir=") for arg in args if arg != "--logdir"]
-    wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
-    parts: list[Any] = [("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs])]
-    if kind is not Plot:  # which shows runs and changes none
-        shown = default if not wants_help or kind in (Train, Info) else _as_acting(app, default)
-        parts += [("config", Annotated[type(shown), OmitArgPrefixes, FlagConversionOff], field(default=shown))]
-    both: Any = dataclasses.make_dataclass(name.capitalize(), parts, frozen=True)
-    prog, about = f"{program} {name}", (kind.__doc__ or "").strip()
-    try:
-        if wants_help:
-            result = tyro.cli(both, args=args, prog=prog, description=about)
-        else:
-            with contextlib.redirect_stderr(unread), contextlib.redirect_stdout(unread):
-                result = tyro.cli(both, args=args, prog=prog, description=about)
-    except SystemExit as stop:
-        if wants_help:
-            raise
-        raise UserError(_diagnose(app, name, args, program)) from stop
-    return result.options, getattr(result, "config", default)
-
-
-def _as_acting(app: App, config: RunConfig) -> RunConfig:
-    """The config as a help shows it where nothing is learned: without the fields that only training reads."""
-    from tyro.conf import Suppress
-
-    kept = {*RunConfig.__dataclass_fields__, *app.acting} - set(TRAINING)
-    hidden = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in kept}
-    hints, mark = typing.get_type_hints(type(config)), typing.cast("Any", Suppress)
-    body = {"__annotations__": {name: mark[hints[name]] for name in hidden}, "__doc__": type(config).__doc__}
-    kind: Any = dataclasses.dataclass(frozen=True)(type(type(config).__name__, (type(config),), body | hidden))
-    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
-    return shown
-
-
-def _diagnose(app: App, name: str, args: list[str], program: str) -> str:
-    """Why tyro refused, in one sentence."""
-    hints = typing.get_type_hints(OPTIONS[name])
-    hints |= {} if OPTIONS[name] is Plot else typing.get_type_hints(app.config)
-    required = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.default is dataclasses.MISSING]
-    flags = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.type in (bool, "bool")]
-    loose: list[str] = []
-    at = 0
-    while at < len(args):
-        option, equals, inline = args[at].partition("=")
-        at += 1
-        if not option.startswith("--"):
-            loose.append(args[at - 1])
-            continue
-        key = option[2:].replace("-", "_")
-        if key not in hints:
-            if key in ("preset", "size", "ablation"):
-                return f"`{name}` takes {option} from the run in LOGDIR: leave it out"
-            return unknown("option", option, [f"--{one.replace('_', '-')}" for one in hints])
-        if key in flags:
-            continue
-        values = [inline] if equals else []
-        several = typing.get_origin(hints[key]) is tuple
-        while not equals and at < len(args) and not args[at].startswith("--") and (several or not values):
-            values.append(args[at])
-            at += 1
-        if not values:
-            return f"{option} needs a value: {_describe(hints[key])}"
-        if not _readable(hints[key], values):
-            return f"{option} takes {_describe(hints[key])}, not {' '.join(values)!r}"
-    if len(loose) < len(required):
-        return f"`{name}` needs the {required[0].upper()} of a run"
-    if len(loose) > len(required) and OPTIONS[name] is not Plot:
-        return f"{loose[len(required)]!r} is not an option: options begin with --"
-    return f"cannot read these options: {program} {name} --help lists them"
-
-
-def _readable(hint: Any, values: list[str]) -> bool:
-    """Whether tyro reads these words as the type."""
-    import tyro
-
-    unread = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(unread), contextlib.redirect_stdout(unread):
-            tyro.cli(hint, args=values)
-    except SystemExit:
-        return False
-    return True
-
-
-def _describe(hint: Any) -> str:
-    """A type in words.
-
-    >>> _describe(int), _describe(Literal["a", "b"]), _describe(tuple[int, ...])
-    ('a whole number', 'one of a, b', 'a list (a whole number)')
-    """
-    words = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
-    if hint in words:
-        return words[hint]
-    args = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        return f"one of {_list(map(str, args))}"
-    if typing.get_origin(hint) is tuple:
-        return f"a list ({_describe(args[0])})"
-    return str(getattr(hint, "__name__", hint))
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """A sentence about a name that does not exist, with the nearest one, or all where they are few.
-
-    >>> unknown("preset", "cpuu", ["cpu", "tiny"])
-    "there is no preset 'cpuu'; did you mean 'cpu'? (presets: cpu, tiny)"
-    """
-    names = list(known)
-    close = difflib.get_close_matches(name, names, 1, 0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    every = f" ({kind}s: {_list(names)})" if len(names) <= 16 else ""
-    return f"there is no {kind} {name!r}{hint}{every or ('' if close else ': --help lists them')}"
-
-
 def _choose(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
         raise UserError(unknown(kind, name, known))
     return known[name]
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

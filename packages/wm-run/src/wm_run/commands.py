@@ -27,7 +27,7 @@ from wm_core.types import Batch, Index, Past
 from wm_run import bound, checkpoint, durable, evaluation, filmstrip, launch, scoring, sensitivity, typed
 from wm_run.alarm import NotFinite
 from wm_run.allocator import give_back
-from wm_run.cli import App, Command, Dream, Eval, Info, Train, mistaken, resolve, write_run
+from wm_run.cli import App, Command, mistaken, resolve, write_run
 from wm_run.config import RunConfig
 from wm_run.durable import lost
 from wm_run.estimate import estimate, sentence, told
@@ -37,6 +37,7 @@ from wm_run.lock import locked
 from wm_run.loop import LONGEST, Environments, Position, check_carry, rest, rollout
 from wm_run.loop import train as train_loop
 from wm_run.openloop import OpenLoop, openloop
+from wm_run.options import Dream, Eval, Info, Train
 from wm_run.play import key_shown
 from wm_run.progress import Progress
 from wm_run.replay import Replay

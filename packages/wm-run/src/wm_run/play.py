@@ -33,7 +33,8 @@ from wm_run.video import write_video
 from wm_run.window import FPS, KEYS, Hands, Screen, open_window
 
 if TYPE_CHECKING:
-    from wm_run.cli import App, Command, Play
+    from wm_run.cli import App, Command
+    from wm_run.options import Play
 
 FRESH = 20_000  # added to a run's seed, so that neither training nor evaluation has seen these episodes
 OVER = 0.5  # a dream ends where the model thinks that going on is less likely than this

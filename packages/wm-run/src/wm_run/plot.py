@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from wm_core.errors import UserError
 
 if TYPE_CHECKING:
-    from wm_run.cli import App, Command, Plot
+    from wm_run.cli import App, Command
+    from wm_run.options import Plot
 
 
 def plot(app: App, command: Command) -> int:

@@ -1,0 +1,107 @@
+"""Options of the commands, besides the fields of the config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an agent; the same --logdir resumes."""
+
+    preset: str = ""
+    """Named numbers of a whole run."""
+    size: str = ""
+    """Size of the networks."""
+    ablation: str = ""
+    """A row of the paper's ablation tables."""
+    logdir: str = ""
+    """The run folder itself; default runs/<stamp>-<task>-<method>-<seed>."""
+
+
+@dataclass(frozen=True)
+class Info(Train):
+    """Show the resolved config, parameters per module, and what a run takes."""
+
+    json: bool = False
+    """One JSON object instead of text."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Play fresh episodes with a trained agent; the result goes to LOGDIR/eval."""
+
+    logdir: str
+    """The folder of a run."""
+    episodes: int | None = None
+    """How many; where it is not given, the run's `final_episodes`, or 10 where it has none."""
+    mode: bool = False
+    """Act by the policy's mode; the run's `eval_acting` says what is done where neither is given."""
+    sample: bool = False
+    """Act by a sample of the policy, as in training."""
+    memory: Literal["auto", "training", "empty"] = "auto"
+    """What the agent remembers at the start: training's last steps, or nothing; auto is training's for an agent whose
+    memory outlives episodes."""
+
+
+@dataclass(frozen=True)
+class Dream:
+    """Open-loop prediction on held-out frames: a video of true, predicted and error, and the error by horizon."""
+
+    logdir: str
+    """The folder of a run."""
+    observed: int = 5
+    """Steps of context, before the dream."""
+    imagined: int = 45
+    """Steps of the dream."""
+    rows: int = 6
+    """Sequences shown."""
+    sensitivity: bool = False
+    """Draw which pixels the decoder is sensitive to along the dream, and which of them for the value."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """Watch the agent, in a window or as a video: in the environment, or inside its dream."""
+
+    logdir: str
+    """The folder of a run."""
+    dream: bool = False
+    """The world model imagines, from a real start of --observed steps."""
+    show: Literal["auto", "window", "video"] = "auto"
+    """auto opens a window where there is a display and pygame, else writes LOGDIR/video/play-<step>.mp4."""
+    episodes: int = 1
+    """How many; with --dream, dreams."""
+    frames: int = 500
+    """At most so many, all episodes together; a window knows no limit."""
+    observed: int = 5
+    """Real steps before a dream."""
+    mode: bool = False
+    """Act by the policy's mode."""
+    sample: bool = False
+    """Act by a sample of the policy, as in training (the default)."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves over seeds of any runs, of this app or others: one HTML page, and a PNG."""
+
+    logdirs: tuple[str, ...]
+    """Folders of runs, or folders that hold some."""
+    out: str = ""
+    """Both files without their endings; default LOGDIR/report for one run, ./report for several."""
+    mixed: bool = False
+    """Put runs of one task under different protocols side by side, each marked."""
+    export: str = ""
+    """A folder for links to the runs under names that danijar's plot.py reads, <stamp>-<task>-<method>-<seed>."""
+
+
+OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot]] = {
+    "train": Train,
+    "eval": Eval,
+    "dream": Dream,
+    "play": Play,
+    "plot": Plot,
+    "info": Info,
+}
