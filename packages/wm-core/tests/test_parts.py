@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import BlockLinear, truncated_normal_
 from wm_core.distributions import (
@@ -25,7 +24,6 @@ from wm_core.distributions import (
 from wm_core.encoders import Discretes, MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
 from wm_core.errors import UserError
 from wm_core.heads import Head, PolicyHead
-from wm_core.images import UpConv
 from wm_core.kl import BalancedKL
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations, describe
@@ -116,20 +114,6 @@ def test_block_linear_equals_a_dense_block_diagonal():
     dense = torch.block_diag(*[layer.weight[:, g] for g in range(4)])
     x = torch.randn(3, 5, 12, dtype=torch.float64)
     assert torch.allclose(layer(x), x @ dense + layer.bias)
-
-
-def test_up_convolution_equals_upsample_then_convolve_with_gradients():
-    torch.manual_seed(0)
-    up = UpConv(3, 5).double()
-    nn.init.normal_(up.bias)
-    x = torch.randn(2, 3, 6, 4, dtype=torch.float64, requires_grad=True)
-    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), up.weight, up.bias, padding=2)
-    got = up(x)
-    assert torch.allclose(got, plain, atol=1e-12)
-    probe = torch.randn_like(plain)
-    one = torch.autograd.grad((got * probe).sum(), [x, up.weight, up.bias])
-    two = torch.autograd.grad((plain * probe).sum(), [x, up.weight, up.bias])
-    assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(one, two, strict=True))
 
 
 def test_two_hot_bins_and_targets_by_hand():

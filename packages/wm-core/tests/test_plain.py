@@ -13,6 +13,7 @@ from wm_core import plain
 from wm_core.blocks import MLP, BlockGRU, BlockLinear
 from wm_core.fast import product
 from wm_core.fast.scan import posterior_scan
+from wm_core.images import UpConv
 from wm_core.norm import RMSNorm, norm_silu
 from wm_core.returns import accumulate
 from wm_core.rssm import Posterior
@@ -137,6 +138,12 @@ def test_products_are_products() -> None:
         return plain.blocks(rows.view(N, G, E), layer.weight.transpose(0, 1), biases).flatten(1)
 
     assert_same(lambda: layer(rows), apart, [rows, layer.weight, layer.bias])
+
+
+def test_an_up_convolution_is_upsampling_and_a_convolution() -> None:
+    torch.manual_seed(0)
+    up, x = loud(UpConv(3, 5)), numbers(2, 3, 6, 4)
+    assert_same(lambda: up(x), lambda: plain.up_convolution(up, x), [x, up.weight, up.bias])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 16, 63])

@@ -63,7 +63,7 @@ class ConvEncoder(nn.Module):
 class UpConv(nn.Module):
     """Nearest upsampling by two, then a 5x5 convolution, computed as one 3x3 convolution at the low resolution.
 
-    Each of the four output phases sees only 3x3 distinct inputs, so its kernel is a sum of the 5x5 taps; a pixel
+    Read `wm_core.plain.up_convolution` first. Each of the four output phases sees only 3x3 distinct inputs, so its kernel is a sum of the 5x5 taps; a pixel
     shuffle puts the phases together. Exact, borders included, with 9 taps for 25 and no upsampled map in memory.
     """
 

@@ -11,6 +11,7 @@ another order; tests/test_plain.py holds them to these lines, values and gradien
 | `posterior` | `wm_core.rssm.Posterior` |
 | `layer`, `norm_silu` | `wm_core.blocks.MLP`, `wm_core.norm.norm_silu` |
 | `linear`, `blocks` | `wm_core.fast.product` |
+| `up_convolution` | `wm_core.images.UpConv` |
 | `accumulate` | `wm_core.returns.accumulate` |
 
 Sizes: N rows, T steps, B rows of a batch, R branches (one, or two that share their state), A action, E embed, D deter of a
@@ -30,6 +31,7 @@ from wm_core.distributions import sample_mixed
 
 if TYPE_CHECKING:  # they import the fast paths, and those this file
     from wm_core.blocks import MLP, BlockGRU
+    from wm_core.images import UpConv
     from wm_core.norm import RMSNorm
     from wm_core.rssm import Posterior
 
@@ -157,6 +159,14 @@ def blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     apart = [x[:, g] @ weight[g] + bias[g] for g in range(len(weight))]
     # (N, G, O)
     return torch.stack(apart, 1)
+
+
+def up_convolution(network: UpConv, x: Tensor) -> Tensor:
+    """Every pixel twice in height and width, then a 5x5 convolution: x (N, I, h, w) -> (N, O, 2h, 2w)."""
+    # (N, I, 2h, 2w)
+    large = x.repeat_interleave(2, -2).repeat_interleave(2, -1)
+    # (N, O, 2h, 2w)
+    return F.conv2d(large, network.weight, network.bias, padding=2)
 
 
 def accumulate(base: Tensor, decay: Tensor, last: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Sizes: B batch, T time, M starts, A action, E embed, V recalled, D deter of one branch, S x K stochastic of one branch.
 The two branches are one latent of 2D and 2S factors: deter = [h_co, h_mg], stoch = [z_co, z_mg]. Heads, KL, policy and
-critic need not know of them.
+critic need not know of them. Read `wm_core.plain` first, its loop over steps with two branches, and `wm_memory.plain`.
 """
 
 from __future__ import annotations
