@@ -3,8 +3,9 @@
 >>> from wm_run.testing import check_killed, check_resumed  # check_resumed("dreamer", ["--preset", "tiny"], steps=200)
 """
 
+from wm_run.testing.app import check_app
 from wm_run.testing.killed import PLACES, check_killed
 from wm_run.testing.nursery import Failed
 from wm_run.testing.stopped import check_resumed
 
-__all__ = ["PLACES", "Failed", "check_killed", "check_resumed"]
+__all__ = ["PLACES", "Failed", "check_app", "check_killed", "check_resumed"]
