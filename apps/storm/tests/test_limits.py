@@ -17,7 +17,7 @@ from wm_run import checkpoint, commands, play
 from wm_run.cli import resolve
 from wm_run.loading import environments
 from wm_run.loop import Environments, rollout
-from wm_run.play import Seer, in_dream, in_environment
+from wm_run.play import Observer, in_dream, in_environment
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_play_shows_the_policy_that_was_trained(tiny: Any, envs: Any, act_on: st
     agent = tiny(act_on=act_on)
     torch.nn.init.normal_(next(p for p in reversed([*agent.behaviour.actor.parameters()]) if p.ndim == 2))
     straight = list(islice(rollout(agent, envs(), seed=3), 60))
-    moments = list(islice(in_environment(Seer(agent, "image", seed=3), envs(), seed=3), 60))
+    moments = list(islice(in_environment(Observer(agent, "image", seed=3), envs(), seed=3), 60))
     for one, after in zip(moments, straight[1:], strict=False):
         assert after["first"][0] or (one.action == after["action"][0]).all()
 
@@ -56,7 +56,7 @@ def test_a_played_dream_begins_with_the_draw_that_the_policy_saw(tiny: Any, envs
     agent.world.starts = lambda trace, last: begun.append(starts(trace, last)) or begun[-1]
     agent.world.dynamics.imagine = lambda carry, action: carries.append(carry) or imagine(carry, action)
     agent.behaviour.policy = lambda latent: seen.append(latent) or policy(latent)
-    list(islice(in_dream(Seer(agent, "image", seed=3), envs(), seed=3, observed=4), 5))
+    list(islice(in_dream(Observer(agent, "image", seed=3), envs(), seed=3, observed=4), 5))
     assert torch.equal(carries[0]["stoch"].flatten(), seen[-2].stoch.flatten())
     assert len(begun) == 1 and torch.equal(carries[0]["stoch"], begun[0][0]["stoch"])  # the world's draw, no other
 
@@ -67,7 +67,7 @@ def test_a_played_dream_ends_where_the_positions_end_and_another_begins(
 ) -> None:
     monkeypatch.setattr(play, "OVER", -1.0)  # the model never expects an end
     agent = tiny(resets=resets, positions=12, acting_context=4)
-    moments = list(islice(in_dream(Seer(agent, "image", seed=3), envs(), seed=3, observed=3), 40))
+    moments = list(islice(in_dream(Observer(agent, "image", seed=3), envs(), seed=3, observed=3), 40))
     assert sum(one.over for one in moments) >= 2
     assert all(after.t == 0 and not after.imagined for one, after in pairwise(moments) if one.over)
 

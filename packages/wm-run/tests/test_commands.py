@@ -21,7 +21,7 @@ import torch
 from wm_core.errors import UserError
 from wm_run import checkpoint, commands, filmstrip, scoring
 from wm_run.cli import main, parse
-from wm_run.estimate import Spent, Tried, estimate, extrapolate, sentence
+from wm_run.estimate import Cost, Measured, estimate, extrapolate, sentence
 from wm_run.loading import load
 from wm_run.lock import locked
 from wm_run.openloop import OpenLoop
@@ -427,9 +427,9 @@ def test_the_estimate_of_disk_is_the_records_of_the_run(fakes):
 
 def test_the_fixed_part_of_an_update_is_not_multiplied():
     """2 seconds of calls and 0.5 a row: 16 rows take 10, not 16 * 2.5; alike for FLOPs and memory."""
-    one, three = Tried(Spent(2.5, 2.5), 25, 7), Tried(Spent(3.5, 3.5), 35, 21)
-    assert extrapolate(one, three, 3, 16) == Tried(Spent(10.0, 10.0), 100, 112)
-    assert extrapolate(one, Tried(Spent(2.0, 2.0), 25, 7), 3, 16) == one  # noise: more rows in less time
+    one, three = Measured(Cost(2.5, 2.5), 25, 7), Measured(Cost(3.5, 3.5), 35, 21)
+    assert extrapolate(one, three, 3, 16) == Measured(Cost(10.0, 10.0), 100, 112)
+    assert extrapolate(one, Measured(Cost(2.0, 2.0), 25, 7), 3, 16) == one  # noise: more rows in less time
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 10.0])
@@ -445,7 +445,7 @@ def test_dreams_that_start_elsewhere_are_counted_once(fakes, monkeypatch, second
 
     def spend(run, **_):
         run()
-        return Spent(*2 * (seconds * (1 + 0.1 * steps / 16),))
+        return Cost(*2 * (seconds * (1 + 0.1 * steps / 16),))
 
     monkeypatch.setattr(fakes.agent, "learn", counting)
     monkeypatch.setattr("wm_run.estimate.spend", spend)
@@ -480,7 +480,7 @@ def test_long_rows_are_tried_in_part_and_told_in_whole(fakes, monkeypatch):
 
     def spend(run, **_):
         run()
-        return Spent(0.1, 0.1)
+        return Cost(0.1, 0.1)
 
     monkeypatch.setattr("wm_run.estimate.LONG", 8)
     monkeypatch.setattr("wm_run.estimate.spend", spend)

@@ -28,9 +28,9 @@ from wm_run import window as window_module
 from wm_run.canvas import Canvas
 from wm_run.cli import main
 from wm_run.loop import rollout
-from wm_run.play import Moment, Seer, Told, film, in_dream, in_environment, key_shown, watch
+from wm_run.play import Moment, Observer, Predictions, film, in_dream, in_environment, key_shown, watch
 from wm_run.toml import to_toml
-from wm_run.window import Hands
+from wm_run.window import Keyboard
 
 DISCOUNT = 0.9
 
@@ -73,19 +73,19 @@ def run(fakes: Any) -> Path:
 
 
 def moment(**changes: Any) -> Moment:
-    told = Told(0.5, 2.0, 0.75, np.zeros((16, 16, 3), np.float32), np.array([0, 1, 0], np.float32))
-    values = {"t": 3, "imagined": False, "seen": np.zeros((16, 16, 3), np.uint8), "told": told, "reward": 1.0}
-    values |= {"score": 4.0, "action": told.action, "who": "policy", "over": False}
+    predicted = Predictions(0.5, 2.0, 0.75, np.zeros((16, 16, 3), np.float32), np.array([0, 1, 0], np.float32))
+    values = {"t": 3, "imagined": False, "seen": np.zeros((16, 16, 3), np.uint8), "predicted": predicted, "reward": 1.0}
+    values |= {"score": 4.0, "action": predicted.action, "who": "policy", "over": False}
     return Moment(**(values | changes))
 
 
-# ---- what is told
+# ---- what is predicted
 
 
 def test_playing_is_what_a_rollout_does(fakes, agent):
     """The same seed, the same actions and rewards, episode ends included."""
     straight = [r for r, _ in zip(rollout(agent, fakes.envs(1), seed=3), range(40), strict=False)]
-    moments = list(islice(in_environment(Seer(agent, "image", seed=3), fakes.envs(1), seed=3), 40))
+    moments = list(islice(in_environment(Observer(agent, "image", seed=3), fakes.envs(1), seed=3), 40))
     assert sum(one.over for one in moments) > 3
     for record, one, after in zip(straight, moments, straight[1:], strict=False):
         assert one.reward == record["reward"][0] and one.over == record["last"][0]
@@ -95,7 +95,7 @@ def test_playing_is_what_a_rollout_does(fakes, agent):
 
 def test_score_and_steps_begin_again_with_an_episode(fakes, agent):
     score, t = 0.0, 0
-    for one in islice(in_environment(Seer(agent, "image", seed=3), fakes.envs(1), seed=3), 40):
+    for one in islice(in_environment(Observer(agent, "image", seed=3), fakes.envs(1), seed=3), 40):
         score, t = (0.0, 0) if one.t == 0 else (score + one.reward, t + 1)
         assert (one.score, one.t) == (pytest.approx(score), t)
 
@@ -103,16 +103,16 @@ def test_score_and_steps_begin_again_with_an_episode(fakes, agent):
 @torch.no_grad()
 def test_the_predictions_are_those_of_the_heads(fakes, agent):
     step = fakes.envs(1).reset(0)
-    trace, told = Seer(agent, "image", seed=5, mode=True).observe(agent.initial(1), step)
+    trace, predicted = Observer(agent, "image", seed=5, mode=True).observe(agent.initial(1), step)
     with draws.drawing(draws.Generator(5)):
         steps = {name: torch.as_tensor(value)[:, None] for name, value in step.items()}
         latent = agent.world.observe(agent.initial(1), steps).latent
     assert torch.equal(trace.latent.stoch, latent.stoch)
-    assert told.reward == pytest.approx(agent.world.heads["reward"](latent).mode().item())
-    assert told.value == pytest.approx(agent.behaviour.critic(latent).mode().item())
-    assert told.cont == pytest.approx(min(1.0, agent.world.heads["cont"](latent).mode().item() / DISCOUNT))
-    assert np.allclose(told.shown, agent.world.decoder(latent)["image"].mode()[0, 0])
-    assert (told.action == agent.behaviour.policy(latent).mode()[0, 0].numpy()).all()
+    assert predicted.reward == pytest.approx(agent.world.heads["reward"](latent).mode().item())
+    assert predicted.value == pytest.approx(agent.behaviour.critic(latent).mode().item())
+    assert predicted.cont == pytest.approx(min(1.0, agent.world.heads["cont"](latent).mode().item() / DISCOUNT))
+    assert np.allclose(predicted.shown, agent.world.decoder(latent)["image"].mode()[0, 0])
+    assert (predicted.action == agent.behaviour.policy(latent).mode()[0, 0].numpy()).all()
 
 
 @torch.no_grad()
@@ -129,21 +129,21 @@ def test_a_dream_sees_nothing_and_follows_its_actions(fakes, agent, monkeypatch)
         return after, latent
 
     monkeypatch.setattr(agent.world.dynamics, "imagine", spy)
-    hands = Hands((3,), 0)
+    hands = Keyboard((3,), 0)
     hands.held = ["2"]
-    moments = list(islice(in_dream(Seer(agent, "image", seed=3), envs, seed=3, observed=4, choose=hands), 12))
+    moments = list(islice(in_dream(Observer(agent, "image", seed=3), envs, seed=3, observed=4, choose=hands), 12))
     assert [one.imagined for one in moments] == [False] * 4 + [True] * 8
     assert envs.calls == 4
     assert all(one.seen is None and one.reward is None and one.who == "you" for one in moments[4:])
     assert [a.argmax() for a, _ in given[1:]] == [2] * 7  # the first is the policy's, chosen at the last real step
     assert (given[0][0] == moments[3].action).all()
-    dreamed = [one.told.reward for one in moments[4:]]
+    dreamed = [one.predicted.reward for one in moments[4:]]
     assert [one.score for one in moments[4:]] == pytest.approx(np.cumsum(dreamed))
 
 
 def test_a_dream_ends_where_the_model_expects_the_end_and_another_begins(fakes, agent, monkeypatch):
     monkeypatch.setattr(play, "OVER", 2.0)  # at once
-    moments = list(islice(in_dream(Seer(agent, "image", seed=3), fakes.envs(1), seed=3, observed=2), 9))
+    moments = list(islice(in_dream(Observer(agent, "image", seed=3), fakes.envs(1), seed=3, observed=2), 9))
     assert [one.over for one in moments] == [False, False, True] * 3
     assert [one.t for one in moments] == [0, 1, 2] * 3
 
@@ -166,11 +166,11 @@ def test_the_key_shown_is_an_image_else_a_vector():
 @pytest.mark.parametrize("seen", [np.zeros((16, 16, 3), np.uint8), np.array([1.0, -2.0, np.nan]), np.zeros(500), None])
 def test_every_frame_of_a_film_has_one_size(seen):
     shown = np.zeros((16, 16, 3), np.float32) if seen is not None and seen.ndim == 3 else seen
-    told = dataclasses.replace(moment().told, shown=shown)
+    predicted = dataclasses.replace(moment().predicted, shown=shown)
     canvas = Canvas()
     shapes = {
-        canvas.draw(moment(seen=seen, told=told)).shape,
-        canvas.draw(moment(seen=None, told=told, imagined=True, reward=None), window_module.KEYS).shape,
+        canvas.draw(moment(seen=seen, predicted=predicted)).shape,
+        canvas.draw(moment(seen=None, predicted=predicted, imagined=True, reward=None), window_module.KEYS).shape,
     }
     assert len(shapes) == 1
 
@@ -219,7 +219,7 @@ def test_held_keys_change_their_part_of_the_action(held, expected):
 
 
 def test_hands_off_takes_the_first_action():
-    hands = Hands((3,), 1)
+    hands = Keyboard((3,), 1)
     assert hands(POLICY[:4]) == (pytest.approx(POLICY[:4]), "policy")
     hands.off = True
     action, who = hands(POLICY[:4])
@@ -244,14 +244,14 @@ class Script:
         self.closed = True
 
 
-def moments_of(hands: Hands, ends: int = 10**9) -> Iterator[Moment]:
+def moments_of(hands: Keyboard, ends: int = 10**9) -> Iterator[Moment]:
     for t in range(10**9):
         action, who = hands(np.array([0, 1, 0], np.float32))
         yield moment(t=t, action=action, who=who, over=t % ends == ends - 1)
 
 
 def test_a_window_passes_keys_pauses_and_ends():
-    hands = Hands((3,), 0)
+    hands = Keyboard((3,), 0)
     seen: list[Moment] = []
 
     def noted() -> Iterator[Moment]:
@@ -267,14 +267,14 @@ def test_a_window_passes_keys_pauses_and_ends():
 
 
 def test_a_window_ends_after_its_episodes():
-    hands = Hands((3,), 0)
+    hands = Keyboard((3,), 0)
     screen = Script(*[([], [])] * 50)
     watch(moments_of(hands, ends=5), screen, hands, 2)
     assert screen.pages == 10
 
 
 def test_a_film_ends_after_its_episodes_or_frames():
-    hands = Hands((3,), 0)
+    hands = Keyboard((3,), 0)
     assert len(film(moments_of(hands, ends=5), 2, 100)) == 10
     assert len(film(moments_of(hands, ends=5), 9, 7)) == 7
 

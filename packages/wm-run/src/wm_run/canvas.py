@@ -46,11 +46,11 @@ class Canvas:
 
     def draw(self, moment: Moment, hint: str = "") -> Pixels:
         """What is seen | what the model decodes, and the predictions in words under them."""
-        told = moment.told
-        for value in (moment.seen, told.shown):
+        predicted = moment.predicted
+        for value in (moment.seen, predicted.shown):
             if value is not None and value.ndim == 1 and value.size:
                 self.most = max(self.most, float(np.abs(np.nan_to_num(value)).max()))
-        right = panel(told.shown, self.most)
+        right = panel(predicted.shown, self.most)
         left = panel(moment.seen, self.most)
         if left.shape != right.shape:
             left = np.full_like(right, filmstrip.GONE)
@@ -69,12 +69,12 @@ class Canvas:
 
 def caption(moment: Moment) -> list[str]:
     """Predictions and choices in words."""
-    told = moment.told
+    predicted = moment.predicted
     real = "" if moment.reward is None else f"  (arrived {moment.reward:+.3f})"
     end = "  END" if moment.over else ""
     return [
-        f"reward predicted {told.reward:+.3f}{real}",
-        f"value {told.value:.3f}   continue {told.cont:.3f}{end}",
+        f"reward predicted {predicted.reward:+.3f}{real}",
+        f"value {predicted.value:.3f}   continue {predicted.cont:.3f}{end}",
         f"score {'dreamed ' if moment.imagined else ''}{round(moment.score, 2) + 0.0:.2f}",
         f"action {action_words(moment.action)}  by {moment.who}",
     ]

@@ -145,7 +145,11 @@ ELSEWHERE = {  # where a command writes if not there
     "plot": "choose another --out or --export",
     "": "make the folder writable, or name a copy of the run that is",
 }
-MODULES = {"play": "wm_run.play", "plot": "wm_run.plot"}  # of a command's function; the others' is commands
+FUNCTIONS = {
+    "play": "wm_run.play:play",
+    "plot": "wm_run.plot:plot",
+    "eval": "wm_run.commands:evaluate",
+}  # others': commands
 
 
 @dataclass(frozen=True)
@@ -199,8 +203,8 @@ def _main(app: App, argv: list[str]) -> int:
         print(f"{app.name} {app.version}")
         return 0
     command = parse(app, argv)
-    module = importlib.import_module(MODULES.get(command.name, "wm_run.commands"))  # torch comes with most
-    return int(getattr(module, command.name)(app, command) or 0)
+    module, _, function = FUNCTIONS.get(command.name, f"wm_run.commands:{command.name}").partition(":")
+    return int(getattr(importlib.import_module(module), function)(app, command) or 0)  # torch comes with most
 
 
 def overview(app: App, program: str) -> str:

@@ -361,7 +361,7 @@ def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
 # ---- eval
 
 
-def eval(app: App, command: Command) -> int:
+def evaluate(app: App, command: Command) -> int:
     """Fresh episodes, scores to stdout and LOGDIR/eval/<step>.json, or beside it where something differs from the run."""
     options: Eval = command.options
     if options.mode and options.sample:

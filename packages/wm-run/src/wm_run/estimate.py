@@ -34,7 +34,7 @@ BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its 
 
 
 @dataclass(frozen=True)
-class Spent:
+class Cost:
     """Seconds of one thing: `busy` by the clock, `quiet` as the thread itself was running.
 
     On a CPU both are alike while nobody else computes, for this thread takes part in whatever torch does; where others
@@ -44,14 +44,14 @@ class Spent:
     quiet: float
     busy: float
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(self.quiet + other.quiet, self.busy + other.busy)
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.quiet + other.quiet, self.busy + other.busy)
 
-    def __mul__(self, times: float) -> Spent:
-        return Spent(self.quiet * times, self.busy * times)
+    def __mul__(self, times: float) -> Cost:
+        return Cost(self.quiet * times, self.busy * times)
 
 
-def spend(run: Callable[[], object], *, gpu: bool = False, times: int = 1) -> Spent:
+def spend(run: Callable[[], object], *, gpu: bool = False, times: int = 1) -> Cost:
     """The least of some tries."""
     tries = []
     for _ in range(times):
@@ -60,34 +60,34 @@ def spend(run: Callable[[], object], *, gpu: bool = False, times: int = 1) -> Sp
         if gpu:
             torch.cuda.synchronize()
         busy = time.monotonic() - clock
-        tries.append(Spent(busy if gpu else min(busy, time.thread_time() - own), busy))
-    return Spent(min(one.quiet for one in tries), min(one.busy for one in tries))
+        tries.append(Cost(busy if gpu else min(busy, time.thread_time() - own), busy))
+    return Cost(min(one.quiet for one in tries), min(one.busy for one in tries))
 
 
 @dataclass(frozen=True)
-class Tried:
+class Measured:
     """An update that was made, with what it took."""
 
-    spent: Spent
+    spent: Cost
     flops: int
     kept: int
     """Bytes that its forward pass keeps for the backward pass."""
 
 
-def extrapolate(one: Tried, more: Tried, times: float, size: float) -> Tried:
+def extrapolate(one: Measured, more: Measured, times: float, size: float) -> Measured:
     """An update `size` times as large as `one`, from it and from one `times` as large: a fixed part, such as dreams that
     start elsewhere, and one that grows.
 
-    >>> extrapolate(Tried(Spent(3.0, 3.0), 8, 4), Tried(Spent(5.0, 9.0), 10, 12), times=3, size=16)
-    Tried(spent=Spent(quiet=18.0, busy=48.0), flops=23, kept=64)
+    >>> extrapolate(Measured(Cost(3.0, 3.0), 8, 4), Measured(Cost(5.0, 9.0), 10, 12), times=3, size=16)
+    Measured(spent=Cost(quiet=18.0, busy=48.0), flops=23, kept=64)
     """
 
     def line(low: float, high: float) -> float:
         slope = min(max((high - low) / (times - 1), 0.0), low)  # the fixed part is not below nothing
         return low + slope * (size - 1)
 
-    spent = Spent(line(one.spent.quiet, more.spent.quiet), line(one.spent.busy, more.spent.busy))
-    return Tried(spent, round(line(one.flops, more.flops)), round(line(one.kept, more.kept)))
+    spent = Cost(line(one.spent.quiet, more.spent.quiet), line(one.spent.busy, more.spent.busy))
+    return Measured(spent, round(line(one.flops, more.flops)), round(line(one.kept, more.kept)))
 
 
 def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder | None = None) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     return numbers | dict(app.part("estimate")(config, numbers) if app.estimate else {})
 
 
-def _tried(agent: Agent, replay: Replay, *, gpu: bool = False, times: int = 1) -> Tried:
+def _tried(agent: Agent, replay: Replay, *, gpu: bool = False, times: int = 1) -> Measured:
     """The first update counts and allocates. Its time stands only where it is slow: counting costs little beside so much
     computing, and nobody wants to wait again."""
     flops, kept = 0, 0
@@ -149,17 +149,19 @@ def _tried(agent: Agent, replay: Replay, *, gpu: bool = False, times: int = 1) -
     spent = spend(first, gpu=gpu)
     if gpu or spent.quiet < SLOW:
         spent = spend(lambda: agent.learn(replay), gpu=gpu, times=times)
-    return Tried(spent, flops, kept)
+    return Measured(spent, flops, kept)
 
 
-def _recorded(call: Callable[[], object], *, gpu: bool) -> Spent:
+def _recorded(call: Callable[[], object], *, gpu: bool) -> Cost:
     """What a call takes as soon as it is a graph that has been compared; where none can be recorded, the plain call."""
     for _ in range(UNRECORDED):
         call()
     return spend(call, gpu=gpu, times=3)
 
 
-def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Tried) -> Tried:
+def _whole_update(
+    app: App, config: RunConfig, envs: Environments, record: Mapping[str, Any], short: Measured
+) -> Measured:
     """An update of the whole batch on a CPU; `short` was one of a single row of at most 16 steps.
 
     A quick update is tried at the run's own length, up to LONG, for much of it is calls, one step after the other. In a
@@ -168,7 +170,7 @@ def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mappi
     quick = short.spent.quiet < QUICK
     length = min(LONG if quick else 16, config.length)
 
-    def of(rows: int) -> Tried:
+    def of(rows: int) -> Measured:
         part = dataclasses.replace(config, batch=rows, length=length)
         agent = build(app, part, envs)
         return _tried(agent, _filled(record, agent, part.longest), times=2 if quick else 1)
@@ -176,7 +178,7 @@ def _whole_update(app: App, config: RunConfig, envs: Environments, record: Mappi
     if quick:
         whole = extrapolate(of(1), of(ROWS), ROWS, config.batch)
         longer = config.length / length
-        return Tried(whole.spent * longer, round(whole.flops * longer), round(whole.kept * longer))
+        return Measured(whole.spent * longer, round(whole.flops * longer), round(whole.kept * longer))
     return extrapolate(short, of(ROWS), ROWS, config.batch * config.length / length)
 
 

@@ -30,7 +30,7 @@ from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore
 from wm_run.loop import Environments
 from wm_run.video import write_video
-from wm_run.window import FPS, KEYS, Hands, Screen, open_window
+from wm_run.window import FPS, KEYS, Keyboard, Screen, open_window
 
 if TYPE_CHECKING:
     from wm_run.cli import App, Command
@@ -43,7 +43,7 @@ Choose = Callable[[Vector], tuple[Vector, str]]  # the policy's action -> the ac
 
 
 @dataclass(frozen=True)
-class Told:
+class Predictions:
     """What the model makes of one state: everything it predicts there, and the action that the policy would take."""
 
     reward: float
@@ -60,7 +60,7 @@ class Moment:
     t: int  # steps since the episode or dream began
     imagined: bool
     seen: NDArray[Any] | None  # the real observation; None inside a dream
-    told: Told
+    predicted: Predictions
     reward: float | None  # arrived; None inside a dream
     score: float  # of arrived rewards, inside a dream of predicted ones
     action: Vector  # (A,) taken
@@ -76,7 +76,7 @@ def key_shown(envs: Environments) -> str | None:
     return next(iter([*sorted(images), *sorted(vectors)]), None)
 
 
-class Seer:
+class Observer:
     """An agent that says what it expects. Draws depend on `seed` alone."""
 
     def __init__(self, agent: Agent, key: str | None, *, seed: int, mode: bool = False) -> None:
@@ -85,34 +85,34 @@ class Seer:
         agent.eval()
 
     @torch.no_grad()
-    def observe(self, carry: Carry, step: Mapping[str, NDArray[Any]]) -> tuple[Trace, Told]:
+    def observe(self, carry: Carry, step: Mapping[str, NDArray[Any]]) -> tuple[Trace, Predictions]:
         """One real step (1, ...)."""
         steps = {name: torch.as_tensor(value)[:, None].to(self.agent.device) for name, value in step.items()}
         with draws.drawing(self.source), self.agent.computing():
             trace = self.agent.world.observe(carry, steps)
-            return trace, self._told(self.agent.world.latest(trace))  # what the policy was trained to act on
+            return trace, self._predictions(self.agent.world.latest(trace))  # what the policy was trained to act on
 
     @torch.no_grad()
-    def begin(self, trace: Trace) -> tuple[Carry, Told]:
+    def begin(self, trace: Trace) -> tuple[Carry, Predictions]:
         """A dream from a trace's last step. A world may draw where it begins, and the policy then acts on that draw."""
         with draws.drawing(self.source), self.agent.computing():
             carry, latent = self.agent.world.starts(trace, 1)
-            return carry, self._told(latent)
+            return carry, self._predictions(latent)
 
     @torch.no_grad()
-    def imagine(self, carry: Carry, action: Vector) -> tuple[Carry, Told]:
+    def imagine(self, carry: Carry, action: Vector) -> tuple[Carry, Predictions]:
         """One step of a dream."""
         with draws.drawing(self.source), self.agent.computing():
             given = torch.as_tensor(action)[None].to(self.agent.device)
             carry, latent = self.agent.world.imagine(carry, given)
-            return carry, self._told(latent)
+            return carry, self._predictions(latent)
 
     def seen(self, step: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
         """The observation to draw: (H, W, C), or flat."""
         value = step[self.key][0] if self.key else None
         return value if value is None or value.ndim == 3 else value.reshape(-1)
 
-    def _told(self, latent: Latent) -> Told:
+    def _predictions(self, latent: Latent) -> Predictions:
         """Of a latent (1, ...)."""
         world, behaviour = self.agent.world, self.agent.behaviour
         latent = stack([latent])
@@ -120,7 +120,7 @@ class Seer:
         action = policy.mode() if self.mode else policy.sample()
         critic = getattr(behaviour, "critic", None)  # no promise of Behaviour's
         cont = _number(world.heads["cont"](latent).mode()) / world.discount
-        return Told(
+        return Predictions(
             reward=_number(world.heads["reward"](latent).mode()),
             value=_number(critic(latent).mode()) if critic is not None else float("nan"),
             cont=min(1.0, cont),
@@ -143,44 +143,46 @@ def by_policy(action: Vector) -> tuple[Vector, str]:
     return action, "policy"
 
 
-def in_environment(seer: Seer, envs: Environments, *, seed: int, choose: Choose = by_policy) -> Iterator[Moment]:
+def in_environment(
+    observer: Observer, envs: Environments, *, seed: int, choose: Choose = by_policy
+) -> Iterator[Moment]:
     """For ever, episode after episode of one environment."""
-    step, carry, t, score = envs.reset(seed), seer.agent.initial(1), 0, 0.0
+    step, carry, t, score = envs.reset(seed), observer.agent.initial(1), 0, 0.0
     while True:
-        trace, told = seer.observe(carry, step)
+        trace, predicted = observer.observe(carry, step)
         carry, first = trace.carry, bool(step["first"][0])
         t, score = (0, 0.0) if first else (t + 1, score + float(step["reward"][0]))
-        action, who = choose(told.action)
-        seen = seer.seen(step)
-        yield Moment(t, False, seen, told, float(step["reward"][0]), score, action, who, bool(step["last"][0]))
+        action, who = choose(predicted.action)
+        seen = observer.seen(step)
+        yield Moment(t, False, seen, predicted, float(step["reward"][0]), score, action, who, bool(step["last"][0]))
         step = envs.step(action[None])
 
 
 def in_dream(
-    seer: Seer, envs: Environments, *, seed: int, observed: int, choose: Choose = by_policy
+    observer: Observer, envs: Environments, *, seed: int, observed: int, choose: Choose = by_policy
 ) -> Iterator[Moment]:
     """For ever: `observed` real steps, then a dream until the model expects the end or can hold no more, and so on."""
-    carry, step = seer.agent.initial(1), envs.reset(seed)
-    dynamics = seer.agent.world.dynamics
+    carry, step = observer.agent.initial(1), envs.reset(seed)
+    dynamics = observer.agent.world.dynamics
     while True:
         for t in range(observed):
-            trace, told = seer.observe(carry, step)
+            trace, predicted = observer.observe(carry, step)
             carry = trace.carry
             if t == observed - 1:
-                dream, told = seer.begin(trace)
-            seen = seer.seen(step)
-            yield Moment(t, False, seen, told, float(step["reward"][0]), 0.0, told.action, "policy", False)
-            step = envs.step(told.action[None])
-        action, t, score, over = told.action, observed, 0.0, False
+                dream, predicted = observer.begin(trace)
+            seen = observer.seen(step)
+            yield Moment(t, False, seen, predicted, float(step["reward"][0]), 0.0, predicted.action, "policy", False)
+            step = envs.step(predicted.action[None])
+        action, t, score, over = predicted.action, observed, 0.0, False
         while not over:
-            dream, told = seer.imagine(dream, action)
-            action, who = choose(told.action)
-            score, over = score + told.reward, told.cont < OVER or dynamics.left(dream) < 1
-            yield Moment(t, True, None, told, None, score, action, who, over)
+            dream, predicted = observer.imagine(dream, action)
+            action, who = choose(predicted.action)
+            score, over = score + predicted.reward, predicted.cont < OVER or dynamics.left(dream) < 1
+            yield Moment(t, True, None, predicted, None, score, action, who, over)
             t += 1
 
 
-def watch(moments: Iterator[Moment], screen: Screen, hands: Hands, episodes: int) -> None:
+def watch(moments: Iterator[Moment], screen: Screen, hands: Keyboard, episodes: int) -> None:
     """Show until that many episodes or dreams are over, or the user ends it."""
     canvas, paused = Canvas(), False
     moment = next(moments)
@@ -238,13 +240,13 @@ def play(app: App, command: Command) -> int:
     seed = config.seed + FRESH
     screen = open_window(options.show, f"{app.name}: {config.task}{', dreamed' if options.dream else ''}")
     with closing(environments(app, replace(config, workers=0), 1)) as envs:
-        seer = Seer(agent, key_shown(envs), seed=seed, mode=options.mode)
-        hands = Hands(tuple(envs.action_spec.discrete), int(envs.action_spec.continuous))
+        observer = Observer(agent, key_shown(envs), seed=seed, mode=options.mode)
+        hands = Keyboard(tuple(envs.action_spec.discrete), int(envs.action_spec.continuous))
         choose: Choose = by_policy if screen is None else hands
         if options.dream:
-            moments = in_dream(seer, envs, seed=seed, observed=options.observed, choose=choose)
+            moments = in_dream(observer, envs, seed=seed, observed=options.observed, choose=choose)
         else:
-            moments = in_environment(seer, envs, seed=seed, choose=choose)
+            moments = in_environment(observer, envs, seed=seed, choose=choose)
         moments = narrate(moments, "dream" if options.dream else "episode")
         if screen is not None:
             with closing(screen):

@@ -137,7 +137,7 @@ def open_window(show: str, title: str) -> Screen | None:
         return None
 
 
-class Hands:
+class Keyboard:
     """Who chooses in a window: the keys held, else the policy, or with hands off nobody."""
 
     def __init__(self, discrete: Sequence[int], continuous: int) -> None:
