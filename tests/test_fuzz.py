@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wm_run import commands
+from wm_run import dreams
 from wm_run.cli import main
 
 COUNT = int(os.environ.get("FUZZ", "6"))
@@ -48,7 +48,7 @@ def words(app: str, source: random.Random) -> list[str]:
 def test_no_configuration_ends_in_a_traceback(
     app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "_videos", lambda *_: [])  # films are no part of a configuration
+    monkeypatch.setattr(dreams, "videos", lambda *_: [])  # films are no part of a configuration
     source, trained = random.Random(0), 0
     for i in range(COUNT):
         line = [*words(app, source), "--logdir", str(tmp_path / str(i))]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 from wm_core.agent import Agent
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 from wm_run.cli import App, main
 from wm_run.config import WAS
 from wm_run.loading import restore
@@ -34,8 +34,8 @@ def app_of(name: str) -> App:
 @pytest.fixture
 def run(request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A copy of one app's folder; films are short."""
-    monkeypatch.setattr(commands, "VIDEO_STEPS", 4)
-    monkeypatch.setattr(commands, "DREAM_STEPS", 20)
+    monkeypatch.setattr(dreams, "VIDEO_STEPS", 4)
+    monkeypatch.setattr(dreams, "DREAM_STEPS", 20)
     with tarfile.open(HERE / f"{request.param}.tar.xz") as packed:
         packed.extractall(tmp_path, filter="data")
     return tmp_path / str(request.param)

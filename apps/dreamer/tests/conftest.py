@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dreamer.cli import APP
-from wm_run import commands
+from wm_run import dreams
 from wm_run.cli import main
 
 Run = Callable[..., None]
@@ -23,8 +23,8 @@ def run() -> Run:
 def short_films() -> Iterator[None]:
     """Enough frames to see that there are some."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "VIDEO_STEPS", 12)
-        patch.setattr(commands, "DREAM_STEPS", 20)
+        patch.setattr(dreams, "VIDEO_STEPS", 12)
+        patch.setattr(dreams, "DREAM_STEPS", 20)
         yield
 
 

@@ -21,7 +21,7 @@ from wm_core import draws
 from wm_core.sizes import SIZES
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 from wm_run.cli import resolve
 from wm_run.openloop import openloop
 
@@ -97,7 +97,7 @@ def test_environments_that_play_while_the_agent_learns_change_nothing(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In worker processes they step beside every update, in this process after it."""
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     begin = ("train", "--preset", "tiny", "--device", "cpu", "--task", "toy:doors", "--envs", 3)
     for workers in (0, 1):
         run(*begin, "--workers", workers, "--steps", 120, "--logdir", tmp_path / str(workers))
@@ -117,7 +117,7 @@ TASKS = {
 def test_stopped_and_resumed_equals_one_run(
     run: Any, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     stop, options = TASKS[task]
     begin = ("train", "--preset", "tiny", "--device", "cpu", "--task", task, *options, "--steps")
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -22,7 +22,7 @@ from po_dreamer.diagnosis import diagnose
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import assert_same
-from wm_run import checkpoint, commands, scoring
+from wm_run import checkpoint, dreams, scoring
 from wm_run.cli import resolve
 from wm_run.loop import check_carry, remembered
 from wm_run.replay import Replay
@@ -95,7 +95,7 @@ def test_stopped_and_resumed_equals_one_run(
     run: Any, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The memory of the acting agent is part of it: the window is 30 steps long."""
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     stop, options = TASKS[task]
     begin = ("train", "--preset", "tiny", "--device", "cpu", "--task", task, *options, "--steps")
     whole, parts = tmp_path / "whole", tmp_path / "parts"

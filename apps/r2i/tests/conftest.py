@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from r2i.cli import APP
-from wm_run import commands
+from wm_run import dreams
 from wm_run.cli import main
 
 Run = Callable[..., None]
@@ -24,7 +24,7 @@ def catch(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the preset tiny on toy:catch, with films just long enough to be some."""
     logdir = tmp_path_factory.mktemp("runs") / "catch"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "VIDEO_STEPS", 12)
-        patch.setattr(commands, "DREAM_STEPS", 20)
+        patch.setattr(dreams, "VIDEO_STEPS", 12)
+        patch.setattr(dreams, "DREAM_STEPS", 20)
         run("train", "--preset", "tiny", "--device", "cpu", "--logdir", logdir)
     return logdir

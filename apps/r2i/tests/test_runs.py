@@ -10,7 +10,7 @@ import env_adapters
 import pytest
 import torch
 from r2i import load
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 
@@ -33,7 +33,7 @@ def test_a_run_leaves_scores_finite_metrics_and_a_video_and_its_model_learns(cat
 
 
 def test_stopped_and_resumed_equals_one_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     begin = ("train", "--preset", "tiny", "--device", "cpu", "--steps")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(*begin, 132, "--logdir", whole)

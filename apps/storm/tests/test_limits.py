@@ -13,7 +13,7 @@ import pytest
 import torch
 from storm.agent import make_dynamics
 from storm.cli import APP
-from wm_run import checkpoint, commands, play
+from wm_run import checkpoint, dreams, play
 from wm_run.cli import resolve
 from wm_run.loading import environments
 from wm_run.loop import Environments, rollout
@@ -118,7 +118,7 @@ def test_no_positions_for_an_open_loop_are_told(
 def test_learning_waits_for_the_longest_row(
     run: Any, tmp_path: Path, numbers: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     begin = ("train", "--preset", "tiny", "--device", "cpu", "--steps", 60, "--learning_starts", 0)
     run(*begin, *numbers, "--logdir", tmp_path)
     path = checkpoint.latest(tmp_path)

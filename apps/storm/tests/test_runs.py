@@ -21,7 +21,7 @@ from storm.environments import fresh
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import assert_same, check_dynamics
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 from wm_run.cli import parse, resolve
 from wm_run.loop import check_carry
 
@@ -77,7 +77,7 @@ RUNS = {"public, with var": ("--var", True, "--var_warmup", 50), "common": ("--a
 def test_stopped_and_resumed_equals_one_run(
     run: Any, options: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     stop = 66  # in the middle of an interval of the log, and of an episode
     begin = ("train", "--preset", "tiny", "--device", "cpu", *options, "--steps")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -224,7 +224,7 @@ def test_an_evaluation_goes_on_from_what_training_remembers(
     run: Any, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The window that acting looks back on has grown by then; one of another width is refused."""
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     run("train", "--preset", "tiny", "--device", "cpu", "--steps", 60, *options, "--logdir", tmp_path)
     loaded = load(tmp_path)
     assert loaded.carry["backbone"]["tokens"].shape[1] > 0

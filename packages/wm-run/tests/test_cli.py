@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from wm_run import cli, commands
+from wm_run import cli, commands, dreams
 from wm_run.cli import main, parse, resolve
 from wm_run.config import RESUMABLE, RunConfig, now
 
@@ -221,7 +221,7 @@ def test_a_full_disk_while_saving_is_told_and_the_run_goes_on_later(fakes, capsy
     def full(path, state):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     line = "train --preset tiny --logdir D --steps 20"
     with monkeypatch.context() as context:
         context.setattr(checkpoint, "_state_file", full)
@@ -256,7 +256,7 @@ def test_our_own_faults_keep_their_traceback(fakes, monkeypatch):
 @pytest.fixture
 def run(fakes, monkeypatch) -> Path:
     """A run of the fake app."""
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     main(fakes.app, ["train", "--preset", "tiny", "--width", "5", "--steps", "40", "--logdir", "D"])
     return Path("D")
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from wm_core.errors import UserError
-from wm_run import checkpoint, commands, filmstrip, scoring
+from wm_run import checkpoint, commands, dreams, filmstrip, scoring
 from wm_run.cli import main, parse
 from wm_run.estimate import Cost, Measured, estimate, extrapolate, sentence
 from wm_run.loading import load
@@ -41,13 +41,13 @@ def perfect(agent, batch, context, *, seed=0):
 @pytest.fixture
 def dreaming(monkeypatch):
     """The fake app has no world model to dream with."""
-    monkeypatch.setattr(commands, "openloop", perfect)
+    monkeypatch.setattr(dreams, "openloop", perfect)
 
 
 @pytest.fixture
 def quiet(monkeypatch):
     """Films take seconds; two tests are about them."""
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def vectors(agent, batch, context, *, seed=0):
 
 
 def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "openloop", vectors)
+    monkeypatch.setattr(dreams, "openloop", vectors)
     main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
     step = checkpoint.load(checkpoint.latest("D")).step
     assert not (Path("D") / "video").exists()
@@ -88,7 +88,7 @@ def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monke
 
 def test_what_is_not_decoded_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch):
     main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
-    monkeypatch.setattr(commands, "openloop", lambda *args, **kwargs: {})
+    monkeypatch.setattr(dreams, "openloop", lambda *args, **kwargs: {})
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, ["dream", "D"])
@@ -97,7 +97,7 @@ def test_what_is_not_decoded_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch
 
 
 def test_evaluations_on_the_way_log_the_open_loop_by_horizon(fakes, dreaming, quiet, monkeypatch):
-    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    monkeypatch.setattr(dreams, "DREAM_STEPS", 60)
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--eval-every", "40", "--logdir", "D"])
     rows = [json.loads(line) for line in (Path("D") / "metrics.jsonl").read_text().splitlines()]
     (row,) = [row for row in rows if "eval/score" in row]
@@ -122,14 +122,14 @@ def test_a_finished_run_started_again_changes_nothing(fakes, run):
 
 def test_videos_come_by_step_and_at_the_end(fakes, monkeypatch):
     steps = []
-    monkeypatch.setattr(commands, "_videos", lambda session, step: steps.append(step) or [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: steps.append(step) or [])
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "100", "--video-every", "40", "--logdir", "D"])
     assert [step // 40 for step in steps] == [1, 2, 2]
     assert all(step % 40 < 8 for step in steps[:2]) and steps[2] >= 100
 
 
 def test_videos_disturb_nothing(fakes, dreaming, monkeypatch):
-    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    monkeypatch.setattr(dreams, "DREAM_STEPS", 60)
     for logdir, every in (("plain", "0"), ("filmed", "20")):
         main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--video-every", every, "--logdir", logdir])
     plain, filmed = (checkpoint.load(checkpoint.latest(logdir)) for logdir in ("plain", "filmed"))
@@ -278,7 +278,7 @@ def test_a_result_that_cannot_be_kept_is_printed_all_the_same(fakes, run, capsys
     def closed(path: Path, value: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(commands, "_write_json", closed)
+    monkeypatch.setattr(commands, "write_json", closed)
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, ["eval", "D", "--episodes", "3"])

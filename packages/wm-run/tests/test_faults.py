@@ -28,7 +28,7 @@ LOG = "metrics.jsonl"
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wm_run.commands._videos", lambda session, step: [])
+    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
 
 
 @pytest.fixture

@@ -349,8 +349,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def quiet(monkeypatch):
-    monkeypatch.setattr("wm_run.commands._videos", lambda session, step: [])
-    monkeypatch.setattr("wm_run.commands.key_shown", lambda envs: None)  # no world model, no open loop
+    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
+    for module in ("dreams", "watching"):
+        monkeypatch.setattr(f"wm_run.{module}.key_shown", lambda envs: None)  # no world model, no open loop
 
 
 @pytest.mark.parametrize("stop", [60, 116, 120, 200])

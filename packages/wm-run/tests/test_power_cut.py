@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wm_run import checkpoint, commands, commits
+from wm_run import checkpoint, commits, dreams
 from wm_run.cli import main, read_run
 from wm_run.durable import lost
 from wm_run.replay import Replay, ReplayError
@@ -69,7 +69,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     top = tmp_path / "disk"
     top.mkdir()
     one, real = Disk(top), os.fsync

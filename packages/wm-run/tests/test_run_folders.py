@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import wm_suite
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 from wm_run.cli import main
 from wm_run.loading import load
 from wm_run.manifest import read, sealed
@@ -22,7 +22,7 @@ from wm_run.manifest import read, sealed
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_videos", lambda session, step: [])
+    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
 
 
 made: list[Path] = []
@@ -252,7 +252,7 @@ def test_play_and_dream_print_the_step(fakes: Any, capsys: Any, broken: tuple[Pa
         true = batch.steps["image"].float() / 255
         return {"image": OpenLoop("image", true, true, context, torch.ones_like(batch.steps["first"]))}
 
-    monkeypatch.setattr(commands, "openloop", perfect)
+    monkeypatch.setattr(dreams, "openloop", perfect)
     main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4", "--rows", "3"])
     out, err = capsys.readouterr()
     assert f"at step {broken[1]}" in out and "is passed over" in err

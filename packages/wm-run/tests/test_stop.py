@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from wm_core.ranks import learning_with
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 from wm_run.cli import main
 from wm_run.openloop import OpenLoop
 from wm_run.progress import Progress
@@ -30,8 +30,8 @@ def dreaming(monkeypatch: pytest.MonkeyPatch) -> None:
         true = batch.steps["image"].float().mean((2, 3)) / 255
         return {"image": OpenLoop("image", true, true, context, ~batch.steps["first"])}
 
-    monkeypatch.setattr(commands, "openloop", perfect)
-    monkeypatch.setattr(commands, "DREAM_STEPS", 60)
+    monkeypatch.setattr(dreams, "openloop", perfect)
+    monkeypatch.setattr(dreams, "DREAM_STEPS", 60)
     monkeypatch.setattr("wm_run.folder.write_video", lambda path, frames, fps: path.touch())
 
 
@@ -250,7 +250,7 @@ def test_films_that_cannot_be_made_cost_a_finished_run_nothing(
     def refuse(session: Any, step: int) -> None:
         raise fakes.refusal("there is no screen")
 
-    monkeypatch.setattr(commands, "_videos", refuse)
+    monkeypatch.setattr(dreams, "videos", refuse)
     main(fakes.app, TRAIN)
     out, said = capsys.readouterr()
     assert "finished at step 240" in out and "no video at the end: there is no screen" in said
@@ -260,7 +260,7 @@ def test_a_fault_of_ours_in_a_film_is_not_hidden(fakes: Any, monkeypatch: pytest
     def wrong(session: Any, step: int) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(commands, "_videos", wrong)
+    monkeypatch.setattr(dreams, "videos", wrong)
     with pytest.raises(ZeroDivisionError):
         main(fakes.app, TRAIN)
     assert step_of() == 240 and np.isfinite(step_of())

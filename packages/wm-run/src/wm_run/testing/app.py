@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from wm_run import checkpoint, commands
+from wm_run import checkpoint, dreams
 from wm_run.cli import App, main
 from wm_run.testing.nursery import Failed
 
@@ -109,14 +109,14 @@ def check_other_runs(app: App, place: Path) -> None:
 @contextlib.contextmanager
 def _shortly(place: Path) -> Iterator[None]:
     """In that folder, with films of few frames."""
-    frames, before = (commands.VIDEO_STEPS, commands.DREAM_STEPS), Path.cwd()
+    frames, before = (dreams.VIDEO_STEPS, dreams.DREAM_STEPS), Path.cwd()
     os.chdir(place)
-    commands.VIDEO_STEPS, commands.DREAM_STEPS = 12, 20
+    dreams.VIDEO_STEPS, dreams.DREAM_STEPS = 12, 20
     try:
         yield
     finally:
         os.chdir(before)
-        commands.VIDEO_STEPS, commands.DREAM_STEPS = frames
+        dreams.VIDEO_STEPS, dreams.DREAM_STEPS = frames
 
 
 def _run(app: App, words: Sequence[object]) -> None:

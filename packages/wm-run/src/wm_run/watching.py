@@ -1,0 +1,154 @@
+"""What a run does beside learning: checkpoints, evaluations and films by step, and those of its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from wm_core.ranks import Alone, learning_with, ranks
+
+from wm_run import dreams, evaluation, scoring
+from wm_run.cli import mistaken
+from wm_run.loop import LONGEST, Position
+from wm_run.play import key_shown
+from wm_run.progress import Progress
+from wm_run.results import plain_json, write_json
+from wm_run.scoring import Unmade
+from wm_run.session import Session
+from wm_run.stop import say
+
+T = TypeVar("T")
+
+
+class Watch:
+    """Asked before every iteration: saves, evaluates and films by step, and says whether to go on. Passes logs on."""
+
+    def __init__(self, session: Session, progress: Progress, at: Position) -> None:
+        self.session, self.progress, self.stopped = session, progress, session.stopped
+        config = session.config
+        shows = {} if config.exclusive else {"eval": config.eval_every, "video": config.video_every}
+        self.every = shows | {"save": config.save_every}
+        self.past = {name: at.steps // every for name, every in self.every.items() if every}
+        self.saved: int | None = at.steps or None
+        self.failed = False  # an environment, for good; of any process
+        self.beside = False  # whether environments were made beside the run's own
+        self.scores: deque[float] = deque(maxlen=20)
+        self.learns = config.train_ratio > 0 and not session.too_late(at)
+        self.given = 0  # updates when last asked
+
+    def __call__(self, at: Position) -> bool:
+        if self.given == 0 < at.ratio.given:
+            self.progress.restart(at.steps)  # until here it only acted, which is many times as fast
+        self.given = at.ratio.given
+        self.progress.measuring = self.learns and self.given < 2  # from one update to another a speed can be told
+        failure, due = bool(self.session.envs.failure), self._due(at.steps)
+        if not self.beside and due[:1] not in ([], ["save"]):  # a task that cannot have them may end the process
+            self.beside = True
+            self._save(at)
+        for name in due:  # the checkpoint last: it holds what the others have logged
+            if name == "save":
+                self._save(at)
+            elif not ranks().index and not self.stopped() and not failure:  # the first shows for all, and asks nobody
+                what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
+                with learning_with(Alone()):
+                    possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
+        crowded, stopped, failed = ranks().total(self.session.replay.crowded, self.stopped(), failure)
+        if crowded:
+            self._save(at)
+        self.progress.update(at.steps)
+        self.failed = bool(failed)
+        return at.steps < self.session.config.steps and not stopped and not failed
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.session.run.metrics(step, values)
+
+    def score(self, step: int, score: float, length: int) -> None:
+        self.session.run.score(step, score, length)
+        self.scores.append(score)
+        self.progress.update(step, score=float(np.mean(self.scores)))
+
+    def _due(self, step: int) -> list[str]:
+        due = [name for name in self.past if step // self.every[name] > self.past[name]]
+        self.past.update({name: step // self.every[name] for name in due})
+        return due
+
+    def _save(self, at: Position) -> None:
+        self.session.save(at)
+        self.saved = at.steps
+
+    def _eval(self, at: Position) -> None:
+        config = self.session.config
+        scored = self._scored(at, config.eval_episodes)
+        if scored is None:
+            return
+        numbers = {"eval/score": float(np.mean(scored.scores)), "eval/episodes": len(scored.scores)}
+        if key_shown(self.session.envs) is not None:
+            found = list(dreams.open_loop_of(self.session).values())
+            numbers |= found[0].horizons() if found else {}
+            for one in found if len(found) > 1 else ():
+                numbers |= one.horizons(key=f"/{one.key}")
+        self.metrics(at.steps, numbers)
+
+    def _scored(self, at: Position, episodes: int) -> scoring.Scored | None:
+        """An evaluation as the config has it; None where it did not come to its end, of which a sentence tells."""
+        session = self.session
+        scored = scoring.play(
+            session.app,
+            session.config,
+            session.agent,
+            session.envs.protocol,
+            episodes=episodes,
+            acting=session.config.eval_acting,
+            carry=at.carry if session.app.remembers else None,
+            go_on=lambda: not self.stopped(),
+        )
+        if len(scored.episodes) == episodes:
+            return scored
+        if not self.stopped():
+            say(f"no evaluation at step {at.steps:,}: an episode has not ended after {LONGEST:,} steps")
+        return None
+
+    def finish(self, at: Position) -> Path | None:
+        """The evaluation of the end, where the config has one: its file, LOGDIR/eval/<step>.json."""
+        session, config = self.session, self.session.config
+        scored = self._scored(at, config.final_episodes) if config.final_episodes and not ranks().index else None
+        if scored is None:
+            return None
+        app, protocol = session.app, plain_json(session.envs.protocol)
+        found = scoring.result(app, config, at.steps, scored, protocol, remembers=app.remembers) | {"changed": {}}
+        path = session.run.logdir / "eval" / evaluation.file_name(at.steps, scored.acting, {})
+        write_json(path, plain_json(found))
+        return path
+
+    def _video(self, at: Position) -> None:
+        dreams.videos(self.session, at.steps)
+
+
+def finish(session: Session, watch: Watch, at: Position) -> tuple[Path | None, list[Path]]:
+    """Evaluation and videos of a finished run, which is saved. Its own environments are closed first, for a task may have
+    room for no others beside them."""
+    session.envs.close()
+    scored, shown = None, list[Path]()
+    with suppress(KeyboardInterrupt):  # told by the caller, as any stop is
+        scored = possibly(session, "evaluation at the end", lambda: watch.finish(at))
+        if session.config.final_video and not session.stopped():
+            shown = possibly(session, "video at the end", lambda: dreams.videos(session, at.steps)) or []
+    return scored, shown
+
+
+def possibly(session: Session, what: str, show: Callable[[], T]) -> T | None:
+    """What is only shown ends no run: where it cannot be, a sentence says why."""
+    try:
+        return show()
+    except Exception as error:
+        if not mistaken(session.app, error):
+            raise
+        alone = isinstance(error, Unmade) and not session.config.exclusive
+        way = " (if only one set of them may live at a time, --exclusive True says so)" if alone else ""
+        say(f"no {what}: {error}{way}")
+        return None
