@@ -21,7 +21,8 @@ from wm_core.distributions import TwoHot, symexp, twohot_bins
 from wm_core.norm import RMSNorm
 from wm_core.returns import quantile
 from wm_core.types import Dream, Latent
-from wm_run.cli import App, overlay, resolve
+from wm_run.app import App
+from wm_run.configs import overlay, resolve
 from wm_run.loading import build
 
 APPS = pathlib.Path(__file__).resolve().parents[1] / "apps"

@@ -17,8 +17,10 @@ from env_adapters.wrappers import PLAYED
 from gymnasium import spaces
 from wm_core.errors import UserError
 from wm_run import bound, loading
-from wm_run.cli import Origin, main, write_run
+from wm_run.app import Origin
+from wm_run.cli import main
 from wm_run.config import RunConfig
+from wm_run.configs import write_run
 
 LOOKED_AT = {"shows": 0, "times": 0}  # what an environment shows while it is looked at; how often one was
 

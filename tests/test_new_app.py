@@ -15,6 +15,14 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import new_app
 
+TAKEN = {
+    "new_idea": "is there already",
+    "New-Idea": "small letters",
+    "class": "would hide",
+    "torch": "would hide",
+    "dreamer": "would hide",
+}
+
 
 @pytest.fixture
 def checkout(tmp_path: pathlib.Path) -> pathlib.Path:
@@ -46,7 +54,7 @@ def test_it_is_listed_where_members_are(checkout: pathlib.Path) -> None:
 def test_nothing_is_written_over(checkout: pathlib.Path) -> None:
     new_app.write("new_idea", checkout)
     before = (checkout / "pyproject.toml").read_text()
-    for name, words in (("new_idea", "is there already"), ("New-Idea", "small letters")):
+    for name, words in TAKEN.items():
         with pytest.raises(SystemExit, match=words):
             new_app.write(name, checkout)
     assert (checkout / "pyproject.toml").read_text() == before

@@ -23,7 +23,7 @@ from env_adapters.errors import CheckError
 from gymnasium import spaces
 from wm_core import names
 from wm_core.errors import UserError
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_run.dreams import collect
 from wm_run.loop import Position, evaluate, train
 from wm_run.openloop import openloop

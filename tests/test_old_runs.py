@@ -17,7 +17,8 @@ import pytest
 from torch import Tensor
 from wm_core.agent import Agent
 from wm_run import checkpoint, dreams
-from wm_run.cli import App, main
+from wm_run.app import App
+from wm_run.cli import main
 from wm_run.config import WAS
 from wm_run.loading import restore
 

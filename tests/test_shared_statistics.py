@@ -19,7 +19,7 @@ from torch import distributed
 from wm_core import draws
 from wm_core.ranks import Group, learning_with
 from wm_core.types import Batch, Index
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 
 ROWS, UPDATES = 4, 3
 APPS = {  # free nats between those of the halves

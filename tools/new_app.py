@@ -9,6 +9,8 @@ Its dynamics is the plainest there is, in parts.py: put yours there. Nothing is 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import keyword
 import re
 import sys
 from pathlib import Path
@@ -80,7 +82,7 @@ if __name__ == "__main__":
 ''',
     "src/@NAME@/cli.py": '''"""@NAME@: the command line, and the app as data."""
 
-from wm_run.cli import App
+from wm_run.app import App
 
 from @NAME@.config import Config
 
@@ -268,6 +270,8 @@ def write(name: str, root: Path) -> Path:
     """The files of an app, and its place in the root's pyproject.toml; its folder. SystemExit where it cannot be."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         sys.exit(f"an app is called by small letters, digits and underscores, not {name!r}")
+    if keyword.iskeyword(name) or importlib.util.find_spec(name):
+        sys.exit(f"{name!r} is a word or a module of Python's that the app would hide: choose another name")
     folder = root / "apps" / name
     if folder.exists():
         sys.exit(f"{folder} is there already: choose another name")

@@ -28,7 +28,7 @@ Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]  # app -> preset -> fiel
 # run in the commit's own sources: that of today may not fit them
 SHOW = """
 import dataclasses, importlib, json, sys
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 found = {}
 for name in sys.argv[1:]:
     app = importlib.import_module(f"{name}.cli").APP

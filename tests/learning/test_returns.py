@@ -17,7 +17,7 @@ import pytest
 import torch
 from env_adapters import VectorEnv, make_vec
 from wm_core.agent import Agent
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_run.loop import Position, evaluate, train
 from wm_run.replay import Replay
 from wm_run.session import seed_all

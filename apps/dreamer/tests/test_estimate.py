@@ -11,7 +11,7 @@ from dreamer.agent import Dreamer
 from dreamer.cli import APP
 from wm_core.fast.dispatched import Dispatched
 from wm_run import estimate, loading
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 
 
 @pytest.mark.parametrize("capture", ["graph", "eager"])

@@ -23,8 +23,8 @@ from wm_core.ranks import Group, learning_with
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index
 from wm_run import checkpoint
-from wm_run.cli import resolve
 from wm_run.commands import STRIDE, draw_apart
+from wm_run.configs import resolve
 
 ROWS, STEPS, UPDATES = 4, 6, 3
 TWO = ("train", "--preset", "tiny", "--device", "cpu", "--task", "toy:doors", "--devices", "2", "--train-ratio", "16")

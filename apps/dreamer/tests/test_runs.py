@@ -22,7 +22,7 @@ from wm_core.sizes import SIZES
 from wm_core.testing import assert_same
 from wm_core.types import Batch, Index
 from wm_run import checkpoint, dreams
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_run.openloop import openloop
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another

@@ -14,7 +14,8 @@ from env_adapters import make_vec
 from wm_core.fast.capture import WARMUP as CALLS
 from wm_core.fast.dispatched import Dispatched
 from wm_core.testing import assert_same
-from wm_run.cli import parse, resolve
+from wm_run.cli import parse
+from wm_run.configs import resolve
 from wm_run.replay import Replay
 from wm_var import BlindCritic
 

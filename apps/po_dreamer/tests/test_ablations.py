@@ -35,7 +35,7 @@ from wm_memory import (
     across_episodes,
     this_episode,
 )
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_run.replay import Replay
 
 

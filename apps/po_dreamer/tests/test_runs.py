@@ -23,7 +23,7 @@ from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import assert_same
 from wm_run import checkpoint, dreams, scoring
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_run.loop import check_carry, remembered
 from wm_run.replay import Replay
 

@@ -21,7 +21,7 @@ from wm_core.encoders import Discretes, OneHotVectors
 from wm_core.pathwise import PathwiseActorCritic
 from wm_core.testing import check_dynamics
 from wm_core.types import Batch, Latent
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_ssm import S5, by_name
 
 SPACE = spaces.Dict({"vector": spaces.Box(-np.inf, np.inf, (3,), np.float32)})

@@ -13,7 +13,8 @@ from env_adapters import ActionSpec, make
 from storm.agent import Storm, build
 from storm.cli import APP
 from wm_run import dreams
-from wm_run.cli import main, resolve
+from wm_run.cli import main
+from wm_run.configs import resolve
 
 Run = Callable[..., None]
 

@@ -14,7 +14,7 @@ import torch
 from storm.agent import make_dynamics
 from storm.cli import APP
 from wm_run import checkpoint, dreams, play
-from wm_run.cli import resolve
+from wm_run.configs import resolve
 from wm_run.loading import environments
 from wm_run.loop import Environments, rollout
 from wm_run.play import Observer, in_dream, in_environment

@@ -47,6 +47,16 @@ class Decoder(nn.Module):
         return {"vector": self.layer(latent.read("deter", "stoch"))}
 
 
+class Acting(Agent):
+    """It acts, and nothing here learns."""
+
+    def learn(self, replay: Any) -> Any:
+        raise AssertionError("nothing learns here")
+
+    def update(self, *batches: Any) -> Any:
+        raise AssertionError("nothing learns here")
+
+
 def make(kind: str) -> Agent:
     torch.manual_seed(0)
     dynamics: Any = RSSM(hidden=4, blocks=2, **SIZES) if kind == "rssm" else Parallel(GRUBackbone(8), hidden=4, **SIZES)
@@ -55,7 +65,7 @@ def make(kind: str) -> Agent:
     world = WorldModel(encoder=Encoder(), dynamics=dynamics, decoder=Decoder(), heads=heads, kl=BalancedKL())
     policy = PolicyHead(discrete=(3,), continuous=0, **common)
     behaviour = ActorCritic(policy=policy, critic=Head(TwoHot, 11, **common))
-    return Agent(world=world, behaviour=behaviour, optimiser=LaProp([*world.parameters()], lr=1e-3))
+    return Acting(world=world, behaviour=behaviour, optimiser=LaProp([*world.parameters()], lr=1e-3))
 
 
 def steps() -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ import tyro  # noqa: F401 - which looks at `builtins` when it is imported, and a
 from torch import nn
 from wm_core import draws
 from wm_core.clock import Clock
-from wm_run.cli import App
+from wm_run.app import App
 from wm_run.config import RunConfig
 
 

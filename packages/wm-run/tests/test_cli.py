@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from wm_run import cli, commands, dreams
-from wm_run.cli import main, parse, resolve
+from wm_run.cli import main, parse
 from wm_run.config import RESUMABLE, RunConfig, now
+from wm_run.configs import resolve
 
 
 def config_of(fakes, line: str) -> RunConfig:
@@ -389,7 +390,8 @@ def test_an_app_may_not_name_a_field_like_an_option(fakes):
 def test_parsing_imports_no_torch(fakes):
     code = """
 import sys, json, pathlib
-from wm_run.cli import App, main, parse
+from wm_run.app import App
+from wm_run.cli import main, parse
 from wm_run.config import RunConfig
 app = App("a", "a", "1", RunConfig, pathlib.Path(sys.argv[1]), {}, "gone:build", "gone:environments")
 for line in ("train --preset nothing", "train --batch x", "train --bacth 3", "train --help", "eval"):

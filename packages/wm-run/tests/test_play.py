@@ -35,6 +35,16 @@ from wm_run.window import Keyboard
 DISCOUNT = 0.9
 
 
+class Acting(Agent):
+    """It acts, and nothing here learns."""
+
+    def learn(self, replay: Any) -> Any:
+        raise AssertionError("nothing learns here")
+
+    def update(self, *batches: Any) -> Any:
+        raise AssertionError("nothing learns here")
+
+
 def build(config: Any, space: Any, spec: Any) -> Agent:
     """A tiny agent with random weights."""
     seen = Observations(images={"image": (16, 16, 3)})
@@ -51,7 +61,7 @@ def build(config: Any, space: Any, spec: Any) -> Agent:
     )
     critic = Head(TwoHot, 255, widths=widths, units=8, layers=1, outscale=1.0)
     policy = PolicyHead(discrete=(3,), continuous=0, widths=widths, units=8, layers=1, outscale=1.0)
-    return Agent(world=world, behaviour=ActorCritic(policy=policy, critic=critic), optimiser=None)
+    return Acting(world=world, behaviour=ActorCritic(policy=policy, critic=critic), optimiser=None)
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wm_run.cli import Origin, main, write_run
+from wm_run.app import Origin
+from wm_run.cli import main
 from wm_run.config import RESUMABLE, RunConfig
+from wm_run.configs import write_run
 from wm_run.folder import Run
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from wm_run import checkpoint, commits, dreams
-from wm_run.cli import main, read_run
+from wm_run.cli import main
+from wm_run.configs import read_run
 from wm_run.durable import lost
 from wm_run.replay import Replay, ReplayError
 

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 from wm_run import typed
-from wm_run.cli import App, main
+from wm_run.app import App
+from wm_run.cli import main
 from wm_run.encoding import tolerate
 
 ARGUMENTS = ["train", "--logdir", "a b"]
@@ -153,7 +154,8 @@ def test_a_run_says_what_comes_next_quoted(fakes, monkeypatch, capsys):
 
 ALONE = """
 import pathlib, sys
-from wm_run.cli import App, main
+from wm_run.app import App
+from wm_run.cli import main
 from wm_run.config import RunConfig
 from wm_run.toml import to_toml
 name = pathlib.Path(sys.argv[2])

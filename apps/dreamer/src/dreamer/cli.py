@@ -1,7 +1,7 @@
 """dreamer: the command line, and the app as data."""
 
 from wm_core.sizes import SIZES
-from wm_run.cli import App
+from wm_run.app import App
 
 from dreamer.config import Config
 

@@ -1,6 +1,6 @@
 """po_dreamer: the command line, and the app as data."""
 
-from wm_run.cli import App
+from wm_run.app import App
 
 from po_dreamer.config import SIZES, Config
 

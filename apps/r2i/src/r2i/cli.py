@@ -1,6 +1,6 @@
 """r2i: the command line, and the app as data."""
 
-from wm_run.cli import App
+from wm_run.app import App
 
 from r2i.config import SIZES, Config
 

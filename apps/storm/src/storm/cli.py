@@ -1,6 +1,6 @@
 """storm: the command line, and the app as data."""
 
-from wm_run.cli import App
+from wm_run.app import App
 
 from storm.config import Config
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -22,7 +23,7 @@ from wm_core.precision import casts_keep_gradients
 from wm_core.types import Batch, Carry, Steps, moved
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, abc.ABC):
     """An optimiser, a generator, a clock, and how updates and acts are made.
 
     Subclasses write `learn(replay)`: sample, `updated`, annotate; `update(*batches)`, tensors alone: it reads nothing on
@@ -63,31 +64,31 @@ class Learner(nn.Module):
         """Which entries of a replay `learn` wants of the past steps of a batch, and of how many."""
         return {}
 
+    @abc.abstractmethod
     def initial(self, n: int) -> Carry:
         """What is known of the past before the first step of n environments."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it knows at first")
 
+    @abc.abstractmethod
     def choose(
         self, carry: Carry, steps: Steps, mode: bool, temperature: float = 1.0
     ) -> tuple[Carry, Tensor, dict[str, Tensor]]:
         """`act` on steps (n, 1, ...), tensors alone: carry, actions (n, A), notes (n, ...)."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it acts")
 
+    @abc.abstractmethod
     def learn(self, replay: Experience) -> Metrics:
         """One update: sample, `update`, annotate. Metrics are 0-d tensors on the device."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it learns")
 
+    @abc.abstractmethod
     def update(self, *batches: Batch) -> Update:
         """One gradient step on batches of fixed shapes: metrics (0-d), and notes for replay (B, T, ...)."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it learns")
 
+    @abc.abstractmethod
     def networks(self) -> list[Part]:
         """What is worth compiling, each module with the method by which it is called."""
-        raise NotImplementedError(f"{type(self).__name__} does not name its networks")
 
+    @abc.abstractmethod
     def parameters_by_module(self) -> dict[str, int]:
         """Trainable parameters of each part, and their total."""
-        raise NotImplementedError(f"{type(self).__name__} does not name its parts")
 
     # ---- acting and learning
 

@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from wm_run.app import App
     from wm_run.chunks import ReplayError
-    from wm_run.cli import App
     from wm_run.config import RunConfig, now
     from wm_run.errors import RunError
     from wm_run.loading import Loaded, load
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would believe in any name
     _HOMES = {
         "chunks": {"ReplayError"},
-        "cli": {"App"},
+        "app": {"App"},
         "config": {"RunConfig", "now"},
         "errors": {"RunError"},
         "loading": {"Loaded", "load"},

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from wm_core.errors import UserError
 
-from wm_run.cli import config_of
 from wm_run.config import RESUMABLE, RunConfig
+from wm_run.configs import config_of
 
 if TYPE_CHECKING:
+    from wm_run.app import App
     from wm_run.checkpoint import Checkpoint
-    from wm_run.cli import App, Command
+    from wm_run.cli import Command
     from wm_run.loop import Environments
 
 

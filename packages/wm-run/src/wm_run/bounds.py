@@ -6,7 +6,9 @@ A field without bounds is a finite number of at least 0.
 from __future__ import annotations
 
 import math
+import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -69,9 +71,17 @@ def check_bounds(config: Any) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        stated = [one for one in getattr(kind, "__metadata__", ()) if isinstance(one, Bounds)]
-        if refusal := (stated or [Bounds()])[0].refusal(value):
+        stated = next(_stated(kind), Bounds())
+        if refusal := stated.refusal(value):
             raise UserError(f"{name} {refusal}")
+
+
+def _stated(kind: Any) -> Iterator[Bounds]:
+    """The bounds in a type, also where it is one of several: `Count | None`."""
+    yield from (one for one in getattr(kind, "__metadata__", ()) if isinstance(one, Bounds))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for one in typing.get_args(kind):
+            yield from _stated(one)
 
 
 def _plain(number: float) -> str:

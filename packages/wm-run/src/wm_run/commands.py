@@ -18,8 +18,10 @@ from wm_core.ranks import Alone, learning_with, ranks
 from wm_run import bound, checkpoint, evaluation, launch, scoring, typed, watching
 from wm_run.alarm import NotFinite
 from wm_run.allocator import give_back
-from wm_run.cli import App, Command, mistaken, resolve, write_run
+from wm_run.app import App
+from wm_run.cli import Command, mistaken
 from wm_run.config import RunConfig
+from wm_run.configs import resolve, write_run
 from wm_run.durable import lost
 from wm_run.estimate import estimate, sentence, told
 from wm_run.folder import Run, default_logdir, plain

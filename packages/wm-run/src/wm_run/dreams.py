@@ -19,7 +19,8 @@ from wm_core.observations import is_image
 from wm_core.types import Batch, Index, Past
 
 from wm_run import evaluation, filmstrip, sensitivity
-from wm_run.cli import App, Command
+from wm_run.app import App
+from wm_run.cli import Command
 from wm_run.config import RunConfig
 from wm_run.loading import build, environments, restore
 from wm_run.loop import Environments, rollout

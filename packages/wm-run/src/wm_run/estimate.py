@@ -22,7 +22,7 @@ from wm_run.progress import duration
 from wm_run.replay import Replay
 
 if TYPE_CHECKING:
-    from wm_run.cli import App
+    from wm_run.app import App
     from wm_run.loop import Environments
 
 SLOW, QUICK = 3.0, 0.3  # seconds of a short update: too slow to be repeated; cheap enough to be tried at full length

@@ -17,12 +17,12 @@ from wm_core.errors import UserError
 
 from wm_run import bound, checkpoint, observed
 from wm_run.allocator import keep_pages
-from wm_run.cli import read_run
 from wm_run.config import RunConfig
+from wm_run.configs import read_run
 from wm_run.loop import to_device
 
 if TYPE_CHECKING:
-    from wm_run.cli import App
+    from wm_run.app import App
     from wm_run.loop import Environments
 
 

@@ -33,7 +33,8 @@ from wm_run.video import write_video
 from wm_run.window import FPS, KEYS, Keyboard, Screen, open_window
 
 if TYPE_CHECKING:
-    from wm_run.cli import App, Command
+    from wm_run.app import App
+    from wm_run.cli import Command
     from wm_run.options import Play
 
 FRESH = 20_000  # added to a run's seed, so that neither training nor evaluation has seen these episodes

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from wm_core.errors import UserError
 
 if TYPE_CHECKING:
-    from wm_run.cli import App, Command
+    from wm_run.app import App
+    from wm_run.cli import Command
     from wm_run.options import Plot
 
 

@@ -21,7 +21,7 @@ from wm_run.evaluation import TRAINING
 from wm_run.options import OPTIONS, Dream, Eval, Info, Play, Plot, Train
 
 if TYPE_CHECKING:
-    from wm_run.cli import App
+    from wm_run.app import App
 
 
 def say_true(app: App, words: Sequence[str]) -> list[str]:

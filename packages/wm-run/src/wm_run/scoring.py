@@ -19,7 +19,7 @@ from wm_run.loading import environments
 from wm_run.loop import Environments, evaluate, remembered
 
 if TYPE_CHECKING:
-    from wm_run.cli import App
+    from wm_run.app import App
 
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
 MANY = 10  # episodes of `eval`, where the run says nothing

@@ -26,7 +26,7 @@ from wm_run.preflight import check_disk, check_memory, disk_bytes, free_memory, 
 from wm_run.replay import Replay
 
 if TYPE_CHECKING:
-    from wm_run.cli import App
+    from wm_run.app import App
 
 
 @dataclass

@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 from wm_run import checkpoint, dreams
-from wm_run.cli import App, main
+from wm_run.app import App
+from wm_run.cli import main
 from wm_run.testing.nursery import Failed
 
 FILES = ("config.toml", "protocol.json", "env.json", "metrics.jsonl", "scores.jsonl", "checkpoint", "replay")

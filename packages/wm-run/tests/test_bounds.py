@@ -1,0 +1,70 @@
+"""What a field's type says of its numbers, against a table made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pytest
+from wm_core.errors import UserError
+from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share, check_bounds
+from wm_run.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Numbers:
+    plain: float = 0.0
+    count: Count = 1
+    share: Share = 0.0
+    rate: Rate = 0.0
+    row: RowLength = 2
+    last: LastSteps = 0
+    none: float | None = None
+    flag: bool = False
+    absorbing: int = 0  # an app may allow 0
+    maybe: Annotated[int, Bounds(least=-1)] | None = None
+
+
+@pytest.mark.parametrize(
+    "name, fits, refused",
+    [
+        ("plain", (0, 0.5, 1e9), (-1e-9, float("nan"), float("inf"))),
+        ("count", (1, 2**40), (0, -1)),
+        ("share", (0, 0.999), (1, -0.1, float("nan"))),
+        ("rate", (0, 1), (1.001, -0.1, float("nan"))),
+        ("row", (2, 64), (1, 0, -3)),
+        ("last", (0, 2, 64), (1, -1)),
+        ("none", (None, 3.0), (-1.0,)),
+        ("flag", (True, False), ()),
+        ("absorbing", (0, 16), (-1,)),
+        ("maybe", (None, -1, 0), (-2,)),
+    ],
+)
+def test_bounds(name: str, fits: tuple[Any, ...], refused: tuple[Any, ...]) -> None:
+    for value in fits:
+        check_bounds(Numbers(**{name: value}))
+    for value in refused:
+        with pytest.raises(UserError, match=f"^{name} .*, not {value}"):
+            check_bounds(Numbers(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "name, fits, refused",
+    [
+        ("workers", (-1, 0, 8), (-2,)),
+        ("act_temperature", (0.01, 1.0), (0.0, -1.0)),
+        ("seed", (0, 2**62 - 1), (-1, 2**62)),
+        ("timeout", (0.0, 600.0), (-1.0,)),
+        *(
+            (name, (1,), (0,))
+            for name in ("devices", "envs", "attempts", "batch", "chunk", "log_every", "save_every", "keep")
+        ),
+        *((name, (0,), (-1,)) for name in ("milestone_every", "eval_every", "eval_envs", "final_episodes", "threads")),
+    ],
+)
+def test_a_runs_own_numbers(name: str, fits: tuple[Any, ...], refused: tuple[Any, ...]) -> None:
+    for value in fits:
+        check_bounds(RunConfig(**{name: value}))
+    for value in refused:
+        with pytest.raises(UserError, match=f"^{name} "):
+            check_bounds(RunConfig(**{name: value}))
