@@ -33,11 +33,14 @@ ELSEWHERE = {  # where a command writes if not there
     "plot": "choose another --out or --export",
     "": "make the folder writable, or name a copy of the run that is",
 }
-FUNCTIONS = {
+FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
+    "train": "wm_run.commands:train",
+    "eval": "wm_run.commands:evaluate",
+    "info": "wm_run.commands:info",
+    "dream": "wm_run.dreams:dream",
     "play": "wm_run.play:play",
     "plot": "wm_run.plot:plot",
-    "eval": "wm_run.commands:evaluate",
-}  # others': commands
+}
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def _main(app: App, argv: list[str]) -> int:
         print(f"{app.name} {app.version}")
         return 0
     command = parse(app, argv)
-    module, _, function = FUNCTIONS.get(command.name, f"wm_run.commands:{command.name}").partition(":")
-    return int(getattr(importlib.import_module(module), function)(app, command) or 0)  # torch comes with most
+    module, _, function = FUNCTIONS[command.name].partition(":")
+    return int(getattr(importlib.import_module(module), function)(app, command) or 0)
 
 
 def overview(app: App, program: str) -> str:

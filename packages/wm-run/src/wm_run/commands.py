@@ -1,4 +1,4 @@
-"""train, eval, dream and info: the commands of every app, from its config, its environments and its `build`."""
+"""train, eval and info: commands of every app, from its config, its environments and its `build`."""
 
 from __future__ import annotations
 
