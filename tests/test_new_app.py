@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,9 +26,11 @@ TAKEN = {
 
 
 @pytest.fixture
-def checkout(tmp_path: pathlib.Path) -> pathlib.Path:
+def checkout(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "new_idea"]:
+        del sys.modules[name]
 
 
 def test_a_new_app_trains_and_obeys_the_law(checkout: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
