@@ -17,9 +17,9 @@ from env_adapters import ActionSpec, make_vec
 from gymnasium import spaces
 from torch import nn
 from wm_core import draws
-from wm_core.distributions import TwoHot, symexp, twohot_bins
 from wm_core.norm import RMSNorm
 from wm_core.returns import quantile
+from wm_core.twohot import TwoHot, symexp, twohot_bins
 from wm_core.types import Dream, Latent
 from wm_run.app import App
 from wm_run.configs import overlay, resolve

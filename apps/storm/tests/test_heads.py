@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from storm.heads import BINS, SymlogTwoHot
-from wm_core.distributions import symlog
+from wm_core.twohot import symlog
 
 
 @pytest.mark.parametrize("value", [-2000.0, 0.3, 7.0, 196.0, 300.0, 40_000.0])

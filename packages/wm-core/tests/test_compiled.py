@@ -13,7 +13,7 @@ from torch import nn
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.distributions import Bernoulli, TwoHot
+from wm_core.distributions import Bernoulli
 from wm_core.fast.compiled import compile_parts
 from wm_core.heads import Head, PolicyHead
 from wm_core.kl import BalancedKL
@@ -21,6 +21,7 @@ from wm_core.optim import LaProp, averages
 from wm_core.parallel import GRUBackbone, Parallel
 from wm_core.rssm import RSSM
 from wm_core.testing import assert_same
+from wm_core.twohot import TwoHot
 from wm_core.types import Dream, Latent
 from wm_core.world import WorldModel
 

@@ -12,20 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core import draws
-from wm_core.distributions import (
-    Bernoulli,
-    BoundedNormal,
-    OneHot,
-    TwoHot,
-    symexp,
-    symlog,
-    twohot_bins,
-    unimix_logits,
-)
+from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, unimix_logits
 from wm_core.kl import BalancedKL, categorical_kl
 from wm_core.norm import RMSNorm, norm_silu
 from wm_core.optim import AdaptiveClip, LaProp
 from wm_core.returns import Percentiles, lambda_return, replay_return
+from wm_core.twohot import TwoHot, symexp, symlog, twohot_bins
 
 FILE = np.load(Path(__file__).parent / "golden/dreamerv3-functions.npz")
 # absolute, and relative to the largest entry: ten times what was measured when the file was made

@@ -9,18 +9,7 @@ import torch
 from torch import nn
 from wm_core import draws
 from wm_core.blocks import BlockLinear, truncated_normal_
-from wm_core.distributions import (
-    Bernoulli,
-    BoundedNormal,
-    Categorical,
-    OneHot,
-    SettledTwoHot,
-    SymlogMSE,
-    TwoHot,
-    symlog,
-    twohot_bins,
-    unimix_logits,
-)
+from wm_core.distributions import Bernoulli, BoundedNormal, Categorical, OneHot, SymlogMSE, unimix_logits
 from wm_core.encoders import Discretes, MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
 from wm_core.errors import UserError
 from wm_core.heads import Head, PolicyHead
@@ -31,6 +20,7 @@ from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
 from wm_core.returns import Percentiles, lambda_return, replay_return
 from wm_core.rssm import RSSM, stoch_index, stoch_onehot
 from wm_core.sizes import SIZES
+from wm_core.twohot import SettledTwoHot, TwoHot, symlog, twohot_bins
 from wm_core.types import Latent
 
 # nominal size -> (encoder, dynamics, decoder, reward, continue, policy, value) in millions, and their sum:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from wm_core import draws
-from wm_core.distributions import BoundedNormal, TwoHot
+from wm_core.distributions import BoundedNormal
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
 from wm_core.parallel import GRUBackbone, Parallel
 from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
+from wm_core.twohot import TwoHot
 from wm_core.types import Carry, Latent
 from wm_core.world import WorldModel
 

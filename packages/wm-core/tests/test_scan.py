@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from wm_core import draws, plain
 from wm_core.blocks import BlockGRU
-from wm_core.distributions import TwoHot, sample_mixed
+from wm_core.distributions import sample_mixed
 from wm_core.fast.resting import once, resting
 from wm_core.fast.scan import posterior_scan
 from wm_core.rssm import Posterior
+from wm_core.twohot import TwoHot
 from wm_core.types import Latent
 
 B, T, D, S, K, H, G = 3, 7, 16, 4, 3, 8, 4

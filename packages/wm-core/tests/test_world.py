@@ -4,13 +4,14 @@ import pytest
 import torch
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
-from wm_core.distributions import Bernoulli, TwoHot
+from wm_core.distributions import Bernoulli
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
 from wm_core.optim import LaProp, total
 from wm_core.rssm import RSSM
+from wm_core.twohot import TwoHot
 from wm_core.types import Past
 from wm_core.world import WorldModel
 

@@ -15,12 +15,12 @@ import torch
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
-from wm_core.distributions import TwoHot
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead, reward_and_continue
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
 from wm_core.rssm import RSSM
+from wm_core.twohot import TwoHot
 from wm_core.world import WorldModel
 from wm_run import canvas as canvas_module
 from wm_run import checkpoint, play

@@ -13,7 +13,7 @@ import torch
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.distributions import Bernoulli, HardContinue, SettledTwoHot, TwoHot
+from wm_core.distributions import Bernoulli, HardContinue
 from wm_core.encoders import (
     Discretes,
     MultiDecoder,
@@ -28,6 +28,7 @@ from wm_core.joint import Imagine, joint_update, loss_scales
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
+from wm_core.twohot import SettledTwoHot, TwoHot
 from wm_core.types import Batch, Carry
 from wm_core.world import WorldModel
 from wm_ssm import S5

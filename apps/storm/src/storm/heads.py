@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.contracts import Distribution
-from wm_core.distributions import HardContinue, TwoHot, symexp, symlog
+from wm_core.distributions import HardContinue
 from wm_core.fast.product import Linear
 from wm_core.heads import PolicyHead
+from wm_core.twohot import TwoHot, symexp, symlog
 from wm_core.types import Latent
 
 from storm.layers import perceptron

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from wm_core import health
 from wm_core.contracts import ActionDistribution, Metrics, ScalarDistribution
-from wm_core.distributions import TwoHot
 from wm_core.heads import Head, PolicyHead
 from wm_core.ranks import mean
 from wm_core.returns import Percentiles, lambda_return, replay_return
+from wm_core.twohot import TwoHot
 from wm_core.types import Dream, Latent, Steps, Trace
 
 
@@ -86,16 +86,14 @@ class ActorCritic(nn.Module):
         return cls(policy=policy, critic=Head(value, 255, outscale=0.0, **sizes), **numbers)
 
     def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
-        if mask is not None:
-            raise ValueError("this policy knows no action mask")
-        return self.actor(latent)
+        return self.actor(latent, mask)
 
     def evaluate(self, dream: Dream) -> Evaluation:
         """Values, returns and weights of a dream, once."""
         with torch.no_grad():  # what the heads of the dream have joined, not joined again
             features, seen = dream.latent.read(*self.critic.reads), dream.latent.read(*self.actor.reads)
         value = self.critic.from_features(features)
-        policy = self.actor.from_features(seen[:, :-1])
+        policy = self.actor.from_features(seen[:, :-1], None if dream.mask is None else dream.mask[:, :-1])
         with torch.no_grad():
             slow = self.slow.from_features(features).mode()
             mean = value.mode()

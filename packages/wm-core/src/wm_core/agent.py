@@ -16,7 +16,7 @@ from wm_core.contracts import Behaviour
 from wm_core.fast.compiled import Part, of_dynamics, of_head
 from wm_core.learner import Learner, trainable
 from wm_core.types import Batch, Carry, Steps
-from wm_core.world import WorldModel
+from wm_core.world import MASK, WorldModel
 
 
 class Agent(Learner):
@@ -45,7 +45,8 @@ class Agent(Learner):
         """Tensors alone: `act` on steps (n, 1, ...), in the training mode that is on."""
         with draws.drawing(self.source), self.computing():
             trace = self.world.observe(carry, steps)
-            policy = self.behaviour.policy(self.world.latest(trace))
+            mask = steps[MASK][:, -1] if self.world.masks else None  # the environment's, not the predicted one
+            policy = self.world.act(self.behaviour.policy, self.world.latest(trace), mask)
             policy = policy if temperature == 1 else policy.tempered(temperature)
             action = policy.mode() if mode else policy.sample()
         return trace.carry, action, {name: value[:, 0] for name, value in self.world.stored(trace).items()}

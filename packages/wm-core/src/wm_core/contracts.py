@@ -112,6 +112,14 @@ class ScalarDistribution(Distribution, Protocol):
         """The losses to each of the targets (..., N), summed by their shares: (...)."""
 
 
+class MaskDistribution(Distribution, Protocol):
+    """Of the head "action_mask": which actions (..., A) are allowed."""
+
+    def allowed(self) -> Tensor:
+        """(..., A) bool, with at least one allowed: the mode, a sample, or all as long as predictions are not to be
+        trusted."""
+
+
 class ActionDistribution(Protocol):
     """A policy's distribution over action vectors (..., A)."""
 
@@ -143,7 +151,8 @@ class Head(Protocol):
 class Behaviour(Protocol):
     """Policy and values, learned in imagination."""
 
-    def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution: ...
+    def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
+        """At a latent (...). mask (..., A) bool: what may be chosen; what it forbids has probability exactly 0."""
 
     def networks(self) -> Mapping[str, nn.Module]:
         """Policy, critics and what else has weights, by name; a critic, if there is one, is "critic"."""

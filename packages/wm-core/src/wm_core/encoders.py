@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from wm_core.blocks import MLP, linear
 from wm_core.contracts import Distribution
-from wm_core.distributions import Categorical, ImageMSE, SymlogMSE, symlog
+from wm_core.distributions import Categorical, ImageMSE, SymlogMSE
 from wm_core.images import ConvDecoder, ConvEncoder
 from wm_core.names import module
 from wm_core.observations import Observations
 from wm_core.precision import wide
+from wm_core.twohot import symlog
 from wm_core.types import Latent, Steps
 
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from wm_core.blocks import MLP, linear
 from wm_core.contracts import ActionDistribution, Distribution
-from wm_core.distributions import Bernoulli, BoundedNormal, Joint, OneHot, OneHots, TwoHot
+from wm_core.distributions import Bernoulli, BoundedNormal, Joint, OneHot, OneHots
+from wm_core.masked import MaskedOneHot
+from wm_core.twohot import TwoHot
 from wm_core.types import Latent
 
 Predicted = TypeVar("Predicted", bound=Distribution)
@@ -22,7 +24,7 @@ class Head(nn.Module, Generic[Predicted]):
     """An MLP on the named features and a distribution on top. outscale 0 makes it predict zero at first.
 
     >>> import torch
-    >>> from wm_core.distributions import TwoHot
+    >>> from wm_core.twohot import TwoHot
     >>> head = Head(TwoHot, 255, widths={"deter": 8, "stoch": 6}, units=16, layers=1, outscale=0.0)
     >>> latent = Latent(torch.ones(2, 5, 8), torch.zeros(2, 5, 2, 3))
     >>> head(latent).mode().abs().max().item()
@@ -59,7 +61,8 @@ class Head(nn.Module, Generic[Predicted]):
 class PolicyHead(nn.Module):
     """Latent -> distribution over action vectors: one-hots for `discrete` sizes, bounded normals for `continuous`.
 
-    `unimix` mixes the uniform into discrete policies (the paper's 1%; the reference code has none).
+    `unimix` mixes the uniform into discrete policies (the paper's 1%; the reference code has none). A mask (..., A) bool
+    says which discrete actions may be chosen; of continuous numbers it says nothing, see `masked`.
 
     >>> import torch
     >>> policy = PolicyHead(discrete=(3,), continuous=0, widths={"deter": 8, "stoch": 6}, units=16, layers=1)
@@ -92,13 +95,19 @@ class PolicyHead(nn.Module):
         rows = (*self.discrete, *([self.continuous] * 2 if self.continuous else []))
         return [(self.out.weight, rows), (self.out.bias, rows)]
 
-    def forward(self, latent: Latent) -> ActionDistribution:
-        return self.from_features(latent.read(*self.reads))
+    def forward(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
+        return self.from_features(latent.read(*self.reads), mask)
 
-    def from_features(self, features: Tensor) -> ActionDistribution:
+    def from_features(self, features: Tensor, mask: Tensor | None = None) -> ActionDistribution:
         out = self.out(self.mlp(features))
-        width = sum(self.discrete)
-        parts = [OneHot(part, self.unimix) for part in out[..., :width].split(list(self.discrete), -1)]
+        width, sizes = sum(self.discrete), list(self.discrete)
+        logits = out[..., :width].split(sizes, -1)
+        parts: list[OneHot]
+        if mask is None:
+            parts = [OneHot(part, self.unimix) for part in logits]
+        else:
+            allowed = mask[..., :width].split(sizes, -1)
+            parts = [MaskedOneHot(part, one, self.unimix) for part, one in zip(logits, allowed, strict=True)]
         if not self.continuous:
             return parts[0] if len(parts) == 1 else OneHots(parts)
         normal = BoundedNormal(*out[..., width:].chunk(2, -1))

@@ -25,6 +25,20 @@ def lambda_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float) -> Te
     return accumulate(base, lam * cont[:, 1:], value[:, -1:])
 
 
+def gae(reward: Tensor, cont: Tensor, value: Tensor, lam: float | Tensor) -> Tensor:
+    """Generalised advantage estimates, A_t = d_t + lam c_{t+1} A_{t+1}, d_t = r_{t+1} + c_{t+1} V_{t+1} - V_t, A_H = 0:
+    `lambda_return` minus the value.
+
+    reward, cont, value (M, H+1), the discount inside cont; the result is (M, H). lam may be (M, H), of each step: 0 where
+    a recorded row breaks off and the return ends with the value there.
+
+    >>> gae(torch.tensor([[9., 1., 2.]]), torch.tensor([[1., 0.5, 0.5]]), torch.tensor([[0., 4., 8.]]), 0.5)
+    tensor([[3.5000, 2.0000]])
+    """
+    error = reward[:, 1:] + cont[:, 1:] * value[:, 1:] - value[:, :-1]
+    return accumulate(error, lam * cont[:, 1:], torch.zeros_like(error[:, :1]))
+
+
 def replay_return(
     reward: Tensor, last: Tensor, terminal: Tensor, boot: Tensor, *, discount: float, lam: float
 ) -> Tensor:

@@ -82,7 +82,7 @@ class Dream:
     action: Tensor  # (M, H, A): action[:, t] leads from t to t+1
     reward: Tensor  # (M, H+1) predicted on arrival; reward[:, 0] belongs to the start
     cont: Tensor  # (M, H+1) predicted probability of going on, with the discount inside
-    mask: Tensor | None = None  # (M, H+1, [N], A) actions allowed, where the suite has a mask
+    mask: Tensor | None = None  # (M, H+1, A) bool, actions allowed, where the world predicts it
     taken: tuple[Tensor, ...] = ()  # H leaves (M, A), by which the rest has a gradient; see `wm_core.pathwise`
 
 

@@ -29,7 +29,8 @@ from wm_core.precision import wide
 from wm_core.ranks import mean
 from wm_core.types import Carry, Dream, Latent, Past, Start, Steps, Trace
 
-Policy = Callable[[Latent], ActionDistribution]
+Policy = Callable[..., ActionDistribution]  # of a latent, and of a mask (..., A) where the world predicts one
+MASK = "action_mask"  # the head that does
 Decoder = Callable[[Latent], Mapping[str, Distribution]]
 
 
@@ -37,7 +38,8 @@ class WorldModel(nn.Module):
     """Encoder, dynamics, decoder and heads under one roof; losses stay un-reduced (B, T).
 
     `decoder(latent)` gives a distribution for every observation key; `heads` must hold "reward" and "cont", and may
-    hold others whose targets are steps or `trace.targets`. `discount` sits inside the target of the continue head,
+    hold others whose targets are steps or `trace.targets`; of these "action_mask" gives a `MaskDistribution`, and acting
+    and dreams then obey masks. `discount` sits inside the target of the continue head,
     (1 - terminal) * discount, so that imagination needs no other. `regularisers` are losses on posterior and prior
     latents; `draw` makes the prior's stoch from its logits, from a source that nothing else draws from.
     """
@@ -138,15 +140,31 @@ class WorldModel(nn.Module):
     def dream(self, start: tuple[Start, Latent], policy: Policy, horizon: int) -> Dream:
         """`horizon` prior steps from M starts under the policy. Nothing here carries gradient."""
         at, latent = start
-        latents, actions = [latent], []
+        latents, masks, actions = [latent], [self.mask(latent)], []
         with draws.ahead(horizon):
             for _ in range(horizon):
-                actions.append(policy(latent).sample())
+                actions.append(self.act(policy, latent, masks[-1]).sample())
                 at, latent = self.imagine(at, actions[-1])
                 latents.append(latent)
+                masks.append(self.mask(latent))
         stacked = stack(latents)
         reward, cont = self.heads["reward"](stacked).mode(), self.heads["cont"](stacked).mode()
-        return Dream(stacked, torch.stack(actions, 1), reward, cont)
+        allowed = torch.stack([one for one in masks if one is not None], 1) if self.masks else None
+        return Dream(stacked, torch.stack(actions, 1), reward, cont, allowed)
+
+    @property
+    def masks(self) -> bool:
+        """Whether this world says which actions are allowed."""
+        return MASK in self.heads
+
+    def mask(self, latent: Latent) -> Tensor | None:
+        """Which actions are allowed in a latent (..., A) bool, as predicted; None where that is nobody's to say."""
+        return self.heads[MASK](latent).allowed() if self.masks else None
+
+    @staticmethod
+    def act(policy: Policy, latent: Latent, mask: Tensor | None) -> ActionDistribution:
+        """The policy in a latent, which is told of a mask where there is one."""
+        return policy(latent) if mask is None else policy(latent, mask)
 
     def regularised(self, weight: Tensor) -> Metrics:
         """What the regularisers tell of their last call, records counting by weight (B, T)."""
