@@ -1,5 +1,24 @@
 """Many agents in one world model: teams as rows, modules that couple them, absence, and PPO in a dream."""
 
-from wm_marl.rows import agents_of, rows_of
+from wm_marl.across import AcrossAgents
+from wm_marl.alone import Alone, alone_like
+from wm_marl.interaction import interaction_predictor
+from wm_marl.interleaved import Interleaved, by_moments, by_rows
+from wm_marl.rows import agents_of, fold, fold_steps, rows_of, unfold
+from wm_marl.transformer import AgentTransformer
 
-__all__ = ["agents_of", "rows_of"]
+__all__ = [
+    "AcrossAgents",
+    "AgentTransformer",
+    "Alone",
+    "Interleaved",
+    "agents_of",
+    "alone_like",
+    "by_moments",
+    "by_rows",
+    "fold",
+    "fold_steps",
+    "interaction_predictor",
+    "rows_of",
+    "unfold",
+]
