@@ -37,11 +37,20 @@ class Evaluation:
 
 
 class ActorCritic(nn.Module):
-    """Policy, critic and slow critic.
+    """A JointBehaviour: policy, critic and slow critic of DreamerV3 (Nature 2025, eq. 5 to 7).
 
     Policy loss, for discrete and continuous actions: -w [log pi(a) sg((R - V) / S) + entropy * H(pi)].
-    Value loss: w [CE(R) + slow_weight * CE(V_slow)]. Weights w are products of predicted continuations, the start's
-    included. The slow critic follows by `slow_rate` in `follow`, after each update.
+    Value loss: w [CE(R) + slow_weight * CE(V_slow)]. R are lambda returns, S is their running 5th to 95th percentile
+    range and at least 1; weights w are products of predicted continuations, the start's included.
+
+    Args:
+        policy: latent -> distribution of actions (..., A).
+        critic: latent -> distribution of the value; its slow copy begins as it is.
+        lam: of the lambda returns, in [0, 1].
+        entropy: what a nat of the policy's entropy is worth, in scaled returns.
+        discount: of one step, for the replay value alone: a dream's continuations hold theirs.
+        slow_rate: by which the slow critic moves to the critic in `follow`, after each update.
+        slow_weight: of the loss to the slow critic's values.
     """
 
     def __init__(

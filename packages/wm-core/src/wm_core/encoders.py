@@ -69,10 +69,15 @@ class SymlogInput(VectorInput):
 
 
 class MultiEncoder(nn.Module):
-    """steps -> {"obs": (B, T, E)}: vector features first, then image features. `width` is E.
+    """An Encoder: steps -> {"obs": (B, T, E)}, vector features first, then image features. `width` is E.
 
-    `images` makes the image encoder: ConvEncoder (2025) or StridedEncoder (2023); `inputs` what joins the rest:
-    VectorInput, or SymlogInput (2023).
+    Args:
+        observations: what there is to see; all images have one height and width, and are joined by channels.
+        units: of each layer of the MLP for all that is no image.
+        depth: channels of the image encoder's stages, as multiples of it.
+        layers: of the MLP.
+        images: makes the image encoder of a shape (H, W, C): ConvEncoder (2025) or StridedEncoder (2023).
+        inputs: makes what joins the rest: VectorInput, or SymlogInput (2023).
 
     >>> from wm_core.observations import Observations
     >>> encoder = MultiEncoder(Observations(vectors={"vector": 4}), units=8, depth=2)
@@ -116,8 +121,16 @@ class MultiEncoder(nn.Module):
 class MultiDecoder(nn.Module):
     """latent -> a distribution for every observation key: images by `images`, the rest from one shared MLP.
 
-    `values` makes that of a discrete key, of its outputs and the number of values of each entry: Discretes, or
-    OneHotVectors (2023).
+    Args:
+        observations: what is to be shown.
+        widths: of the latent's "deter" and "stoch".
+        units: of each layer of the MLP; the image decoder's hidden layer has twice as many.
+        depth: channels of the image decoder's stages, as multiples of it.
+        layers: of the MLP.
+        blocks: of the image decoder's way from deter.
+        images: makes the image decoder of a shape (H, W, C): ConvDecoder (2025) or StridedDecoder (2023).
+        values: makes the distribution of a discrete key, of its outputs and the number of values of each entry: Discretes,
+            or OneHotVectors (2023).
     """
 
     reads = ("deter", "stoch")

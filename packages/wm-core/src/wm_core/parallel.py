@@ -22,11 +22,22 @@ from wm_core.types import Carry, Latent, Past, Start, Trace
 
 
 class Parallel(nn.Module):
-    """A dynamics whose posterior does not see its own state, so that time runs in parallel.
+    """A Dynamics whose posterior does not see its own state, so that time runs in parallel.
 
     z_t ~ q(z | e_t); token_t = f(z_{t-1}, a_t), both zero at a reset; deter_{1:T}, hidden = backbone(tokens);
-    prior p(z_t | deter_t). It stores nothing: sample with past=0. `token` (S*K + A -> D), `posterior` (E -> S*K) and
-    `prior` (D -> S*K) may be other networks than these MLPs of width `hidden`.
+    prior p(z_t | deter_t). It stores nothing: sample with past=0.
+
+    Args:
+        backbone: tokens (B, T, D) -> deter (B, T, D), and hidden (B, T, X) if it has any.
+        deter: D.
+        stoch: (S, K), S latents of K classes each.
+        embed: E of embed["obs"].
+        action: A.
+        hidden: width of the hidden layers of posterior and prior.
+        unimix: share of the uniform mixed into posterior and prior alike.
+        token: in the place of one layer [z, a] (..., S*K + A) -> (..., D).
+        posterior: in the place of one hidden layer, embed (..., E) -> logits (..., S*K).
+        prior: in the place of `wm_core.rssm.Prior`, deter (..., D) -> logits (..., S*K).
 
     >>> parallel = Parallel(GRUBackbone(16), deter=16, stoch=(4, 3), embed=5, action=2, hidden=8)
     >>> embed = {"obs": torch.zeros(2, 6, 5)}
@@ -113,11 +124,21 @@ class Parallel(nn.Module):
         return self.logits(self.prior(deter))
 
     def logits(self, flat: Tensor) -> Tensor:
+        """(..., S*K) -> normalised log-probabilities (..., S, K) with the uniform mixed in, float32."""
         return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)
 
 
 class GRUBackbone(nn.Module):
-    """The plainest backbone: one torch GRU cell over the tokens, its state the output."""
+    """The plainest Backbone: h_t = GRU(h_{t-1}, token_t), h zero at a reset, by torch's cell; h is output and carry.
+
+    Args:
+        width: D, of tokens, state and output.
+
+    >>> gru = GRUBackbone(4)
+    >>> out, hidden, carry, each = gru(gru.initial(2), torch.zeros(2, 5, 4), torch.zeros(2, 5, dtype=torch.bool))
+    >>> out.shape, hidden, carry.shape, gru.starts(each, last=3).shape
+    (torch.Size([2, 5, 4]), None, torch.Size([2, 4]), torch.Size([6, 4]))
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -85,11 +85,27 @@ def stoch_onehot(index: Tensor, classes: int) -> Tensor:
 
 
 class RSSM(nn.Module):
-    """The recurrent state-space model; any module deter -> logits may serve as its prior. Read `wm_core.plain` first: one
-    step, and the loop over steps, in straight lines.
+    """A Dynamics: the recurrent state-space model of DreamerV3 (Nature 2025, eq. 1). Read `wm_core.plain` first: one step,
+    and the loop over steps, in straight lines.
 
-    stores deter (float16) and stoch (class indices) of one past step; with `prefill` from fresh entries the carry
-    equals that of observing the past, up to float16. `unimix` is mixed into posterior and prior alike.
+    h_t = cell(h_{t-1}, z_{t-1}, a_t), all three zero at a reset; z_t ~ q(z | h_t, e_t) where e_t is seen, else p(z | h_t).
+    Stored are deter (float16) and stoch (class indices) of one past step; with `prefill` from fresh entries the carry
+    equals that of observing the past, up to float16.
+
+    Args:
+        deter: D, of h.
+        stoch: (S, K), S latents of K classes each.
+        embed: E of embed["obs"].
+        action: A.
+        hidden: width of the hidden layers of cell, posterior and prior.
+        blocks: of the BlockGRU; they divide D.
+        unimix: share of the uniform mixed into posterior and prior alike.
+        cell: in the place of a BlockGRU with state (D, S*K).
+        prior: in the place of `Prior`; any module deter (..., D) -> logits (..., S*K).
+        posterior: in the place of `Posterior`.
+
+    Raises:
+        ValueError: `blocks` do not divide D.
 
     >>> rssm = RSSM(deter=16, stoch=(4, 3), embed=5, action=2, hidden=8, blocks=2)
     >>> embed = {"obs": torch.zeros(2, 6, 5)}

@@ -61,7 +61,7 @@ def staleness(query: Tensor, stale: Tensor, fresh: Tensor, mask: Tensor, *, coun
 
 @torch.no_grad()
 def diagnose(
-    memory: Memory, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor
+    memory: Memory, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
 ) -> dict[str, Tensor]:
     """0-d tensors of what the memory recalls on these steps, in evaluation mode:
 
@@ -73,10 +73,10 @@ def diagnose(
     bottleneck/mean, bottleneck/spread, bottleneck/std: mean |mu|, deviation of mu over steps, mean sigma
     """
     with evaluating(memory):
-        columns, reading, similarity = memory.look(carry, embed, action, first)
+        columns, reading, similarity = memory.look(carry, embed, action, reset)
         index, ok = reading.chosen.index, reading.chosen.ok
         count = ok.sum().clamp(min=1)
-        age = bank.ages(first.shape[1], similarity.shape[-1], first.device).expand(similarity.shape).gather(-1, index)
+        age = bank.ages(reset.shape[1], similarity.shape[-1], reset.device).expand(similarity.shape).gather(-1, index)
         episode = columns["first"].long().cumsum(1)
         theirs = episode[:, None].expand(similarity.shape).gather(-1, index)
         past = (theirs != episode[:, memory.window :, None]) & ok

@@ -103,7 +103,11 @@ class Frames(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """The observation encoder and f_o side by side: the encoder of an agent that recalls.
+    """An Encoder: that of the observation and f_o side by side, for an agent that recalls.
+
+    Args:
+        frames: f_o, steps -> (B, T, E): `Frames`, or any module of this call.
+        obs: the encoder of the observation.
 
     Adds "memory" (B, T, E), f_o as it trains, with gradient, and "key" (B, T, E), f_o by its running statistics,
     without: what similarity is measured on and what replay keeps. Queries and keys must come from one mode, or the

@@ -24,7 +24,7 @@ from wm_memory.diagnostics import diagnose
 from wm_memory.memory import Memory
 from wm_memory.norm_gru import NormGRU
 from wm_memory.pair import PairAttention
-from wm_memory.rows import begun, reset
+from wm_memory.rows import begun, resets
 
 Cell = BlockGRU | NormGRU  # or any module of the same two calls: drive(action), forward(deter, state, driven)
 
@@ -38,14 +38,28 @@ class Branch(nn.Module):
 
 
 class FusedRSSM(nn.Module):
-    """The fused recurrent state-space model: a Dynamics whose carry also holds a bank of what was seen.
+    """A Dynamics: the fused recurrent state-space model, whose carry also holds a bank of what was seen (Eq. 1, 2, 7-9).
 
-    deter and stoch = (S, K) are the sizes of ONE branch; `widths` tells those of the latent. embed is the width of
-    "obs". Both cells read the whole state and the action; the posterior of the co branch reads "obs", that of the mg
-    branch what `memory` recalled; the priors read the pair after `attention` (PairAttention by default, CrossAttention,
-    nn.Identity()). `cells` (co, mg) default to BlockGRUs; pass NormGRUs of state=(2 * deter, 2 * S * K) for the paper's
-    S-size nets. `layers` is the number of hidden layers of each prior. With `stored` False the recurrent states of a row
-    begin with the initial one (`rows`), and nothing but the memory's keys is stored.
+    h_t = [cell(h_{t-1}, z_{t-1}, a_t) of either branch], each of which reads the whole state; z_co ~ q(z | h_co, e_t),
+    z_mg ~ q(z | h_mg, what `memory` recalled); the priors read the pair (h_co, h_mg) after `attention`.
+
+    Args:
+        memory: what recalls, and keeps the bank.
+        deter: D, of ONE branch; `widths` tells the latent's.
+        stoch: (S, K), of ONE branch.
+        embed: E of embed["obs"].
+        action: A.
+        hidden: width of the hidden layers of cells, posteriors and priors.
+        blocks: of the BlockGRUs; they divide D.
+        layers: hidden layers of each prior.
+        unimix: share of the uniform mixed into posteriors and priors alike.
+        attention: deter (..., 2, D) -> (..., 2, D); PairAttention by default, CrossAttention, nn.Identity().
+        cells: (co, mg) in the place of BlockGRUs; NormGRUs of state=(2 * D, 2 * S * K) for the paper's S-size nets.
+        stored: are h and z stored, beside the memory's keys? If not, the recurrent states of a row begin with the initial
+            one (`rows`).
+
+    Raises:
+        ValueError: `blocks` do not divide D.
 
     Recall happens for all T steps before the time loop; imagination uses the priors alone and its carry holds deter
     and stoch only. `prefill` from fresh stored entries equals observe(past).carry, the bank included, up to float16.
@@ -115,9 +129,9 @@ class FusedRSSM(nn.Module):
             **self.memory.prefill(carry, past),
         }
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
-        recalled = self.memory(carry, embed, action, first)
-        keep = (~reset(carry, first)).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads in the scan
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
+        recalled = self.memory(carry, embed, action, reset)
+        keep = (~resets(carry, reset)).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads in the scan
         driven = torch.stack(self.drive(action * keep.transpose(0, 1)), 2).transpose(0, 1)
         seen = [self.co.posterior.drive(embed["obs"]), self.mg.posterior.drive(recalled.value)]
         noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
@@ -173,9 +187,9 @@ class FusedRSSM(nn.Module):
         """(..., 2S*K) -> normalised log-probabilities (..., 2S, K) with the uniform mixed in, float32."""
         return unimix_logits(flat.unflatten(-1, self.shape), self.unimix)
 
-    def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> dict[str, Tensor]:
+    def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> dict[str, Tensor]:
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
-        return diagnose(self.memory, carry, embed, action, first)
+        return diagnose(self.memory, carry, embed, action, reset)
 
     def nats(self, trace: Trace) -> Tensor:
         """KL of the bottleneck to a standard normal (B, T), for a loss that the paper does not have; Gaussian only."""
@@ -183,7 +197,12 @@ class FusedRSSM(nn.Module):
 
 
 class RecalledRSSM(nn.Module):
-    """An RSSM that sees only what it recalls ("MG only"): `rssm` must have embed = memory.width. stored: as in `FusedRSSM`.
+    """A Dynamics: an RSSM that sees only what it recalls ("MG only").
+
+    Args:
+        memory: what recalls, and keeps the bank.
+        rssm: built with embed = memory.width.
+        stored: as in `FusedRSSM`.
 
     >>> from wm_memory import Memory, Recall
     >>> memory = Memory(Recall(width=16, action=3, count=4), action=3, window=10)
@@ -210,9 +229,9 @@ class RecalledRSSM(nn.Module):
             return carry
         return {**self.rssm.prefill(carry, past), **self.memory.prefill(carry, past)}
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
-        recalled = self.memory(carry, embed, action, first)
-        trace = self.rssm.observe(carry, {"obs": recalled.value}, action, reset(carry, first))
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
+        recalled = self.memory(carry, embed, action, reset)
+        trace = self.rssm.observe(carry, {"obs": recalled.value}, action, resets(carry, reset))
         return replace(
             trace,
             carry={**trace.carry, **recalled.bank},
@@ -235,6 +254,6 @@ class RecalledRSSM(nn.Module):
     def prior_logits(self, deter: Tensor) -> Tensor:
         return self.rssm.prior_logits(deter)
 
-    def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> dict[str, Tensor]:
+    def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> dict[str, Tensor]:
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
-        return diagnose(self.memory, carry, embed, action, first)
+        return diagnose(self.memory, carry, embed, action, reset)

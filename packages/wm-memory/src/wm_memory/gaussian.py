@@ -63,7 +63,11 @@ class Gaussian(nn.Module):
 
 
 class BottleneckEncoder(nn.Module):
-    """An encoder whose "obs" passes through a bottleneck ("CO+VAE" in the paper's Table 4).
+    """An Encoder whose "obs" passes through a bottleneck ("CO+VAE" in the paper's Table 4); `width` is V.
+
+    Args:
+        encoder: whose "obs" (B, T, E) that is.
+        bottleneck: (B, T, E) -> (B, T, V).
 
     >>> import torch
     >>> class Plain(nn.Module):

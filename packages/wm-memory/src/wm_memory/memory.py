@@ -81,19 +81,19 @@ class Memory(nn.Module):
         """The bank after the past steps; see `bank.load`."""
         return bank.load(carry, past)
 
-    def forward(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Recalled:
-        columns, reading, _ = self.look(carry, embed, action, first)
+    def forward(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Recalled:
+        columns, reading, _ = self.look(carry, embed, action, reset)
         return Recalled(reading.f, self.bottleneck(reading.f), bank.newest(columns, self.window), embed["key"].detach())
 
     def look(
-        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor
+        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
     ) -> tuple[bank.Bank, Reading, Tensor]:
         """The columns, what was read from them, and the similarity (B, T, C) it was chosen by."""
-        columns = bank.extend(carry, embed["key"], action, first)
+        columns = bank.extend(carry, embed["key"], action, reset)
         content = self.content(columns["key"], embed["memory"])
         mask = self.sight(columns, self.window)
         similarity = cosine(embed["key"], columns["key"])
-        age = bank.ages(first.shape[1], columns["first"].shape[1], first.device)
+        age = bank.ages(reset.shape[1], columns["first"].shape[1], reset.device)
         taken = bank.taken(columns)
         reading = self.recall.read(embed["memory"], content, taken, mask, similarity=similarity, age=age)
         return columns, reading, similarity

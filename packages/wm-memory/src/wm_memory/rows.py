@@ -22,21 +22,24 @@ def begun(carry: Carry) -> Carry:
     return carry | {BEGINS: torch.ones(len(where), dtype=torch.bool, device=where.device)}
 
 
-def reset(carry: Carry, first: Tensor) -> Tensor:
+def resets(carry: Carry, reset: Tensor) -> Tensor:
     """Where the recurrent state begins anew (B, T): with every episode, and where the carry says so.
 
-    >>> first = torch.tensor([[False, False, True]])
+    >>> reset = torch.tensor([[False, False, True]])
     >>> carry = begun({"deter": torch.zeros(1, 4)})
-    >>> reset(carry, first).tolist(), reset({}, first) is first
+    >>> resets(carry, reset).tolist(), resets({}, reset) is reset
     ([[True, False, True]], True)
     """
     if BEGINS not in carry:
-        return first
-    return torch.cat([first[:, :1] | carry[BEGINS][:, None], first[:, 1:]], 1)
+        return reset
+    return torch.cat([reset[:, :1] | carry[BEGINS][:, None], reset[:, 1:]], 1)
 
 
 class InitialRows(nn.Module):
-    """An RSSM that stores nothing: rows begin with its initial state.
+    """A Dynamics: an RSSM that stores nothing, since rows begin with its initial state.
+
+    Args:
+        rssm: the model itself.
 
     >>> model = InitialRows(RSSM(deter=16, stoch=(4, 3), embed=5, action=2, hidden=8, blocks=2))
     >>> model.stores, model.stored(model.observe(model.initial(1), {"obs": torch.zeros(1, 2, 5)}, torch.zeros(1, 2, 2),
@@ -55,8 +58,8 @@ class InitialRows(nn.Module):
     def prefill(self, carry: Carry, past: Past) -> Carry:
         return begun(self.rssm.initial(len(past.valid)))
 
-    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, first: Tensor) -> Trace:
-        return self.rssm.observe(carry, embed, action, reset(carry, first))
+    def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
+        return self.rssm.observe(carry, embed, action, resets(carry, reset))
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {}

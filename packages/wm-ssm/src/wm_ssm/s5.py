@@ -51,7 +51,7 @@ class Negative(nn.Module):
 
 
 class S5(nn.Module):
-    """A diagonal state-space layer; acting is the same call with T = 1. Read `wm_ssm.plain.s5` first.
+    """A backbone, a diagonal state-space layer; acting is the same call with T = 1. Read `wm_ssm.plain.s5` first.
 
     x_t = decay * x_{t-1} + gain * B u_t;  y_t = Re(C x_t) + D u_t. Where `first`, x_{t-1} is the learned start.
     The spectrum starts as HiPPO-N in `blocks` equal blocks, both conjugate halves kept. The arithmetic runs in the
@@ -60,6 +60,7 @@ class S5(nn.Module):
     Args:
         width: H, of tokens and output.
         state: P; a multiple of 2 * blocks.
+        blocks: of the spectrum, equal when drawn.
         discretise: `bilinear` or `zoh`, at every call anew.
         steps: bounds between which step sizes are drawn, uniform in their logarithm.
         c_scale: multiplies C as drawn, whose standard deviation is 1 / sqrt(H P) for each part, as in R2I's code

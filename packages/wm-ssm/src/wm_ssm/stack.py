@@ -18,9 +18,17 @@ from wm_ssm.s5 import S5, Product
 
 
 class S5Block(nn.Module):
-    """s = GELU(S5(u)); s = (W1 s + b1) * sigmoid(W2 s + b2); LayerNorm(u + s). Takes what `S5` takes.
+    """A backbone, one S5 layer: s = GELU(S5(u)); s = (W1 s + b1) * sigmoid(W2 s + b2); LayerNorm(u + s).
 
-    `product` makes all products, those of the layer too.
+    Args:
+        width: H, of tokens and output.
+        state: P, of the layer; a multiple of twice its blocks.
+        dropout: on s, in training mode.
+        product: makes all products, those of the layer too.
+        layer: what else `S5` takes.
+
+    Raises:
+        ValueError: as `S5`.
 
     >>> block = S5Block(width=8, state=16)
     >>> out, hidden, carry, each = block(block.initial(3), torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool))
@@ -60,7 +68,18 @@ class S5Block(nn.Module):
 
 
 class S5Stack(nn.Module):
-    """L blocks; `out` appends R2I's SiLU(Linear(H, out)), without it the output is the last block's.
+    """A backbone of L blocks, one after the other.
+
+    Args:
+        width: H, of tokens and between blocks.
+        state: P of each layer; a multiple of twice its blocks.
+        layers: L.
+        out: D; appends R2I's SiLU(Linear(H, D)). Without it the output is the last block's, (B, T, H).
+        product: makes all products.
+        block: what else `S5Block` takes.
+
+    Raises:
+        ValueError: as `S5`.
 
     `hidden` is the state of every layer, (B, T, 2LP), and the carry is its last step: what a policy reads as "hidden"
     is exactly what the model remembers.

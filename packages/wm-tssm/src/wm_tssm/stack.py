@@ -32,14 +32,27 @@ class Each:
 
 
 class TransformerStack(nn.Module):
-    """A stack of causal post-norm transformer blocks with learned absolute positions. Read `wm_tssm.plain.stack` first.
+    """A Backbone: causal post-norm transformer blocks with learned absolute positions. Read `wm_tssm.plain.stack` first.
 
-    `sight` says whether attention and positions cross episode ends (`across_episodes`, STORM's) or begin again with
-    each (`within_episode`); only then does a reset hide what preceded it. `positions` bounds the tokens of a row, those
-    of a dream included: a dream of 15 steps from every step of a row of 64 needs 79. `context` is the number of tokens
-    an output is made from when tokens come in pieces. A piece counts positions anew from the oldest of them, so that
-    pieces equal the whole as long as no more than `context` tokens have come. `room` is what a cache is made for.
-    `linear` makes the linear layers: torch's, or others that compute the same.
+    x = norm(token_t + position_t); then, a block, x = norm(x + attention(x)), x = norm(x + MLP(x)).
+
+    Args:
+        width: D, of tokens and output.
+        layers: L, blocks.
+        heads: H; they divide D.
+        hidden: width of the blocks' MLPs.
+        positions: bounds the tokens of a row, those of a dream included: a dream of 15 steps from every step of a row of
+            64 needs 79.
+        context: tokens that an output is made from when they come in pieces; None: as many as there are positions. A piece
+            counts positions anew from the oldest of them, so that pieces equal the whole as long as no more have come.
+        dropout: in the blocks, in training mode.
+        sight: do attention and positions cross episode ends (`across_episodes`, STORM's), or begin again with each
+            (`within_episode`)? Only then does a reset hide what preceded it.
+        room: tokens that a cache is made for; it grows beyond.
+        linear: makes the linear layers: torch's, or others that compute the same.
+
+    Raises:
+        ValueError: a context of no token, or of more than there are positions; heads that do not divide D.
 
     The carry of `initial` is a window of tokens, {"tokens": (B, W, D), "first": (B, W)}; it grows from nothing to
     context - 1, so that a row from `initial` pays nothing for it, and is computed anew with each piece, since positions

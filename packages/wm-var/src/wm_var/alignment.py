@@ -20,20 +20,26 @@ class BlindCritic(ValueError):
 
 
 class ValueAlignment(nn.Module):
-    """beta (dyn KL[sg V(s) || V(s~)] + rep KL[V(s) || sg V(s~)]), beta = 1 / max(1, sg KL[q || p]), after a warm-up.
+    """A Regulariser: beta (dyn KL[sg V(s) || V(s~)] + rep KL[V(s) || sg V(s~)]), beta = 1 / max(1, sg KL[q || p]), after a warm-up.
 
     V(s) is the critic's categorical over its bins, s the posterior features, s~ the prior's with the same deterministic
     part (paper: Eq. 4 and 5). Gradient goes through the critic to its inputs and never to its parameters: the critic is
     no submodule of this, and is called with its parameters detached.
 
-    critic: a module, features -> logits (..., V), or a distribution with `logits`; features are handed to it untouched,
-        plain tensors as well as structures. Keep dropout and batch norm out of it. The slow critic may take its place.
-    warmup, unit: nothing happens until the clock's agent steps ("steps") or its updates ("updates") exceed this number.
-    dyn, rep: scales of the two terms. weight: None for the adaptive beta, or a constant in its place.
-    detach: features of a dataclass whose gradient is cut in s and s~, for example ("deter",).
+    Args:
+        critic: a module, features -> logits (..., V), or a distribution with `logits`; features are handed to it untouched,
+            plain tensors as well as structures. Keep dropout and batch norm out of it. The slow critic may take its place.
+        warmup: nothing happens until more than so many `unit`s have passed.
+        unit: "steps", the clock's agent steps, or "updates", its updates.
+        dyn: scale of the first term.
+        rep: scale of the second.
+        weight: None for the adaptive beta, or a constant in its place.
+        detach: features of a dataclass whose gradient is cut in s and s~, for example ("deter",).
 
-    Raises BlindCritic here where critic.reads names features and "stoch" is not among them, else once, after the
-    warm-up, when `probe` finds it out.
+    Raises:
+        BlindCritic: here where critic.reads names features and "stoch" is not among them, else once, after the warm-up,
+            when `probe` finds it out.
+        TypeError: the critic is no torch module.
 
     >>> critic = nn.Linear(4, 3)
     >>> var = ValueAlignment(critic, warmup=100)
