@@ -1,6 +1,7 @@
 """What tests of several suites share."""
 
 import importlib
+import os
 import sys
 
 import pytest
@@ -13,6 +14,15 @@ else:
     # dm_control keeps the back end it is imported with: choose one before a test pretends that there is none
     BACK_END = opengl.choose()
     importlib.import_module("dm_control._render")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What JAX compiles is kept for the processes of these tests, and not in the user's folder."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    os.environ["ENV_ADAPTERS_JAX_CACHE"] = str(folder / "jax")
 
 
 @pytest.fixture

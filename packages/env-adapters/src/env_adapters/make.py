@@ -13,13 +13,14 @@ from typing import Any, get_args
 import gymnasium
 from gymnasium.utils import seeding
 
-from env_adapters import bsuite, dmc, memory_maze, popgym
+from env_adapters import bsuite, dmc, memory_maze, popgym, smax
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, offers
 from env_adapters.generators import Generators
 from env_adapters.gymnasium import make_gym
 from env_adapters.modules import imported
+from env_adapters.smax_scenarios import SCENARIOS
 from env_adapters.step import Environment
 from env_adapters.toys import Catch, DistractedCatch, Doors
 from env_adapters.vector import VectorEnv
@@ -42,7 +43,11 @@ _SUITES: dict[str, Factory] = {
     "gym:": make_gym,
     "memory_maze_": memory_maze.MemoryMaze,
     "popgym_": popgym.PopGym,
+    "smax:": smax.alone,
 }
+# Suites whose n environments are one thing, with a VectorEnv's methods: prefix -> (rest of the name, n) -> that, and its
+# class, whose options are the task's.
+_BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {"smax:": (smax.batch, smax.Smax)}
 
 
 def tasks() -> list[str]:
@@ -54,6 +59,7 @@ def tasks() -> list[str]:
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
     built_in += [f"memory_maze_{size}" for size in memory_maze.SIZES] + [f"popgym_{name}" for name in popgym.TASKS]
+    built_in += [f"smax:{name}" for name in SCENARIOS]
     return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
 
@@ -100,6 +106,8 @@ def make_vec(
 ) -> VectorEnv:
     """n environments of a task (see `make`) that step together (see VectorEnv).
 
+    Also of `smax:<scenario>`, which gives a `smax.Smax`: it has a VectorEnv's methods, and records with an agents axis.
+
     workers: processes, 0 for none, None for the default: none for toys and for one environment, else one per core.
         A factory must then be importable, or picklable by cloudpickle. timeout: seconds until a worker counts as hung.
     attempts: failures of an environment in a row that are one too many. restore: False for what cannot be put back.
@@ -111,6 +119,11 @@ def make_vec(
     (16, 36)
     """
     granted = _granted(task, wishes or {}) | options
+    for prefix, (batch, options_of) in _BATCHES.items():
+        if isinstance(task, str) and task.startswith(prefix):
+            name = task.removeprefix(prefix)
+            _check_options(task, options_of, (name, str(n)), granted)
+            return batch(name, n, workers=workers, grids=grids, **granted)
     factory = _Making(task, granted, None if grids is None else tuple(grids))
     return VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
 
@@ -120,7 +133,7 @@ def _granted(task: str | Factory, wishes: Mapping[str, Any]) -> dict[str, Any]:
     thing."""
     if not isinstance(task, str) or not wishes:
         return {}
-    for prefix, factory in _SUITES.items():
+    for prefix, factory in (_SUITES | {prefix: options_of for prefix, (_, options_of) in _BATCHES.items()}).items():
         if task.startswith(prefix):
             known = inspect.signature(factory).parameters
             return {name: value for name, value in wishes.items() if name in known}
@@ -229,5 +242,5 @@ def _advice(task: str) -> str:
         return f"close: {', '.join(close[:4])}"
     return (
         "tasks are atari100k_<game>, dmc_<domain>_<task>, memory_maze_<size>, bsuite_<experiment>/<id>, "
-        f"popgym_<name>, {', '.join(_TOYS)}, gym:<id> and <module>:<factory>"
+        f"popgym_<name>, smax:<scenario>, {', '.join(_TOYS)}, gym:<id> and <module>:<factory>"
     )
