@@ -12,12 +12,14 @@ from env_adapters.check import check_env
 from env_adapters.errors import CheckError, TaskError
 from env_adapters.make import make, make_vec, tasks
 from env_adapters.step import ActionSpec, action_spec, decode_action, encode_action
+from env_adapters.team import TeamEnv
 from env_adapters.vector import VectorEnv
 
 __all__ = [
     "ActionSpec",
     "CheckError",
     "TaskError",
+    "TeamEnv",
     "VectorEnv",
     "action_spec",
     "check_env",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from env_adapters.check import Finding, examine
 from env_adapters.make import make_vec
 from env_adapters.step import Step, entries
+from env_adapters.team import choose
 from env_adapters.vector import VectorEnv
 
 _ENOUGH = 100.0  # environment steps per second below which the environment, not the networks, is likely to set the pace
@@ -95,8 +96,8 @@ def table(found: Audit) -> str:
 
 
 def _vector_findings(env: VectorEnv, workers: VectorEnv, steps: int, seed: int) -> Iterator[Finding]:
-    plan = _actions(env, steps, seed)
-    run = [env.reset(seed), *(env.step(action) for action in plan)]
+    plan = _scores(env, steps, seed)
+    run = _played(env, env.reset(seed), plan)
     broken = next((told for told in map(_reset_fault, run, run[1:]) if told), None)
     ended = any(step["last"].any() for step in run[:-1])
     if broken:
@@ -104,22 +105,19 @@ def _vector_findings(env: VectorEnv, workers: VectorEnv, steps: int, seed: int) 
     else:
         yield Finding("auto-reset", "passes") if ended else Finding("auto-reset", "remark", "no episode ended")
     half = len(plan) // 2
-    env.reset(seed)
-    for action in plan[:half]:
-        env.step(action)
+    left = _played(env, env.reset(seed), plan[:half])[-1]
     stored = pickle.dumps(env.state())
     env.reset(seed + 1)  # elsewhere
     env.load_state(pickle.loads(stored))
     faults = env.take_faults()
-    rest = [env.step(action) for action in plan[half:]]
-    if faults or not all(map(_same, rest, run[half + 1 :])):
+    rest = _played(env, left, plan[half:])
+    if faults or not all(map(_same, rest, run[half:])):
         yield Finding(
             "resume", "fails", faults[0] if faults else "steps after a restored state differ from the unbroken run's"
         )
     else:
         yield Finding("resume", "passes")
-    few = plan[:20]
-    told = [workers.reset(seed), *(workers.step(action) for action in few)]
+    told = _played(workers, workers.reset(seed), plan[:20])
     same = all(map(_same, told, run))
     sentence = "" if same else "records from a worker process differ from those in this process"
     yield Finding("worker process", "passes" if same else "fails", sentence)
@@ -141,33 +139,39 @@ def _same(one: Step, two: Step) -> bool:
     return all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def _actions(env: VectorEnv, steps: int, seed: int) -> NDArray[np.float32]:
-    """(steps, n, A) random action vectors."""
-    rng, n = np.random.default_rng(seed), env.num_envs
-    parts = [np.eye(k, dtype=np.float32)[rng.integers(k, size=(steps, n))] for k in env.action_spec.discrete]
-    return np.concatenate([*parts, rng.uniform(-1, 1, (steps, n, env.action_spec.continuous))], -1, dtype=np.float32)
+def _scores(env: VectorEnv, steps: int, seed: int) -> NDArray[np.float32]:
+    """(steps, n, *agents, A) random numbers from which `choose` makes action vectors."""
+    axis = () if env.agents is None else (env.agents,)
+    shape = (steps, env.num_envs, *axis, env.action_spec.size)
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def _played(env: VectorEnv, step: Step, plan: NDArray[np.float32]) -> list[Step]:
+    """The record, and those that follow it where of all that its mask allows the highest score is done."""
+    run = [step]
+    for scores in plan:
+        run.append(env.step(choose(env.action_spec, scores, run[-1].get("action_mask"))))
+    return run
 
 
 def _measure(env: VectorEnv, steps: int, seed: int) -> dict[str, Any]:
-    plan = _actions(env, steps, seed)
+    plan = _scores(env, steps, seed)
     begin = time.perf_counter()
-    env.reset(seed)
+    step = env.reset(seed)
     reset = time.perf_counter() - begin
     begin = time.perf_counter()
-    for action in plan:
-        env.step(action)
+    _played(env, step, plan)
     stepping = time.perf_counter() - begin
     begin = time.perf_counter()
     state = env.state()
     env.load_state(state)
     restore = time.perf_counter() - begin
-    step = sum(int(np.prod(shape)) * kind.itemsize for shape, kind in entries(env.observation_space).values())
     return {
         "steps_per_second": steps * env.num_envs * env.repeat / stepping,
         "seconds_per_reset": reset / env.num_envs,
         "seconds_per_snapshot": restore / env.num_envs,
         "snapshot_bytes": len(pickle.dumps(state)) // env.num_envs,
-        "record_bytes": step + 4 * env.action_spec.size + 4 + 3,
+        "record_bytes": sum(array.nbytes for array in step.values()) // env.num_envs,
     }
 
 

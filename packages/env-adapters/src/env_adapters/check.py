@@ -16,9 +16,11 @@ from env_adapters.facts import fact, unread
 from env_adapters.kept import LOST
 from env_adapters.make import Factory, make
 from env_adapters.step import ActionCodec, Environment, Reader, digest
-from env_adapters.values import number
+from env_adapters.team import Beside, Bools, choose, decoded, team_of
+from env_adapters.values import flags, numbers
 from env_adapters.wrappers import Adapted, adapt
 
+Mask = Bools | None  # what may be chosen next; None without agents
 _PLAIN = (np.ndarray, str, int, float, bool, type(None))
 
 
@@ -139,38 +141,48 @@ def _check_actions(env: Environment, seed: int) -> ActionCodec:
 def _play(env: Environment, codec: ActionCodec, steps: int, seed: int) -> tuple[list[str], int]:
     """Fingerprints of the records of a few episodes with random actions, and how many episodes ended."""
     fact(env, "reseed", lambda seed: None)(seed)
-    rng, records, ends, done = np.random.default_rng(seed), [], 0, True
+    rng, records, ends, done, mask = np.random.default_rng(seed), [], 0, True, None
     for at in range(steps):
         if done:
-            records.append(_reset(env, seed + at))
+            record, mask = _reset(env, codec, seed + at)
+            records.append(record)
             done = False
         else:
-            record, done = _step(env, codec, rng)
+            record, done, mask = _step(env, codec, rng, mask)
             records.append(record)
             ends += done
     return records, ends
 
 
-def _reset(env: Environment, seed: int) -> str:
+def _reset(env: Environment, codec: ActionCodec, seed: int) -> tuple[str, Mask]:
     observation, info = env.reset(seed=seed)
     _check_observation(env, observation, "reset")
     _require(isinstance(info, dict), f"reset returned the info {info!r}, no dict")
-    return digest(observation)
+    beside, _ = Beside(team_of(env), codec.spec)(info)
+    return digest((observation, beside)), beside.get("action_mask")
 
 
-def _step(env: Environment, codec: ActionCodec, rng: np.random.Generator) -> tuple[str, bool]:
-    vector = rng.uniform(-1, 1, codec.spec.size).astype(np.float32)
-    observation, reward, terminated, truncated, info = env.step(codec.decode(vector))
+def _step(env: Environment, codec: ActionCodec, rng: np.random.Generator, mask: Mask) -> tuple[str, bool, Mask]:
+    """A step with random actions of those that the mask allows."""
+    team = team_of(env)
+    vector = rng.uniform(-1, 1, (*team.axis, codec.spec.size)).astype(np.float32)
+    action = decoded(codec, vector if mask is None else choose(codec.spec, vector, mask))
+    observation, reward, terminated, truncated, info = env.step(action)
     _check_observation(env, observation, "step")
-    earned = number(reward)
+    earned = numbers(reward, team.axis)
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         _require(isinstance(flag, bool | np.bool_), f"{name} is {flag!r}, no bool")
     _require(isinstance(info, dict), f"step returned the info {info!r}, no dict")
-    for name in fact(env, "signals", ()):
+    for name in team.signals:
         signal = info.get(name)
-        _require(isinstance(signal, bool | np.bool_), f"the signal {name!r} is {signal!r} in info, no bool")
+        if name in team.agent_signals:
+            flags(f"info[{name!r}]", signal, team.axis)
+        else:
+            _require(isinstance(signal, bool | np.bool_), f"the signal {name!r} is {signal!r} in info, no bool")
+    beside, _ = Beside(team, codec.spec)(info)
     done = bool(terminated or truncated)
-    return digest((observation, earned, bool(terminated), bool(truncated))), done
+    record = digest((observation, earned, bool(terminated), bool(truncated), beside))
+    return record, done, beside.get("action_mask")
 
 
 def _check_observation(env: Environment, value: Any, verb: str) -> None:
@@ -179,9 +191,11 @@ def _check_observation(env: Environment, value: Any, verb: str) -> None:
         env.reader.look(value)
         return
     _require(isinstance(value, dict), f"{verb} returned an observation of type {type(value).__name__}, not a dict")
-    notices = (reader := Reader(space, fact(env, "signals", ()))).look(reader(value))
+    team = team_of(env)
+    notices = (reader := Reader(space, team.taken, axis=team.axis)).look(reader(value))
     _require(not notices, "; ".join(notices.values()))
-    _require(space.contains(value), f"{verb} returned an observation outside its space")
+    each = [{key: part[agent] for key, part in value.items()} for agent in range(team.agents or 0)] or [value]
+    _require(all(map(space.contains, each)), f"{verb} returned an observation outside its space")
 
 
 def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int) -> str | None:
@@ -189,15 +203,16 @@ def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int)
     fact(env, "reseed", lambda seed: None)(seed)
     rng = np.random.default_rng(seed + 1)
     # twice the same way: only an episode that is left before its end has something to lose
-    _reset(env, seed)
+    _, mask = _reset(env, codec, seed)
     length, done = 0, False
     while not done and length < steps:
-        done, length = _step(env, codec, rng)[1], length + 1
+        (_, done, mask), length = _step(env, codec, rng, mask), length + 1
     half = (length - 1) // 2
     rng = np.random.default_rng(seed + 1)
-    _reset(env, seed)
+    _, mask = _reset(env, codec, seed)
     for _ in range(half):
-        if _step(env, codec, rng)[1]:
+        _, done, mask = _step(env, codec, rng, mask)
+        if done:
             return "the episode was shorter the second time: the snapshot was not exercised"
     state = env.snapshot()  # type: ignore[attr-defined]
     if LOST in state:
@@ -205,29 +220,30 @@ def _check_snapshot(env: Environment, codec: ActionCodec, steps: int, seed: int)
     _check_plain(state, "snapshot")
     stored = pickle.dumps(state)
     after = rng.bit_generator.state
-    expected = _rest(env, codec, rng, length - half, seed)
+    expected = _rest(env, codec, rng, mask, length - half, seed)
     try:
         env.restore(pickle.loads(stored))  # type: ignore[attr-defined]
     except Diverged as error:
         raise CheckError(f"a snapshot cannot be restored: {error}") from error
     rng.bit_generator.state = after
-    found = _rest(env, codec, rng, length - half, seed)
+    found = _rest(env, codec, rng, mask, length - half, seed)
     for at, (one, two) in enumerate(zip(expected, found, strict=False)):
         _require(one == two, f"after a snapshot is restored, record {at} differs from that of the unbroken run")
     return None
 
 
-def _rest(env: Environment, codec: ActionCodec, rng: np.random.Generator, steps: int, seed: int) -> list[str]:
+def _rest(
+    env: Environment, codec: ActionCodec, rng: np.random.Generator, mask: Mask, steps: int, seed: int
+) -> list[str]:
     """Records to the end of the episode, and of the beginning of one more, which is another way."""
     records = []
     for _ in range(steps):
-        record, done = _step(env, codec, rng)
+        record, done, mask = _step(env, codec, rng, mask)
         records.append(record)
         if done:
             break
-    records.append(_reset(env, seed + 7))
-    records.append(_step(env, codec, rng)[0])
-    return records
+    record, mask = _reset(env, codec, seed + 7)
+    return [*records, record, _step(env, codec, rng, mask)[0]]
 
 
 def _check_plain(value: Any, path: str) -> None:

@@ -2,7 +2,8 @@
 
 `protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
 that join the step dictionary), `cheap` (not worth a process), `reseed(seed)` (draw anew what outlives episodes),
-and on the outermost layer `snapshot() -> dict` and `restore(dict)`. Such names are common, so they are read only of a
+and on the outermost layer `snapshot() -> dict` and `restore(dict)`; of several agents `agents`, `noop`, `state_size`,
+`agent_signals`, and of anyone `outcomes` (see `team.TeamEnv`). Such names are common, so they are read only of a
 class that says `env_adapters = True`; of any other they are its own. An environment of anyone's says by
 `metadata["restorable"] = False` that its actions must not be executed again when a run is resumed.
 """
@@ -17,6 +18,7 @@ import gymnasium
 from env_adapters.step import Environment
 
 FACTS = ("protocol", "repeat", "signals", "cheap", "reseed", "snapshot", "restore")
+TEAM = ("agents", "noop", "state_size", "agent_signals", "outcomes")
 
 
 def fact(env: Environment, name: str, default: Any) -> Any:
@@ -34,7 +36,7 @@ def fact(env: Environment, name: str, default: Any) -> Any:
 def unread(env: Environment) -> str:
     """A sentence where an environment has attributes of these names that are its own, else nothing."""
     strange = [layer for layer in _layers(env) if not offers(layer)]
-    names = [name for name in FACTS if any(hasattr(layer, name) for layer in strange)]
+    names = [name for name in (*FACTS, *TEAM) if any(hasattr(layer, name) for layer in strange)]
     if not names:
         return ""
     return (

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 STEP = ("action", "reward", "first", "last", "terminal")
 RESERVED = (*STEP, "weight", "reset")  # and what learners add to the steps of a batch
+TEAM = ("action_mask", "alive", "state")  # of a step of several agents, and no observations
 MARK = "~"
 
 

@@ -1,12 +1,12 @@
 """One row of plain arrays per environment: commands and actions go in, records come out, in or across processes."""
 
-# n environments, A width of the action vector
+# n environments, A width of the action vector; a team puts its agents behind n
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from env_adapters.facts import fact
 from env_adapters.faults import Fault, fault_of
 from env_adapters.kept import LOST
 from env_adapters.step import ActionCodec, Environment, Reader, entries
-from env_adapters.values import Notices, flag, number
+from env_adapters.team import Beside, Team, decoded, team_of
+from env_adapters.values import Notices, flag, flags, numbers
 from env_adapters.wrappers import Adapted
 
 STEP, SKIP = -1, -2  # a command is a seed (reset with it) or one of these
@@ -27,16 +28,16 @@ LOOK = 64  # steps after which bounds are looked at again, as they are at every 
 Arrays = dict[str, NDArray[Any]]
 
 
-def layout(n: int, space: spaces.Dict, width: int, signals: Sequence[str]) -> Layout:
+def layout(n: int, space: spaces.Dict, width: int, team: Team) -> Layout:
     """Names, shapes and dtypes of all arrays of n environments; "/" marks what the caller writes."""
-    flags = ("first", "last", "terminal", *signals)
     inner: Layout = {
         "/command": ((), np.dtype(np.int64)),
-        "/action": ((width,), np.dtype(np.float32)),
-        "action": ((width,), np.dtype(np.float32)),
-        "reward": ((), np.dtype(np.float32)),
-        **{name: ((), np.dtype(np.bool_)) for name in flags},
-        **entries(space),
+        "/action": ((*team.axis, width), np.dtype(np.float32)),
+        "action": ((*team.axis, width), np.dtype(np.float32)),
+        "reward": (team.axis, np.dtype(np.float32)),
+        **{name: ((), np.dtype(np.bool_)) for name in ("first", "last", "terminal")},
+        **team.shapes(width),
+        **{name: ((*team.axis, *shape), dtype) for name, (shape, dtype) in entries(space).items()},
     }
     return {name: ((n, *shape), dtype) for name, (shape, dtype) in inner.items()}
 
@@ -80,9 +81,11 @@ class Runner:
             raise
         first = self._envs[mine.start]
         self._codec = ActionCodec(first.action_space)
-        self._signals: tuple[str, ...] = tuple(fact(first, "signals", ()))
+        team = team_of(first)
+        self._axis, self._beside = team.axis, Beside(team, self._codec.spec)
+        self._signals = {name: team.axis if name in team.agent_signals else () for name in team.signals}
         self._observed = [(key, rows[key]) for key in first.observation_space.spaces]  # type: ignore[attr-defined]
-        self._reader = Reader(first.observation_space, self._signals)  # of what no Adapted has read
+        self._reader = Reader(first.observation_space, team.taken, axis=team.axis)  # of what no Adapted has read
         self._steps = dict.fromkeys(mine, 0)  # since bounds were looked at
         self._notices: Notices = {}
         self._told: set[str] = set()
@@ -124,35 +127,40 @@ class Runner:
     def _step(self, env: Environment, row: int) -> None:
         rows = self._rows
         action = rows["/action"][row]
-        observation, reward, terminated, truncated, info = env.step(self._codec.decode(action))
+        observation, reward, terminated, truncated, info = env.step(decoded(self._codec, action))
         terminal = flag("terminated", terminated)
         rows["action"][row] = action
-        rows["reward"][row] = number(reward)
+        rows["reward"][row] = numbers(reward, self._axis)
         rows["first"][row] = False
         rows["last"][row] = terminal or flag("truncated", truncated)
         rows["terminal"][row] = terminal
-        for name in self._signals:
-            rows[name][row] = flag(f"info[{name!r}]", info.get(name))
+        for name, axis in self._signals.items():
+            rows[name][row] = flags(f"info[{name!r}]", info.get(name), axis)
         self._steps[row] += 1
-        self._show(env, row, observation, look=self._steps[row] >= LOOK)
+        self._show(env, row, observation, info, look=self._steps[row] >= LOOK)
 
     def _reset(self, env: Environment, row: int, seed: int) -> None:
         rows = self._rows
-        observation, _ = env.reset(seed=seed)
+        observation, info = env.reset(seed=seed)
         rows["action"][row] = 0.0
         rows["reward"][row] = 0.0
         rows["first"][row] = True
         rows["last"][row] = rows["terminal"][row] = False
         for name in self._signals:
             rows[name][row] = False
-        self._show(env, row, observation, look=True)
+        self._show(env, row, observation, info, look=True)
 
-    def _show(self, env: Environment, row: int, observation: Any, *, look: bool) -> None:
+    def _show(self, env: Environment, row: int, observation: Any, info: dict[str, Any], *, look: bool) -> None:
         reader, shown = (
             (env.reader, observation) if isinstance(env, Adapted) else (self._reader, self._reader(observation))
         )
+        beside, absent = self._beside(info)
         for key, array in self._observed:
             array[row] = shown[key]
+            if absent.size:
+                array[row, absent] = 0
+        for key, value in beside.items():
+            self._rows[key][row] = value
         if look:
             self._steps[row] = 0
             self._notices |= reader.look(shown)

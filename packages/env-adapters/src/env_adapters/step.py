@@ -257,7 +257,7 @@ def observation_space(space: Space, signals: Collection[str] = (), grids: Collec
 
 class Reader:
     """Observations of `space` -> entries of `observation_space(space, signals, grids)`, every value as it is (see
-    `values`), pictures as they are looked at.
+    `values`), pictures as they are looked at. axis: (N,) where N agents each show one along the first axis of every entry.
 
     notices: kind -> sentence, of what is taken though it is not as the space says. TaskError for what cannot be.
 
@@ -265,11 +265,17 @@ class Reader:
     {'vector': np.int64(3)}
     """
 
-    def __init__(self, space: Space, signals: Collection[str] = (), grids: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        space: Space,
+        signals: Collection[str] = (),
+        grids: Collection[str] = (),
+        axis: tuple[int, ...] = (),
+    ) -> None:
         self.notices: Notices = {}
         named = named_leaves(space, signals)
         seen = views(dict(named), grids)
-        self.entries = [entry(name, leaf, self.notices, seen.get(name)) for name, leaf in named]
+        self.entries = [entry(name, leaf, self.notices, seen.get(name), axis) for name, leaf in named]
         self._space = space
         self._keys = tuple(space.spaces) if isinstance(space, spaces.Dict) else None
         self._flat = isinstance(space, spaces.Dict) and not any(map(_nested, space.spaces.values()))

@@ -25,15 +25,15 @@ class Entry:
     """One observation. `read` gives it as an array of the space's shape, in the dtype with which it travels.
 
     key: under which the observation travels. space: what the environment declares. notices: where `read` and `look` leave
-    theirs. TaskError for what is no such array.
+    theirs. axis: of the agents that each show one, (N,) or (). TaskError for what is no such array.
 
     >>> entry("speed", spaces.Box(0, 9, (2,), np.uint8), {}).read([1, 2.0])
     array([1, 2], dtype=uint8)
     """
 
-    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices) -> None:
-        self.key, self.space, self.notices = key, space, notices
-        self.shape: tuple[int, ...] = tuple(space.shape or ())
+    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices, axis: tuple[int, ...] = ()) -> None:
+        self.key, self.space, self.notices, self.axis = key, space, notices, axis
+        self.shape: tuple[int, ...] = (*axis, *(space.shape or ()))
         self.dtype: np.dtype[Any] = np.dtype(np.float32 if space.dtype == np.float64 else space.dtype)
         self.low: Any = None  # bounds in the dtype, None where the dtype itself has no others
         self.high: Any = None
@@ -43,8 +43,9 @@ class Entry:
         if type(value) is not np.ndarray or value.dtype != self.dtype:
             value = self.cast(value)
         if value.shape != self.shape:
+            each = f"{self.shape[1:]} for each of {self.axis[0]} agents" if self.axis else f"{self.shape}"
             raise TaskError(
-                f"the environment shows {self.key!r} of shape {value.shape}, its observation space says {self.shape}: "
+                f"the environment shows {self.key!r} of shape {value.shape}, its observation space says {each}: "
                 "`uv run -m env_adapters check` tells more"
             )
         return value
@@ -84,8 +85,8 @@ class Entry:
 
 
 class _Floats(Entry):
-    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices) -> None:
-        super().__init__(key, space, notices)
+    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices, axis: tuple[int, ...] = ()) -> None:
+        super().__init__(key, space, notices, axis)
         assert isinstance(space, spaces.Box)
         if np.isfinite(space.low).any():
             self.low = _wider(space.low, -1, self.dtype)
@@ -108,8 +109,8 @@ class _Floats(Entry):
 
 
 class _Integers(Entry):
-    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices) -> None:
-        super().__init__(key, space, notices)
+    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices, axis: tuple[int, ...] = ()) -> None:
+        super().__init__(key, space, notices, axis)
         boolean = self.dtype.kind == "b"
         self._least, self._most = (0, 1) if boolean else (np.iinfo(self.dtype).min, np.iinfo(self.dtype).max)
         if isinstance(space, spaces.Box) and not boolean:
@@ -132,8 +133,8 @@ class _Integers(Entry):
 class _Choices(_Integers):
     """Discrete, MultiDiscrete and MultiBinary travel as numbers that begin at 0."""
 
-    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices) -> None:
-        super().__init__(key, space, notices)
+    def __init__(self, key: str, space: spaces.Space[Any], notices: Notices, axis: tuple[int, ...] = ()) -> None:
+        super().__init__(key, space, notices, axis)
         self._start: Any = getattr(space, "start", 0)
         self._count: Any = 2
         if isinstance(space, spaces.Discrete):
@@ -166,24 +167,27 @@ class Viewed:
     def __init__(self, raw: Entry, view: View) -> None:
         self.key, self._raw, self._view = raw.key, raw, view
         self._read: Any = None
-        shape = "x".join(map(str, raw.shape))
+        shape = "x".join(map(str, raw.space.shape or ()))
         raw.notices.setdefault(f"{raw.key}: view", f"the observation {raw.key!r} ({shape}) is taken for {view.told}")
 
     def read(self, value: Any) -> Any:
         """The value as it travels."""
         self._read = self._raw.read(value)
-        return self._view(self._read)
+        return np.stack([self._view(one) for one in self._read]) if self._raw.axis else self._view(self._read)
 
     def look(self, array: NDArray[Any]) -> None:
         """Leave a notice where what was read last is outside its space's bounds."""
         self._raw.look(self._read)
 
 
-def entry(key: str, space: spaces.Space[Any], notices: Notices, view: View | None = None) -> Entry | Viewed:
-    """The entry of a Box, Discrete, MultiDiscrete or MultiBinary; `view`: how it is looked at, if not as it is."""
+def entry(
+    key: str, space: spaces.Space[Any], notices: Notices, view: View | None = None, axis: tuple[int, ...] = ()
+) -> Entry | Viewed:
+    """The entry of a Box, Discrete, MultiDiscrete or MultiBinary; `view`: how it is looked at, if not as it is; `axis`: of the
+    agents that each show one."""
     if not isinstance(space, spaces.Box):
-        return _Choices(key, space, notices)
-    raw = (_Floats if np.issubdtype(space.dtype, np.floating) else _Integers)(key, space, notices)
+        return _Choices(key, space, notices, axis)
+    raw = (_Floats if np.issubdtype(space.dtype, np.floating) else _Integers)(key, space, notices, axis)
     return raw if view is None else Viewed(raw, view)
 
 
@@ -210,6 +214,31 @@ def number(reward: Any) -> float:
         )
         raise TaskError(f"the reward {_brief(reward)} is {what}")
     return value
+
+
+def numbers(rewards: Any, axis: tuple[int, ...]) -> Any:
+    """The reward of one (axis ()), or those of N agents (axis (N,)) as an array. TaskError for others.
+
+    >>> numbers([0, 0.5], (2,)).tolist(), numbers(1, ())
+    ([0.0, 0.5], 1.0)
+    """
+    return np.array([number(one) for one in _each("rewards", rewards, axis)]) if axis else number(rewards)
+
+
+def flags(name: str, value: Any, axis: tuple[int, ...]) -> Any:
+    """A bool (axis ()), or one for each of N agents (axis (N,)). TaskError for others.
+
+    >>> flags("info['hit']", [0, 1], (2,)).tolist()
+    [False, True]
+    """
+    return np.array([flag(name, one) for one in _each(name, value, axis)]) if axis else flag(name, value)
+
+
+def _each(name: str, value: Any, axis: tuple[int, ...]) -> Any:
+    array = _array(value)
+    if array is None or array.shape != axis:
+        raise TaskError(f"the environment gives {_brief(value)} as {name}: return {axis[0]} values, one for each agent")
+    return array
 
 
 def flag(name: str, value: Any) -> bool:

@@ -22,6 +22,7 @@ from env_adapters.pictures import View
 from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
 from env_adapters.seeds import episode_seed, instance_seed
 from env_adapters.step import ActionCodec, Environment, Step, sources
+from env_adapters.team import check_allowed, team_of
 from env_adapters.workers import Workers, default_count
 from env_adapters.wrappers import Adapted
 
@@ -56,7 +57,13 @@ class VectorEnv:
     environment's own observation, and its space there. views: how entries are looked at that are not as declared (see
     `pictures`). grids: of observations whose space does not tell it, those taken for grids of symbols. action_space: native,
     of ONE. action_spec: what (A,) holds. protocol: what a score means, JSON-able. repeat: environment steps per agent step.
-    signals: names, mostly none.
+    signals: names, mostly none. outcomes: those of them whose value in an episode's last record is its result.
+
+    agents: N where the environment is of several agents (see `team.TeamEnv`), else None. The spaces and `action_spec` are then
+    ONE agent's; `action` is (n, N, A), `reward` (n, N), an observation (n, N, ...), a signal (n,) or (n, N); beside them
+    come `action_mask` bool (n, N, A), what may be chosen next, `alive` bool (n, N), and `state` float32 (n, S) if there is a
+    `state_size`. Of an agent that is not alive the observation is zero and the mask allows `noop` alone, or everything where
+    that is None. An action that the mask forbids is a ValueError.
 
     >>> from env_adapters import make_vec
     >>> env = make_vec("toy:catch", 2, size=16)
@@ -110,11 +117,14 @@ class VectorEnv:
         self.action_spec = ActionCodec(one.action_space).spec
         self.protocol: dict[str, Any] = dict(fact(one, "protocol", {}))
         self.repeat = int(fact(one, "repeat", 1))
-        self.signals: tuple[str, ...] = tuple(fact(one, "signals", ()))
+        team = team_of(one)
+        self.signals, self.outcomes = team.signals, team.outcomes
+        self.agents, self.noop, self.state_size = team.agents, team.noop, team.state_size
+        self._sent_shape = (n, *team.axis, self.action_spec.size)
         self._one_seed = self.protocol.get("episode_seed") == "same"
         if workers is None:
             workers = 0 if fact(one, "cheap", False) else default_count(n)
-        plan = layout(n, self.observation_space, self.action_spec.size, self.signals)
+        plan = layout(n, self.observation_space, self.action_spec.size, team)
         self._outputs = [name for name in plan if not name.startswith("/")]
         self._crew: Local | Workers
         if workers == 0:
@@ -169,10 +179,11 @@ class VectorEnv:
             raise RuntimeError("call reset(seed) or load_state(state) before step")
         self._refuse()
         action = np.asarray(action, np.float32)
-        if action.shape != (self.num_envs, self.action_spec.size):
-            raise ValueError(f"action has shape {action.shape}, not {(self.num_envs, self.action_spec.size)}")
+        if action.shape != self._sent_shape:
+            raise ValueError(f"action has shape {action.shape}, not {self._sent_shape}")
         if not np.isfinite(action).all():
             raise ValueError("action holds NaN or infinity")
+        check_allowed(self.action_spec, action, self._last)
         ended = self._last["last"]
         self._episode += ended
         self._crew.rows["/action"][:] = action
@@ -255,6 +266,11 @@ class VectorEnv:
         self._lost |= held
         self._refuse()
         return step
+
+    def score(self, step: Step) -> NDArray[Any]:
+        """(n,) what of these records counts to their episodes' scores: the reward, of several agents its mean."""
+        reward = step["reward"]
+        return reward if self.agents is None else reward.mean(1, dtype=np.float64)
 
     @property
     def failure(self) -> str:

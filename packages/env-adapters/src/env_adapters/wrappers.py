@@ -16,7 +16,6 @@ from env_adapters.facts import fact, offers
 from env_adapters.generators import Generators
 from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
-from env_adapters.names import RESERVED
 from env_adapters.pictures import SYMBOLS, arranged, arranged_shape, is_picture, named_grids, order, unclear, views
 from env_adapters.step import (
     ActionCodec,
@@ -30,6 +29,7 @@ from env_adapters.step import (
     sources,
     split,
 )
+from env_adapters.team import join_actions, sample, split_actions, team_of
 from env_adapters.values import number
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
@@ -48,13 +48,11 @@ def adapt(
     dict_keys(['vector'])
     """
     ActionCodec(env.action_space)
-    signals = tuple(fact(env, "signals", ()))
-    if odd := set(signals) & set(RESERVED):
-        raise TaskError(f"the signal {min(odd)!r} has the name of an entry of every step; rename it")
+    taken = team_of(env).taken
     guest = Guest(env, generators)
-    named = dict(named_leaves(env.observation_space, signals))
-    grids = symbols(guest, unclear(named), signals) if grids is None else named_grids(grids, named)
-    flat = observation_space(env.observation_space, signals, grids)
+    named = dict(named_leaves(env.observation_space, taken))
+    grids = symbols(guest, unclear(named), taken) if grids is None else named_grids(grids, named)
+    flat = observation_space(env.observation_space, taken, grids)
     native = offers(env) and callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
     known = type(env).__module__.partition(".")[0] == __name__.partition(".")[0]
     if known and native and fact(env, "protocol", None) is not None and flat == env.observation_space:
@@ -70,16 +68,16 @@ def symbols(env: Environment, keys: Collection[str], signals: Collection[str] = 
     if not keys:
         return []
     highest = dict.fromkeys(keys, 0)
-    source = copy.deepcopy(env.action_space)
+    source, team = copy.deepcopy(env.action_space), team_of(env)
     source.seed(0)
     names = [name for name, _ in named_leaves(env.observation_space, signals)]
     try:
         over = True
         for seed in range(PLAYED):
             if over:
-                value, over = env.reset(seed=seed)[0], False
+                (value, info), over = env.reset(seed=seed), False
             else:
-                value, _, terminated, truncated, _ = env.step(source.sample())
+                value, _, terminated, truncated, info = env.step(sample(source, team, info))
                 over = bool(terminated or truncated)
             shown = dict(zip(names, split(env.observation_space, value), strict=True))
             highest = {key: max(high, int(np.max(shown[key]))) for key, high in highest.items()}
@@ -95,16 +93,18 @@ class Adapted(Wrapper):
 
     def __init__(self, env: Environment, name: str, grids: Collection[str] = ()) -> None:
         super().__init__(env)
-        signals = tuple(fact(env, "signals", ()))
-        self.observation_space = observation_space(env.observation_space, signals, grids)
+        team = team_of(env)
+        self.observation_space = observation_space(env.observation_space, team.taken, grids)
         self.grids = tuple(sorted(grids))
-        self.sources = sources(env.observation_space, signals)
-        self.views = views(dict(named_leaves(env.observation_space, signals)), grids)
-        self.reader = Reader(env.observation_space, signals, grids)
+        self.sources = sources(env.observation_space, team.taken)
+        self.views = views(dict(named_leaves(env.observation_space, team.taken)), grids)
+        self.reader = Reader(env.observation_space, team.taken, grids, team.axis)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None
         id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
         declared = {"name": name, "environment": id, "repeat": self.repeat, "max_episode_steps": limit}
+        if team.agents is not None:
+            declared |= {"agents": team.agents, "score": "mean over the agents"}
         self.protocol: dict[str, Any] = dict(fact(env, "protocol", declared))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -149,7 +149,7 @@ class Reexecuted(Wrapper):
         self._seed: int | None = None
         self._options: dict[str, Any] | None = None
         self._restorable = bool((env.metadata or {}).get("restorable", True))
-        self._kinds, self._actions = leaves(env.action_space), KeptActions(most)
+        self._kinds, self._actions, self._axis = leaves(env.action_space), KeptActions(most), team_of(env).axis
         self._arrived: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -163,7 +163,7 @@ class Reexecuted(Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As gymnasium's."""
         if self._restorable:
-            parts = zip(self._kinds, split(self.action_space, action), strict=True)
+            parts = zip(self._kinds, split_actions(self.action_space, action, self._axis), strict=True)
             self._actions.add([np.asarray(one, kind.dtype) for kind, one in parts])
         result = self.env.step(action)
         self._arrived = result[:4]
@@ -188,10 +188,14 @@ class Reexecuted(Wrapper):
             return
         self.reset(seed=state["seed"])
         for values in zip(*state["actions"], strict=True):
-            native = [_native(kind, value) for kind, value in zip(self._kinds, values, strict=True)]
-            self.step(join(self.action_space, iter(native)))
+            native = [_natives(kind, value, self._axis) for kind, value in zip(self._kinds, values, strict=True)]
+            self.step(join_actions(self.action_space, native, self._axis))
         if digest(self._arrived) != state["arrived"]:
             raise Diverged("executing the episode's actions again led to another record; it is not deterministic")
+
+
+def _natives(space: spaces.Space[Any], value: Any, axis: tuple[int, ...]) -> Any:
+    return [_native(space, one) for one in value] if axis else _native(space, value)
 
 
 def _native(space: spaces.Space[Any], value: Any) -> Any:
@@ -211,6 +215,10 @@ class ActionRepeat(Wrapper):
         super().__init__(env)
         if repeat < 1:
             raise TaskError(f"repeat is {repeat}; it counts environment steps per action and is at least 1")
+        if team_of(env).agents is not None:
+            raise TaskError(
+                "repeat is for a single agent: what may be repeated changes with every step of several; leave it out"
+            )
         self.repeat = repeat * int(fact(env, "repeat", 1))
         self._times = repeat
 
@@ -228,7 +236,7 @@ class ActionRepeat(Wrapper):
 class Resize(Wrapper):
     """Every uint8 image of the observation becomes (size, size, C), each channel by itself, by PIL's bilinear filter.
 
-    Images are (H, W, C), or (C, H, W) where the first axis is the shortest.
+    Images are (H, W, C), or (C, H, W) where the first axis is the shortest; of several agents each one's by itself.
 
     Needs pillow (in the extra `atari`); TaskError if it is missing or no observation is an image.
     """
@@ -240,6 +248,7 @@ class Resize(Wrapper):
         except ImportError as error:
             raise TaskError("resizing images needs pillow; install `env-adapters[atari]` or `pillow`") from error
         self._image, self._size, self._inner = Image, size, env.observation_space
+        self._axis = team_of(env).axis
         kinds = leaves(self._inner)
         self._images = [one.dtype == np.uint8 and (len(one.shape or ()) == 3 or is_picture(one)) for one in kinds]
         if not any(self._images):
@@ -264,7 +273,10 @@ class Resize(Wrapper):
 
     def _resize(self, value: Any) -> Any:
         parts = split(self._inner, value)
-        return join(self._inner, iter([self._one(p) if i else p for p, i in zip(parts, self._images, strict=True)]))
+        return join(self._inner, iter([self._all(p) if i else p for p, i in zip(parts, self._images, strict=True)]))
+
+    def _all(self, image: Any) -> Any:
+        return np.stack([self._one(one) for one in image]) if self._axis else self._one(image)
 
     def _one(self, image: Any) -> Any:
         image = np.asarray(image)
