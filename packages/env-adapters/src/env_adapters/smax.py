@@ -83,7 +83,13 @@ class Smax:
             raise TaskError(f'smax: attack_mode is {attack_mode!r}; it is "closest" or "random"')
         if not 0 < reward_scale < np.inf:
             raise TaskError(f"smax: reward_scale is {reward_scale}; it is a number above 0")
-        self._program = program(name, n, see_enemy_actions, walls_cause_death, attack_mode)
+        self._program = program(
+            name,
+            n,
+            see_enemy_actions=see_enemy_actions,
+            walls_cause_death=walls_cause_death,
+            attack_mode=attack_mode,
+        )
         self.num_envs, self.agents, self.state_size = n, self._program.agents, self._program.state_size
         box = spaces.Box(-np.inf, np.inf, (self._program.width,), np.float32)
         self.observation_space = spaces.Dict({"vector": box})

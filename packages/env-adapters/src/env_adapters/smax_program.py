@@ -106,7 +106,7 @@ def _machine() -> str:
 
 
 @functools.cache
-def program(name: str, n: int, see_enemy_actions: bool, walls_cause_death: bool, attack_mode: str) -> Program:
+def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bool, attack_mode: str) -> Program:
     """The step of n environments of a scenario; compiled when it is first called, once for all batches of its size."""
     jax = runtime()
     jnp = jax.numpy
