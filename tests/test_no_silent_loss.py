@@ -232,7 +232,7 @@ def test_a_task_of_symbols_is_learned_above_random() -> None:
     with make_vec(Choice, 4, workers=0) as envs:
         agent = importlib.import_module("dreamer.agent").build(config, envs.observation_space, envs.action_spec)
         trained(config, agent, envs, 1500, 64)
-        scores = [score for score, _ in evaluate(agent, envs, episodes=200, seed=1)]
+        scores = [episode.score for episode in evaluate(agent, envs, episodes=200, seed=1)]
     print(f"score {np.mean(scores):.3f}, at random 0.333")
     assert np.mean(scores) > 0.8
 

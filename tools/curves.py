@@ -66,7 +66,7 @@ def scores_of(agent: Any, envs: Any, seed: int) -> list[float]:
     """Of an agent's fresh episodes, with sampled actions."""
     from wm_run.loop import evaluate
 
-    return [float(score) for score, _ in evaluate(agent, envs, episodes=EPISODES, seed=seed, mode=False)]
+    return [episode.score for episode in evaluate(agent, envs, episodes=EPISODES, seed=seed, mode=False)]
 
 
 def spans(rows: Sequence[Mapping[str, Any]], last: int) -> list[tuple[float, float]]:

@@ -120,7 +120,7 @@ class FakeAgent(nn.Module):
         self.world = SimpleNamespace(
             dynamics=SimpleNamespace(stores=self.stores, initial=self.initial, left=lambda carry: math.inf)
         )
-        self.source, self.clock, self.online = draws.Generator(config.seed), Clock(), True
+        self.source, self.clock, self.online, self.aligned = draws.Generator(config.seed), Clock(), True, False
         self.batch, self.length = config.batch, config.length
         self.moment = torch.zeros(())
 

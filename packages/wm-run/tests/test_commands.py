@@ -21,6 +21,7 @@ import torch
 from wm_core.errors import UserError
 from wm_run import checkpoint, commands, dreams, filmstrip, scoring
 from wm_run.cli import main, parse
+from wm_run.episodes import Episode
 from wm_run.estimate import Cost, Measured, estimate, extrapolate, sentence
 from wm_run.loading import load
 from wm_run.lock import locked
@@ -176,7 +177,7 @@ def test_eval_samples_unless_told_otherwise(fakes, run, capsys):
 
 def test_eval_plays_other_episodes_than_training(fakes, run, capsys, monkeypatch):
     seeds = []
-    monkeypatch.setattr(scoring, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [(0.0, 1)] * 10)
+    monkeypatch.setattr(scoring, "evaluate", lambda *args, seed, **_: seeds.append(seed) or [Episode(0.0, 1)] * 10)
     main(fakes.app, ["eval", "D"])
     main(fakes.app, ["eval", "D", "--seed", "7"])
     assert len(set(seeds) - {0, 7}) == 2
@@ -242,7 +243,7 @@ def test_evaluations_have_environments_of_their_own_where_an_app_says_so(fakes, 
 
 
 def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "evaluate", lambda *args, episodes, **_: [(1.0, 1)] * episodes)
+    monkeypatch.setattr(scoring, "evaluate", lambda *args, episodes, **_: [Episode(1.0, 1)] * episodes)
     main(fakes.app, ["eval", "D", "--episodes", "4"])
     (own,) = (run / "eval").iterdir()
     text = own.read_bytes()
@@ -722,7 +723,7 @@ def test_the_time_left_is_told_from_the_speed_of_learning(fakes, quiet, monkeypa
 
 
 def test_an_evaluation_without_end_is_told(fakes, run, capsys, monkeypatch):
-    monkeypatch.setattr(scoring, "evaluate", lambda *given, **named: [(0.0, 1)])
+    monkeypatch.setattr(scoring, "evaluate", lambda *given, **named: [Episode(0.0, 1)])
     with pytest.raises(SystemExit):
         main(fakes.app, ["eval", "D"])
     assert "an episode has not ended after 200,000 steps" in capsys.readouterr().err

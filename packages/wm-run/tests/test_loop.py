@@ -297,7 +297,7 @@ def test_an_episode_that_a_fault_cut_short_has_no_score(fakes):
             length = 0 if record["first"][i] else length + 1
             lengths += [length] if record["last"][i] and not cut[i] else []
         expected += lengths[:3]
-    assert [length for _, length in results] == expected
+    assert [episode.length for episode in results] == expected
     assert len(said) == sum(cut.any() for cut in cuts) > 1
 
 
@@ -313,7 +313,7 @@ def test_every_environment_plays_its_share_of_the_episodes(fakes):
             length = 0 if record["first"][i] else length + 1
             lengths += [length] if record["last"][i] else []
         expected += lengths[:share]
-    assert [length for _, length in results] == expected
+    assert [episode.length for episode in results] == expected
 
 
 def test_a_rollout_pairs_each_record_with_the_action_that_led_there(fakes):

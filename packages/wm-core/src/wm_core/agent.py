@@ -35,6 +35,11 @@ class Agent(Learner):
         """The dynamics' notes."""
         return self.world.stores
 
+    def rows(self, entries: Mapping[str, Tensor]) -> Steps:
+        """Entries of a batch, each (B, T, ...), as the world model takes them: as they are, or where the environments have
+        several agents, with these folded into rows (`wm_marl.rows`)."""
+        return dict(entries)
+
     def initial(self, n: int) -> Carry:
         return self.world.dynamics.initial(n)
 

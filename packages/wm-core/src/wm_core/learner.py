@@ -39,6 +39,7 @@ class Learner(nn.Module, abc.ABC):
     """
 
     online = True  # each newest row is learned from once, soon after it came, besides the uniform ones
+    aligned = False  # those rows begin at a stream's first step, for a learner that lives on them alone
 
     def __init__(
         self,

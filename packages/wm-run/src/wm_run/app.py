@@ -26,7 +26,7 @@ class App:
     """A method with everything the commands need.
 
     config: a frozen subclass of RunConfig, importable without torch. folder holds presets/*.toml and ablations/*.toml.
-    sizes: field overrides by name. build(config, observation_space, action_spec) -> Agent, with device and precision
+    sizes: field overrides by name. build(config, observation_space, action_spec) -> Learner, with device and precision
     of the config resolved. environments(config, n) -> n environments (wm_run.loop.Environments).
     decode_action(space, vector (A,)) -> native action. estimate(config, numbers) -> entries to add to what `info`
     measured. fresh(config, n): environments that a run does not learn from, where they are not made as those it does.
@@ -46,6 +46,7 @@ class App:
     paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
     mistakes: tuple[str, ...] = ("TaskError",)
     fresh: Part | None = None
+    teams: bool = False  # learns environments of several agents, and no others: `build` takes their Team as well
     remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
     acting: tuple[str, ...] = ()  # fields of the method that count where nothing is learned, as `eval --help` shows
 

@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.learner import Learner
 from wm_core.ranks import Alone, learning_with, ranks
 
 from wm_run import bound, checkpoint, evaluation, launch, scoring, typed, watching
@@ -96,6 +96,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
                 seed=config.seed,
                 online=agent.online,
                 stride=config.online_stride,
+                aligned=agent.aligned,
             )
             path = _last(logdir)
             saved = checkpoint.load(path, app=app.name) if path else None
@@ -107,7 +108,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
                 return _run(app, command, config, Session(app, config, agent, envs, replay, run, about), saved)
 
 
-def draw_apart(agent: Agent, seed: int) -> None:
+def draw_apart(agent: Learner, seed: int) -> None:
     """One of several processes draws noise of its own, dropout's included; its weights stay those of all."""
     for at, generator in enumerate(agent.generators):
         generator.manual_seed(seed + at)

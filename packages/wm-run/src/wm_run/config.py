@@ -161,6 +161,11 @@ class RunConfig:
         return self.length
 
     @property
+    def replayed(self) -> int:
+        """Replayed steps that an update counts as, in `train_ratio`."""
+        return self.batch * self.length
+
+    @property
     def before_learning(self) -> int:
         """Records, of all processes together, that the first update waits for."""
         return max(self.learning_starts, self.longest * self.envs) * self.devices

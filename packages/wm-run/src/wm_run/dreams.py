@@ -22,7 +22,7 @@ from wm_run import evaluation, filmstrip, sensitivity
 from wm_run.app import App
 from wm_run.cli import Command
 from wm_run.config import RunConfig
-from wm_run.loading import build, environments, restore
+from wm_run.loading import build, environments, has_world, restore, with_world
 from wm_run.loop import Environments, rollout
 from wm_run.openloop import OpenLoop, openloop
 from wm_run.options import Dream
@@ -49,9 +49,9 @@ def dream(app: App, command: Command) -> int:
     changed = evaluation.changed(command.saved, command.config, "dream")
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
-    found, batch = open_loop(app, loaded.config, loaded.agent, options)
+    found, batch = open_loop(app, loaded.config, with_world(app, loaded.agent), options)
     with closing(environments(app, loaded.config, 1)) as envs:
-        untrained = build(app, loaded.config, envs)
+        untrained = with_world(app, build(app, loaded.config, envs))
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
     first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed)
     paths = show(logdir, name, first, options.rows) if first.image else []
@@ -134,7 +134,7 @@ def open_loop(
 
 def open_loop_of(session: Session, rows: int = 6) -> dict[str, OpenLoop]:
     """An open loop of a run that trains, which a picture must not stop: as long as the dynamics can hold; {} for nothing."""
-    agent, asked = session.agent, Dream(str(session.run.logdir), rows=rows)
+    agent, asked = with_world(session.app, session.agent), Dream(str(session.run.logdir), rows=rows)
     dynamics = agent.world.dynamics
     room = dynamics.left(dynamics.initial(1)) - asked.observed
     if room < 1:
@@ -214,7 +214,7 @@ def videos(session: Session, step: int) -> list[Path]:
                 if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
                     break
         paths.append(run.video("policy", step, np.stack(frames), FPS))
-    found = open_loop_of(session, rows=4)
+    found = open_loop_of(session, rows=4) if has_world(agent) else {}
     if not found:
         return paths
     first = next(iter(found.values()))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils.flop_counter import flop_registry
-from wm_core.agent import Agent
 from wm_core.fast.capture import WARMUP, Recorder
+from wm_core.learner import Learner
 
 from wm_run.config import RunConfig
 from wm_run.loading import build
@@ -117,7 +117,7 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
         update = _whole_update(app, config, envs, record, update)
     actions = config.steps / envs.repeat
     learning = actions - config.before_learning  # actions while it learns, near enough: reset records count as well
-    replayed = config.batch * config.length * config.devices
+    replayed = config.replayed * config.devices
     updates = 1 + learning * config.train_ratio / replayed if learning > 0 < config.train_ratio else 0.0
     total = update.spent * updates + acting * (actions / (config.envs * config.devices))
     model = 4 * held + update.kept  # weights, gradients, two moments
@@ -137,7 +137,7 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     return numbers | dict(app.part("estimate")(config, numbers) if app.estimate else {})
 
 
-def _tried(agent: Agent, replay: Replay, *, gpu: bool = False, times: int = 1) -> Measured:
+def _tried(agent: Learner, replay: Replay, *, gpu: bool = False, times: int = 1) -> Measured:
     """The first update counts and allocates. Its time stands only where it is slow: counting costs little beside so much
     computing, and nobody wants to wait again."""
     flops, kept = 0, 0
@@ -209,7 +209,7 @@ def told(app: App, config: RunConfig, envs: Environments) -> str:
         return f"what could not be measured here ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
 
 
-def _filled(record: Mapping[str, Any], agent: Agent, length: int) -> Replay:
+def _filled(record: Mapping[str, Any], agent: Learner, length: int) -> Replay:
     """A replay in memory that holds one row and a step, all alike."""
     stores = agent.stores
     replay = Replay(None, 1, stores=stores, limit_bytes=2**40, chunk=length + 1, length=length)
@@ -245,7 +245,7 @@ class Flops(TorchDispatchMode):
         return out
 
 
-def _first_update(agent: Agent, replay: Replay) -> tuple[int, int]:
+def _first_update(agent: Learner, replay: Replay) -> tuple[int, int]:
     """FLOPs of an update, and bytes that its forward pass keeps for the backward pass."""
     kept: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in agent.parameters()}

@@ -7,19 +7,21 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.learner import Learner
 
 from wm_run import bound, checkpoint, observed
 from wm_run.allocator import keep_pages
 from wm_run.config import RunConfig
 from wm_run.configs import read_run
 from wm_run.loop import to_device
+from wm_run.teams import team_of
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -38,7 +40,7 @@ class Loaded:
     config: RunConfig
     step: int
     protocol: dict[str, Any]
-    agent: Agent
+    agent: Learner
     observation_space: Any
     action_space: Any
     action_size: int
@@ -133,7 +135,7 @@ def tell_passed_over(path: Path) -> None:
         print(f"{other} lacks a part and is passed over: the one of step {path.name} is used", file=sys.stderr)
 
 
-def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
+def fit(agent: Learner, saved: checkpoint.Checkpoint) -> None:
     """The checkpoint's weights into the agent. Raises UserError where names or shapes are of another network."""
     mine = {name: tuple(value.shape) for name, value in agent.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in saved.weights.items()}
@@ -149,7 +151,7 @@ def fit(agent: Agent, saved: checkpoint.Checkpoint) -> None:
     agent.load_state_dict(saved.weights)
 
 
-def initialise(agent: Agent, source: Path | str) -> Path:
+def initialise(agent: Learner, source: Path | str) -> Path:
     """Weights of another run's checkpoint, or of a run folder's last one; gives the checkpoint. Raises UserError."""
     path = Path(source)
     if not (path / "manifest.json").is_file():
@@ -170,18 +172,40 @@ def environments(app: App, config: RunConfig, n: int) -> Environments:
     return app.part("environments")(config, n)
 
 
-def build(app: App, config: RunConfig, envs: Environments) -> Agent:
+def build(app: App, config: RunConfig, envs: Environments) -> Learner:
     """A new agent for these environments, with weights from the config's seed, on the config's device.
 
     Raises UserError for numbers that do not fit each other.
     """
+    team = team_of(envs)
+    if team is not None and not app.teams:
+        raise UserError(
+            f"{config.task} has an axis of {team.agents} agents, and {app.name} learns a single one: take an app for several"
+        )
+    if team is None and app.teams:
+        raise UserError(
+            f"{app.name} learns environments of several agents, and {config.task} has a single one: take an app for it, or "
+            "a task such as smax:3m"
+        )
     torch.manual_seed(config.seed)
     try:
-        return app.part("build")(config, envs.observation_space, envs.action_spec)
+        return app.part("build")(config, envs.observation_space, envs.action_spec, *filter(None, [team]))
     except ValueError as error:
         if getattr(error, "user_error", False):
             raise
         raise UserError(f"these numbers make no agent: {error}") from error
+
+
+def has_world(learner: Learner) -> TypeGuard[Agent]:
+    """Whether it has a world model; a model-free learner has none."""
+    return hasattr(learner, "world")
+
+
+def with_world(app: App, learner: Learner) -> Agent:
+    """The learner as one that has a world model. Raises UserError where it has none."""
+    if has_world(learner):
+        return learner
+    raise UserError(f"{app.name} learns no world model: there is nothing to dream")
 
 
 def runtime(config: RunConfig) -> RunConfig:

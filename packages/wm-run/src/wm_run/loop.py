@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: PLC2701 - torch's own, and it has no other door
 from wm_core import draws
-from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.learner import Learner
 from wm_core.ranks import ranks
 from wm_core.types import Carry
 
 from wm_run.alarm import Sentinel
+from wm_run.episodes import Episode, outcomes_of, score_of
 from wm_run.feed import Feed
 from wm_run.meter import Meter
 from wm_run.replay import Replay
@@ -75,7 +76,7 @@ class Log(Protocol):
 
     def metrics(self, step: int, values: Mapping[str, float], /) -> None: ...
 
-    def score(self, step: int, score: float, length: int, /) -> None: ...
+    def score(self, step: int, score: float, length: int, /, **outcomes: float) -> None: ...
 
 
 class Ratio:
@@ -124,23 +125,26 @@ class Position:
     meter: Meter = field(default_factory=Meter)
 
     @classmethod
-    def begin(cls, agent: Agent, envs: Environments, *, seed: int, train_ratio: float, replayed: int) -> Position:
+    def begin(cls, agent: Learner, envs: Environments, *, seed: int, train_ratio: float, replayed: int) -> Position:
         """At the first reset, knowing nothing."""
         n = envs.num_envs
         step, carry = envs.reset(seed), agent.initial(n)
         return cls(step, carry, Ratio(train_ratio, replayed), np.zeros(n), np.zeros(n, np.int64))
 
-    def count(self, repeat: int, resets: bool = False) -> list[tuple[float, int]]:
-        """Take note of the records that have just arrived; gives score and length of episodes that end here. The ratio
-        sees actions, or every record where `resets` is said."""
+    def count(self, envs: Environments, resets: bool = False) -> list[Episode]:
+        """Take note of the records that have just arrived; gives the episodes that end here. The ratio sees actions, or
+        every record where `resets` is said."""
         real = ~self.step["first"]
-        self.score = np.where(real, self.score + self.step["reward"], 0.0)
+        self.score = np.where(real, self.score + score_of(envs, self.step), 0.0)
         self.length = np.where(real, self.length + 1, 0)
         played, seen = ranks().total(int(real.sum()), len(real) if resets else int(real.sum()))
-        self.steps += played * repeat
+        self.steps += played * envs.repeat
         self.fresh += seen
         self.played += played
-        return [(float(self.score[i]), int(self.length[i])) for i in np.flatnonzero(self.step["last"])]
+        return [
+            Episode(float(self.score[i]), int(self.length[i]), outcomes_of(envs, self.step, i))
+            for i in np.flatnonzero(self.step["last"]).tolist()
+        ]
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -175,7 +179,7 @@ class Position:
 
 
 def train(
-    agent: Agent,
+    agent: Learner,
     envs: Environments,
     replay: Replay,
     at: Position,
@@ -230,10 +234,10 @@ def train(
             continue
         at.step, at.arrived = at.arrived, None
         before = at.steps
-        ended = at.count(envs.repeat, count_resets)
+        ended = at.count(envs, count_resets)
         agent.clock.count_steps((at.steps - before) // envs.repeat)
-        for score, actions in ended:
-            log.score(at.steps, score, actions)
+        for episode in ended:
+            log.score(at.steps, episode.score, episode.length, **episode.outcomes)
         _tell(envs, at, log, say)
         if at.steps // log_every > at.logged:
             now = time.monotonic()
@@ -250,7 +254,9 @@ def _tell(envs: Environments, at: Position, log: Log, say: Callable[[str], None]
         log.metrics(at.steps, {"env/faults": 1})
 
 
-def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: int, updates: int) -> dict[str, float]:
+def _numbers(
+    at: Position, agent: Learner, replay: Replay, seconds: float, steps: int, updates: int
+) -> dict[str, float]:
     """One line of metrics; `steps` and `updates` were made in these seconds."""
     numbers = _learned(at, agent, replay, at.meter.take()) | {
         "fps/policy": steps / max(seconds, 1e-9),
@@ -262,7 +268,7 @@ def _numbers(at: Position, agent: Agent, replay: Replay, seconds: float, steps: 
     return numbers
 
 
-def _learned(at: Position, agent: Agent, replay: Replay, means: Mapping[str, float]) -> dict[str, float]:
+def _learned(at: Position, agent: Learner, replay: Replay, means: Mapping[str, float]) -> dict[str, float]:
     """What is a function of the run's seed."""
     return {f"train/{name}": value for name, value in means.items()} | {
         "train/updates": int(agent.clock.updates),
@@ -271,14 +277,14 @@ def _learned(at: Position, agent: Agent, replay: Replay, means: Mapping[str, flo
     }
 
 
-def rest(at: Position, agent: Agent, replay: Replay) -> dict[str, float]:
+def rest(at: Position, agent: Learner, replay: Replay) -> dict[str, float]:
     """Of the interval that a run's end cuts short, what a line of it would say but for the machine's speed; {} where nothing
     has happened since the last line. Nothing is forgotten, for a run with more steps goes on with the interval."""
     return _learned(at, agent, replay, at.meter.means()) if at.played else {}
 
 
 def evaluate(
-    agent: Agent,
+    agent: Learner,
     envs: Environments,
     *,
     episodes: int,
@@ -287,8 +293,8 @@ def evaluate(
     carry: Carry = None,
     go_on: Callable[[], bool] = lambda: True,
     say: Callable[[str], None] = say,
-) -> list[tuple[float, int]]:
-    """Score and length of `episodes` episodes in these environments, learning nothing and disturbing nothing.
+) -> list[Episode]:
+    """`episodes` episodes in these environments, learning nothing and disturbing nothing.
 
     Each environment plays its share, whatever the episodes' lengths, for whoever takes the first to end prefers short
     ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone. Fewer episodes
@@ -297,14 +303,14 @@ def evaluate(
     """
     n = envs.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
-    results: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+    results: list[list[Episode]] = [[] for _ in range(n)]
     score, length = np.zeros(n), np.zeros(n, np.int64)
     for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry, say=say):
-        score = np.where(step["first"], 0.0, score + step["reward"])
+        score = np.where(step["first"], 0.0, score + score_of(envs, step))
         length = np.where(step["first"], 0, length + 1)
-        for i in np.flatnonzero(step["last"] & ~envs.cut):
+        for i in np.flatnonzero(step["last"] & ~envs.cut).tolist():
             if len(results[i]) < share[i]:
-                results[i].append((float(score[i]), int(length[i])))
+                results[i].append(Episode(float(score[i]), int(length[i]), outcomes_of(envs, step, i)))
         if all(len(done) == wanted for done, wanted in zip(results, share, strict=True)):
             break
         if length.max() >= LONGEST or not go_on():
@@ -321,7 +327,7 @@ def remembered(carry: Carry, n: int) -> Carry:
     return tree_map(lambda x: x[torch.arange(n, device=x.device) % len(x)], carry)
 
 
-def check_carry(agent: Agent, carry: Carry) -> None:
+def check_carry(agent: Learner, carry: Carry) -> None:
     """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory.
 
     An axis on which an empty memory has nothing grows while acting, as STORM's window does, and may have any size.
@@ -338,7 +344,7 @@ def check_carry(agent: Agent, carry: Carry) -> None:
 
 
 def rollout(
-    agent: Agent,
+    agent: Learner,
     envs: Environments,
     *,
     seed: int,
@@ -361,7 +367,7 @@ def rollout(
 
 
 @contextmanager
-def drawing_from(agent: Agent, source: draws.Generator) -> Iterator[None]:
+def drawing_from(agent: Learner, source: draws.Generator) -> Iterator[None]:
     """The agent draws from another generator inside; torch's global ones are put back too."""
     kept, agent.source = agent.source, source
     devices = [agent.device] if agent.device.type == "cuda" else []

@@ -80,27 +80,28 @@ def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> dict
     batch = agent.to_device(batch)
     training, world = agent.training, agent.world
     agent.eval()
-    steps = {key: value[:, :context] for key, value in batch.steps.items()}
-    rows = len(batch.steps["first"])
+    entries = agent.rows(batch.steps)
+    steps = {key: value[:, :context] for key, value in entries.items()}
+    rows = len(entries["first"])
     with draws.drawing(draws.Generator(seed, agent.device)), agent.computing():
         trace = world.observe(world.prefill(batch.past, rows), steps)
         decoded = world.decoder(trace.latent)
         carry, _ = world.dynamics.starts(trace, 1)
         latents = []
-        for action in batch.steps["action"][:, context:].unbind(1):
+        for action in entries["action"][:, context:].unbind(1):
             carry, latent = world.imagine(carry, action)
             latents.append(latent)
         imagined: Latent = stack(latents)
         ahead = world.decoder(imagined)
         predicted = {key: torch.cat([decoded[key].mode(), ahead[key].mode()], 1) for key in decoded}
     agent.train(training)
-    fresh = batch.steps["first"].clone()
+    fresh = entries["first"].clone()
     fresh[:, :context] = False
     valid = fresh.cumsum(1) == 0
     found = [
         OpenLoop(
             key,
-            _as_decoded(batch.steps[key], said),
+            _as_decoded(entries[key], said),
             said.float(),
             context,
             valid,

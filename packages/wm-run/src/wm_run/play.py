@@ -27,7 +27,7 @@ from wm_core.world import stack
 from wm_run import evaluation
 from wm_run.canvas import Canvas
 from wm_run.filmstrip import Pixels
-from wm_run.loading import environments, restore
+from wm_run.loading import environments, restore, with_world
 from wm_run.loop import Environments
 from wm_run.video import write_video
 from wm_run.window import FPS, KEYS, Keyboard, Screen, open_window
@@ -241,7 +241,7 @@ def play(app: App, command: Command) -> int:
     seed = config.seed + FRESH
     screen = open_window(options.show, f"{app.name}: {config.task}{', dreamed' if options.dream else ''}")
     with closing(environments(app, replace(config, workers=0), 1)) as envs:
-        observer = Observer(agent, key_shown(envs), seed=seed, mode=options.mode)
+        observer = Observer(with_world(app, agent), key_shown(envs), seed=seed, mode=options.mode)
         hands = Keyboard(tuple(envs.action_spec.discrete), int(envs.action_spec.continuous))
         choose: Choose = by_policy if screen is None else hands
         if options.dream:

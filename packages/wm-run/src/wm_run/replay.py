@@ -41,7 +41,7 @@ class Replay:
     length: rows of the online queue: whenever each stream has grown by `length` steps, that newest row of it is
         queued, and `sample` calls of this length take queued rows first. So every step is trained once soon
         (dreamerv3.md section 10). online=False leaves the queue out; with a `stride` a row is queued whenever each
-        stream has grown by that many steps, 0 meaning `length`.
+        stream has grown by that many steps, 0 meaning `length`. aligned: the first of them begins at the first step.
     seed: of the uniform sampling.
 
     >>> replay = Replay(None, streams=2, stores={}, limit_bytes=10**6, chunk=64, length=4)
@@ -70,6 +70,7 @@ class Replay:
         length: int = 64,
         online: bool = True,
         stride: int = 0,
+        aligned: bool = False,
         seed: int = 0,
     ) -> None:
         if min(streams, limit_bytes, chunk, length) < 1:
@@ -81,6 +82,7 @@ class Replay:
         self.chunk = chunk
         self.length = length
         self.online, self.stride = online, stride or length
+        self._phase = length % self.stride if aligned else 0
         self._rng = np.random.default_rng(seed)
         self._chunks = Chunks(self.folder, streams, chunk=chunk, length=length, limit_bytes=limit_bytes)
         self._commits = Commits(self._chunks, self.stores)
@@ -124,7 +126,7 @@ class Replay:
             columns[key][:, slot] = value
         self._commits.changed(number, self._chunks.keys)
         self._position += 1
-        if self.online and self._position % self.stride == 0:
+        if self.online and self._position % self.stride == self._phase:
             start = self._position - self.length
             if start >= self._oldest:
                 self._queue.extend((stream, start) for stream in range(self.streams))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.learner import Learner
 from wm_core.types import Carry
 
 from wm_run.cli import mistaken
 from wm_run.config import RunConfig
+from wm_run.episodes import Episode
 from wm_run.loading import environments
 from wm_run.loop import Environments, evaluate, remembered
 
@@ -42,23 +43,29 @@ def fresh(app: App, config: RunConfig, n: int) -> Environments:
 
 @dataclass(frozen=True)
 class Scored:
-    """Score and length of each episode; environments side by side; what acting was; and what these environments' protocol
+    """Each episode; environments side by side; what acting was; and what these environments' protocol
     has otherwise than training's."""
 
-    episodes: list[tuple[float, int]]
+    episodes: list[Episode]
     environments: int
     acting: Literal["sample", "mode"]
     apart: dict[str, Any]
 
     @property
     def scores(self) -> list[float]:
-        return [score for score, _ in self.episodes]
+        return [episode.score for episode in self.episodes]
+
+    @property
+    def outcomes(self) -> dict[str, list[float]]:
+        """Of each episode, by name."""
+        names = self.episodes[0].outcomes if self.episodes else {}
+        return {name: [episode.outcomes[name] for episode in self.episodes] for name in names}
 
 
 def play(
     app: App,
     config: RunConfig,
-    agent: Agent,
+    agent: Learner,
     protocol: Mapping[str, Any],
     *,
     episodes: int,
@@ -98,8 +105,9 @@ def result(
         "memory": "training's at the start" if remembers else "empty at the start",
         "score": float(scores.mean()),
         "score_standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None,
+        **{name: float(np.mean(values)) for name, values in scored.outcomes.items()},
         "scores": scores.tolist(),
-        "lengths": [length for _, length in scored.episodes],
+        "lengths": [episode.length for episode in scored.episodes],
         "protocol": dict(protocol),
         "evaluated_with": scored.apart,
     }

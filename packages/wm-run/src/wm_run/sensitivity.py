@@ -26,7 +26,7 @@ from wm_core.errors import UserError
 from wm_core.types import Latent
 
 from wm_run import filmstrip
-from wm_run.loading import Loaded
+from wm_run.loading import Loaded, with_world
 from wm_run.openloop import OpenLoop
 
 SAMPLES = 8  # draws of the prior that a map is the mean of
@@ -142,7 +142,7 @@ def show(logdir: Path, loaded: Loaded, found: OpenLoop, name: str) -> list[Path]
     assert found.imagined is not None
     true, predicted, kept = (value[:ROWS] for value in (found.true, found.predicted, found.valid))
     some = OpenLoop(found.key, true, predicted, found.context, kept, _frames(found.imagined, lambda x: x[:ROWS]))
-    maps = measure(loaded.agent, some)
+    maps = measure(with_world(loaded.app, loaded.agent), some)
     valid = some.valid[:, some.context :]
     shares = maps.shares(moving(some.true, some.context), valid)
     arrays = {

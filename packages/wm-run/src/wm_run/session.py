@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from wm_core import draws
-from wm_core.agent import Agent
 from wm_core.errors import UserError
+from wm_core.learner import Learner
 from wm_core.ranks import ranks
 
 from wm_run import checkpoint
@@ -35,7 +35,7 @@ class Session:
 
     app: App
     config: RunConfig
-    agent: Agent
+    agent: Learner
     envs: Environments
     replay: Replay
     run: Run
@@ -49,7 +49,7 @@ class Session:
     def _ratio(self) -> dict[str, Any]:
         return {
             "train_ratio": self.config.train_ratio,
-            "replayed": self.config.batch * self.config.length * ranks().count,
+            "replayed": self.config.replayed * ranks().count,
         }
 
     def begin(self) -> tuple[Position, list[str]]:

@@ -14,6 +14,7 @@ from wm_core.ranks import Alone, learning_with, ranks
 
 from wm_run import dreams, evaluation, scoring
 from wm_run.cli import mistaken
+from wm_run.loading import has_world
 from wm_run.loop import LONGEST, Position
 from wm_run.play import key_shown
 from wm_run.progress import Progress
@@ -37,7 +38,7 @@ class Watch:
         self.saved: int | None = at.steps or None
         self.failed = False  # an environment, for good; of any process
         self.beside = False  # whether environments were made beside the run's own
-        self.scores: deque[float] = deque(maxlen=20)
+        self.lately: dict[str, deque[float]] = {}  # scores and outcomes of the last episodes
         self.learns = config.train_ratio > 0 and not session.too_late(at)
         self.given = 0  # updates when last asked
 
@@ -67,10 +68,11 @@ class Watch:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.session.run.metrics(step, values)
 
-    def score(self, step: int, score: float, length: int) -> None:
-        self.session.run.score(step, score, length)
-        self.scores.append(score)
-        self.progress.update(step, score=float(np.mean(self.scores)))
+    def score(self, step: int, score: float, length: int, /, **outcomes: float) -> None:
+        self.session.run.score(step, score, length, **outcomes)
+        for name, value in {"score": score, **outcomes}.items():
+            self.lately.setdefault(name, deque(maxlen=20)).append(value)
+        self.progress.update(step, **{name: float(np.mean(values)) for name, values in self.lately.items()})
 
     def _due(self, step: int) -> list[str]:
         due = [name for name in self.past if step // self.every[name] > self.past[name]]
@@ -87,7 +89,8 @@ class Watch:
         if scored is None:
             return
         numbers = {"eval/score": float(np.mean(scored.scores)), "eval/episodes": len(scored.scores)}
-        if key_shown(self.session.envs) is not None:
+        numbers |= {f"eval/{name}": float(np.mean(values)) for name, values in scored.outcomes.items()}
+        if has_world(self.session.agent) and key_shown(self.session.envs) is not None:
             found = list(dreams.open_loop_of(self.session).values())
             numbers |= found[0].horizons() if found else {}
             for one in found if len(found) > 1 else ():
