@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from wm_run import cli, commands, dreams
+from wm_run.bounds import Count
 from wm_run.cli import main, parse
-from wm_run.config import RESUMABLE, RunConfig, now
+from wm_run.config import Resumable, RunConfig, now, resumable
 from wm_run.configs import resolve
 
 
@@ -326,8 +327,25 @@ def test_weights_of_another_width_are_refused(fakes, run, capsys):
     assert "do not fit this config" in refused(fakes, capsys, "eval D --width 6")
 
 
-def test_what_may_change_are_fields():
-    assert set(RESUMABLE) <= set(RunConfig.__dataclass_fields__)
+def test_what_a_resume_may_change_is_what_it_was_when_it_was_a_list():
+    """In this order, for config.toml holds it."""
+    words = """steps device capture threads workers timeout attempts restore exclusive replay_bytes log_every save_every keep
+        milestone_every eval_every eval_episodes eval_envs final_episodes video_every final_video tensorboard log"""
+    assert resumable(RunConfig) == tuple(words.split())
+
+
+def test_a_method_says_of_its_own_fields_what_a_resume_may_change(fakes, run, capsys):
+    @dataclasses.dataclass(frozen=True)
+    class Config(fakes.app.config):
+        width: Resumable[Count] = 2  # at 5 in the run; a network's width may not really change
+        lr: Resumable[float] | None = 1e-3
+
+    fakes.app = dataclasses.replace(fakes.app, config=Config)
+    changes = parse(fakes.app, ["train", "--logdir", "D", "--lr", "0.5", "--width", "7"]).changes()
+    assert changes == ["width: 5 -> 7", "lr: 0.001 -> 0.5"]
+    capsys.readouterr()
+    assert "batch: 2 became 3" in refused(fakes, capsys, "train --logdir D --batch 3")
+    assert "width must be at least 1" in refused(fakes, capsys, "train --logdir D --width 0")
 
 
 # ---- help, and what it costs

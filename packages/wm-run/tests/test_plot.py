@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from wm_run.app import Origin
 from wm_run.cli import main
-from wm_run.config import RESUMABLE, RunConfig
+from wm_run.config import RunConfig, resumable
 from wm_run.configs import write_run
 from wm_run.folder import Run
 
@@ -82,7 +82,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(fakes, runs, capsys
 
 def test_a_run_names_the_fields_that_make_no_method(fakes, runs):
     config = tomllib.loads((runs / "a0/config.toml").read_text())
-    assert set(config["run"]["resumable"]) == set(RESUMABLE) >= {"steps", "keep"}
+    assert set(config["run"]["resumable"]) == set(resumable(RunConfig)) >= {"steps", "keep"}
     assert {"seed", "device", "eval_envs"} <= set(config["run"]["incidental"])
     assert all(name in config for kind in ("resumable", "incidental") for name in config["run"][kind])
 

@@ -16,6 +16,7 @@ import torch
 import wm_suite
 from wm_run import checkpoint, dreams
 from wm_run.cli import main
+from wm_run.config import Resumable
 from wm_run.loading import load
 from wm_run.manifest import read, sealed
 
@@ -174,6 +175,23 @@ def test_a_field_that_is_newer_than_the_checkpoint_is_no_change(fakes: Any, caps
 
     fakes.app = dataclasses.replace(fakes.app, config=Config)
     assert "resuming D" in said(fakes, capsys, "train --logdir D --steps 180")
+
+
+def test_a_field_that_a_method_lets_change_is_no_change_of_config_toml(fakes: Any, capsys: Any, run: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Config(fakes.app.config):  # type: ignore[name-defined, misc]
+        lr: Resumable[float] = 1e-3
+
+    plain = fakes.app
+    fakes.app = dataclasses.replace(fakes.app, config=Config)
+    edit(run / "config.toml", "lr = 0.001", "lr = 0.5")
+    assert "resuming D" in said(fakes, capsys, "train --logdir D --steps 180")
+    assert '"lr"' in (run / "config.toml").read_text().split("resumable")[1]
+    edit(run / "config.toml", "lr = 0.5", "lr = 0.25")
+    assert "resuming D" in said(fakes, capsys, "train --logdir D --steps 220")
+    edit(run / "config.toml", "lr = 0.25", "lr = 0.125")
+    fakes.app = plain
+    assert "config.toml says lr = 0.125" in refused(fakes, capsys, "train --logdir D --steps 260")
 
 
 def test_another_protocol_is_said(fakes: Any, capsys: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

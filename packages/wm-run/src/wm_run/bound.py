@@ -1,7 +1,7 @@
 """config and protocol -> what a checkpoint says of its run -> is this config.toml, are these environments, that run's?
 
 A run folder's files can be edited, copied and lost one by one. The checkpoint holds a copy of both, under the seal of
-its manifest, and what a resume may not change is held against it. What it may (RESUMABLE) stays out: `train` rewrites
+its manifest, and what a resume may not change is held against it. What it may (`wm_run.config.Resumable`) stays out: `train` rewrites
 config.toml at every start.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from wm_core.errors import UserError
 
-from wm_run.config import RESUMABLE, RunConfig
+from wm_run.config import RunConfig, resumable
 from wm_run.configs import config_of
 
 if TYPE_CHECKING:
@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 def described(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Any]:
     """For the meta of a checkpoint. config: what config.toml holds; protocol: what protocol.json holds."""
-    return {"config": dict(config), "protocol": dict(protocol), "digest": digest(config)}
+    return {"config": dict(config), "protocol": dict(protocol), "digest": digest(config, config["run"]["resumable"])}
 
 
-def digest(config: Mapping[str, Any]) -> str:
-    """Of the fields that a resume may not change.
+def digest(config: Mapping[str, Any], free: Collection[str]) -> str:
+    """Of the fields that a resume may not change. free: the names of those that it may.
 
-    >>> digest({"lr": 0.1, "steps": 10}) == digest({"steps": 20, "lr": 0.1}) != digest({"lr": 0.2, "steps": 10})
+    >>> one, longer, other = {"lr": 0.1, "steps": 10}, {"steps": 20, "lr": 0.1}, {"lr": 0.2, "steps": 10}
+    >>> digest(one, ["steps"]) == digest(longer, ["steps"]) != digest(other, ["steps"])
     True
     """
-    fixed = {name: value for name, value in config.items() if name != "run" and name not in RESUMABLE}
+    fixed = {name: value for name, value in config.items() if name != "run" and name not in free}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
@@ -59,11 +60,12 @@ def check(app: App, stated: RunConfig, saved: Checkpoint) -> None:
     stated: the config of the run folder, as it stands there.
     """
     kept = saved.meta.get("config")
-    if not isinstance(kept, Mapping) or digest(asdict(stated)) == saved.meta.get("digest"):
+    free = resumable(app.config)
+    if not isinstance(kept, Mapping) or digest(asdict(stated), free) == saved.meta.get("digest"):
         return
     old, new = asdict(config_of(app, kept, f"the config in {saved.path}")), asdict(stated)
     for name in old:  # a field that is newer than the checkpoint is on both sides what it was then
-        if name not in RESUMABLE and old[name] != new[name] and old[name] is not None:  # None: see `settled`
+        if name not in free and old[name] != new[name] and old[name] is not None:  # None: see `settled`
             raise UserError(
                 f"config.toml says {name} = {new[name]!r}, but {saved.path} was made with {old[name]!r}: put that back, or "
                 f"take the weights into a new run with --init-from {saved.path}"

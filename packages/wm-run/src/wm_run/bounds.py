@@ -71,17 +71,17 @@ def check_bounds(config: Any) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        stated = next(_stated(kind), Bounds())
+        stated = next((one for one in metadata(kind) if isinstance(one, Bounds)), Bounds())
         if refusal := stated.refusal(value):
             raise UserError(f"{name} {refusal}")
 
 
-def _stated(kind: Any) -> Iterator[Bounds]:
-    """The bounds in a type, also where it is one of several: `Count | None`."""
-    yield from (one for one in getattr(kind, "__metadata__", ()) if isinstance(one, Bounds))
+def metadata(kind: Any) -> Iterator[Any]:
+    """What is said in a type, also where it is one of several: `Count | None`."""
+    yield from getattr(kind, "__metadata__", ())
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         for one in typing.get_args(kind):
-            yield from _stated(one)
+            yield from metadata(one)
 
 
 def _plain(number: float) -> str:

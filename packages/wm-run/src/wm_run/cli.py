@@ -22,7 +22,7 @@ from wm_core.errors import UserError
 
 from wm_run import encoding, typed
 from wm_run.app import App, Origin
-from wm_run.config import RESUMABLE, RunConfig, check
+from wm_run.config import RunConfig, check, resumable
 from wm_run.configs import read_run, resolve
 from wm_run.manifest import kept_config
 from wm_run.options import OPTIONS, Info, Plot, Train
@@ -177,11 +177,12 @@ def parse(app: App, argv: Sequence[str]) -> Command:
     check(config)
     command = Command(name, options, config, saved, origin, tuple(argv), program)
     if name == "train" and saved is not None:
-        fixed = [c for c in command.changes() if c.split(":")[0] not in RESUMABLE]
+        free = resumable(app.config)
+        fixed = [c for c in command.changes() if c.split(":")[0] not in free]
         if fixed:
             raise UserError(
                 f"a run keeps what it was started with, but {fixed[0].replace(' -> ', ' became ')}: give another --logdir, "
-                f"or leave it out (free to change: {', '.join(RESUMABLE)})"
+                f"or leave it out (free to change: {', '.join(free)})"
             )
     return command
 

@@ -7,36 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from wm_run.bounds import Bounds, Count, RowLength, check_bounds
+from wm_run.bounds import Bounds, Count, RowLength, check_bounds, metadata
 
-# What may be another number when a run is resumed: nothing here changes what has been learned or measured so far.
-RESUMABLE = (
-    "steps",
-    "device",
-    "capture",
-    "threads",
-    "workers",
-    "timeout",
-    "attempts",
-    "restore",
-    "exclusive",
-    "replay_bytes",
-    "log_every",
-    "save_every",
-    "keep",
-    "milestone_every",
-    "eval_every",
-    "eval_episodes",
-    "eval_envs",
-    "final_episodes",
-    "video_every",
-    "final_video",
-    "tensorboard",
-    "log",
-)
 WAS = "was"  # in a field's metadata
+FREE = "resumable"  # in a field's type
+
+Kind = TypeVar("Kind")
+Resumable = Annotated[Kind, FREE]
+"""Of a field that may be another when its run is resumed, `keep: Resumable[Count] = 2`: nothing that has been learned or
+measured so far depends on it."""
+
+
+def resumable(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a config's fields that a resumed run may change.
+
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     units: int = 8
+    ...     patience: Resumable[int] = 3
+    >>> resumable(Config)
+    ('patience',)
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(one.name for one in fields(kind) if FREE in metadata(hints[one.name]))
 
 
 def now(default: Any, *, was: Any) -> Any:
@@ -73,36 +68,36 @@ class RunConfig:
     `uv run -m env_adapters tasks` lists them."""
     seed: Annotated[int, Bounds(below=2**62, why="must lie in [0, 2**62)")] = 0
     """Of weights, environments, replay and policy."""
-    steps: int = 400_000
+    steps: Resumable[int] = 400_000
     """Environment steps of the run, action repeat included, reset records not counted."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Resumable[Literal["auto", "cpu", "cuda"]] = "auto"
     """Where the networks run; auto takes a GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the networks; auto is bf16 on a GPU and fp32 on a CPU."""
-    capture: Literal["auto", "graph", "compile", "eager"] = "auto"
+    capture: Resumable[Literal["auto", "graph", "compile", "eager"]] = "auto"
     """Updates and acts of fixed shapes: recorded as one CUDA graph each, networks compiled by torch, or neither; auto is
     graph on one GPU and eager elsewhere."""
-    threads: int = 0
+    threads: Resumable[int] = 0
     """CPU threads of the networks; 0 leaves torch's choice."""
     devices: Count = 1
     """Processes that learn one agent together, each with its own environments and rows: N times `envs` and `batch`."""
     envs: Count = 1
     """Environments side by side; each has its own replay stream."""
-    workers: Annotated[int, Bounds(least=-1)] = -1
+    workers: Resumable[Annotated[int, Bounds(least=-1)]] = -1
     """Environment processes; 0 runs them in this process, -1 leaves the choice to the adapter."""
-    timeout: float = now(60.0, was=60.0)
+    timeout: Resumable[float] = now(60.0, was=60.0)
     """Seconds that an environment process may take over a step or a reset before it counts as hung and is replaced; games
     and simulators may need minutes. Over its start it may take 120, or this if it is more. Environments in this process
     (`workers` 0, or a single one unless `workers` is 1) have no limit."""
-    attempts: Count = now(5, was=5)
+    attempts: Resumable[Count] = now(5, was=5)
     """Failures of an environment without a step between, after which the run is saved and ends."""
-    restore: bool = now(True, was=True)
+    restore: Resumable[bool] = now(True, was=True)
     """Put episodes under way back when the run is resumed, by a snapshot or by executing their actions again; False cuts
     them as truncations: for what cannot be put back, as a robot or a server."""
     grids: tuple[str, ...] | None = now(None, was=None)
     """Observations of small bytes that are grids of symbols and no pictures, where their space does not tell. None plays a
     few steps to find out when the run begins; what was found is kept here, and holds for whatever is done with the run."""
-    exclusive: bool = now(False, was=False)
+    exclusive: Resumable[bool] = now(False, was=False)
     """The task has room for one set of environments at a time (a port, a licence, a robot): evaluations and videos on the
     way are left out, and the videos at the end wait until the run's own environments are closed."""
     batch: Count = 16
@@ -122,37 +117,37 @@ class RunConfig:
         1.0, was=1.0
     )
     """Of the policy's samples while training collects; dreams and evaluations have none."""
-    replay_bytes: Count = 20_000_000_000
+    replay_bytes: Resumable[Count] = 20_000_000_000
     """Budget of the replay on disk, an eighth of it for what a resumed run needs back; beyond it the oldest chunk goes."""
     chunk: Count = 1024
     """Steps per stream in a replay file; what is evicted at once."""
-    log_every: Count = 2_000
+    log_every: Resumable[Count] = 2_000
     """Environment steps between two lines of metrics."""
-    save_every: Count = 20_000
+    save_every: Resumable[Count] = 20_000
     """Environment steps between two checkpoints; one more is made whenever the replay needs the room."""
-    keep: Count = 2
+    keep: Resumable[Count] = 2
     """Checkpoints that stay: the last so many."""
-    milestone_every: int = 0
+    milestone_every: Resumable[int] = 0
     """Environment steps between two checkpoints that stay for ever; 0: none."""
     init_from: str = ""
     """A run folder or a checkpoint, whose weights a new run begins with."""
-    eval_every: int = 0
+    eval_every: Resumable[int] = 0
     """Environment steps between two evaluations in fresh environments; 0: none."""
-    eval_episodes: Count = 10
+    eval_episodes: Resumable[Count] = 10
     """Episodes of such an evaluation."""
     eval_acting: Literal["sample", "mode"] = now("sample", was="sample")
     """How the policy acts in evaluations, and in `eval` where neither --mode nor --sample is given."""
-    eval_envs: int = now(0, was=0)
+    eval_envs: Resumable[int] = now(0, was=0)
     """Environments side by side in evaluations; 0: as many as in training."""
-    final_episodes: int = now(0, was=0)
+    final_episodes: Resumable[int] = now(0, was=0)
     """Episodes of the evaluation at the end of the run, and of `eval` where it is not told how many; 0: none at the end."""
-    video_every: int = 0
+    video_every: Resumable[int] = 0
     """Environment steps between two videos of policy and open loop; 0: none on the way."""
-    final_video: bool = now(True, was=True)
+    final_video: Resumable[bool] = now(True, was=True)
     """Videos of policy and open loop when the run is finished, played in environments of their own."""
-    tensorboard: bool = True
+    tensorboard: Resumable[bool] = True
     """Write TensorBoard files beside the JSON lines."""
-    log: tuple[Literal["wandb", "trackio"], ...] = ()
+    log: Resumable[tuple[Literal["wandb", "trackio"], ...]] = ()
     """Services that get the numbers too; one that is missing or fails is told once and never stops the run."""
 
     @property
