@@ -1,10 +1,13 @@
 """Many agents in one world model: teams as rows, modules that couple them, absence, and PPO in a dream."""
 
+from wm_marl.absent import absent, absorbed, muted
 from wm_marl.across import AcrossAgents
 from wm_marl.alone import Alone, alone_like
+from wm_marl.critic import Squared, team_critic
 from wm_marl.interaction import interaction_predictor
 from wm_marl.interleaved import Interleaved, by_moments, by_rows
 from wm_marl.rows import agents_of, fold, fold_steps, rows_of, unfold
+from wm_marl.team import TeamHead, Trunk, team_heads
 from wm_marl.transformer import AgentTransformer
 
 __all__ = [
@@ -12,6 +15,11 @@ __all__ = [
     "AgentTransformer",
     "Alone",
     "Interleaved",
+    "Squared",
+    "TeamHead",
+    "Trunk",
+    "absent",
+    "absorbed",
     "agents_of",
     "alone_like",
     "by_moments",
@@ -19,6 +27,9 @@ __all__ = [
     "fold",
     "fold_steps",
     "interaction_predictor",
+    "muted",
     "rows_of",
+    "team_critic",
+    "team_heads",
     "unfold",
 ]
