@@ -23,6 +23,7 @@ from env_adapters.modules import imported
 from env_adapters.smax_scenarios import SCENARIOS
 from env_adapters.step import Environment
 from env_adapters.toys import Catch, DistractedCatch, Doors
+from env_adapters.toys_teams import Leavers, Whisper
 from env_adapters.vector import VectorEnv
 from env_adapters.wrappers import adapt
 
@@ -34,6 +35,8 @@ _TOYS: dict[str, Factory] = {
     "toy:catch_distracted": DistractedCatch,
     "toy:doors": functools.partial(Doors, image=False),
     "toy:doors_image": functools.partial(Doors, image=True),
+    "toy:leavers": Leavers,
+    "toy:whisper": Whisper,
 }
 # A suite's prefix -> its factory, to which the rest of the task's name is passed.
 _SUITES: dict[str, Factory] = {
@@ -53,8 +56,8 @@ _BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {"smax:": (
 def tasks() -> list[str]:
     """Names of the built-in tasks and of the suites that installed packages publish.
 
-    >>> tasks()[-4:]
-    ['toy:catch', 'toy:catch_distracted', 'toy:doors', 'toy:doors_image']
+    >>> tasks()[-6:]
+    ['toy:catch', 'toy:catch_distracted', 'toy:doors', 'toy:doors_image', 'toy:leavers', 'toy:whisper']
     """
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
@@ -68,7 +71,7 @@ def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = 
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
         `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
-        `toy:doors_image`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
+        `toy:doors_image`, `toy:leavers`, `toy:whisper`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes. grids: see `make_vec`.
     options: keyword arguments of the factory.
