@@ -71,3 +71,20 @@ def test_aligned_rows_hold_every_transition_of_every_stream_once() -> None:
             assert rows[:, 0, 0].tolist() == [0, 1] and rows[0, :, 1].tolist() == list(range(t - span, t + 1))
             seen += [(int(s), int(at)) for row in rows for s, at in row[:-1]]
     assert sorted(seen) == [(s, t) for s in range(n) for t in range(3 * span)]
+
+
+def test_a_team_is_observed_agent_by_agent_and_refuses_what_is_no_team() -> None:
+    team = Team(2, state=3)
+    seen = team.observed({"x": np.array([[1.0], [2.0]])}, lambda one: {"x": 10 * one["x"]})
+    assert seen["x"].tolist() == [[10.0], [20.0]]
+    assert team.observed([{"x": 1}, {"x": 2}], lambda one: {"x": np.array([one["x"]])})["x"].tolist() == [[1], [2]]
+    with pytest.raises(UserError, match="2 agents in front"):
+        team.observed({"x": np.zeros((3, 1))}, dict)
+    for mask in (np.ones((2, 3)), np.array([[1, 1], [0, 0]])):
+        with pytest.raises(UserError, match="the mask of a team"):
+            team.entries(2, mask)
+
+
+def test_the_first_updates_come_at_once() -> None:
+    ratio = Ratio(train_ratio=4, replayed=16, first=3)
+    assert [ratio.due(2) for _ in range(5)] == [3, 0, 1, 0, 1]

@@ -113,6 +113,8 @@ class RunConfig:
     loop has one more, of which it takes the first for context alone."""
     learning_starts: int = 1024
     """Records in the replay of each process before the first update. The policy acts from the first step on."""
+    first_updates: Count = now(1, was=1)
+    """Updates at once when learning begins, as for a behaviour that is to begin with a model that has learned something."""
     act_temperature: Annotated[float, Bounds(above=0, why="must be above 0 (0.01 is all but the policy's mode)")] = now(
         1.0, was=1.0
     )

@@ -118,7 +118,9 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     actions = config.steps / envs.repeat
     learning = actions - config.before_learning  # actions while it learns, near enough: reset records count as well
     replayed = config.replayed * config.devices
-    updates = 1 + learning * config.train_ratio / replayed if learning > 0 < config.train_ratio else 0.0
+    updates = (
+        config.first_updates + learning * config.train_ratio / replayed if learning > 0 < config.train_ratio else 0.0
+    )
     total = update.spent * updates + acting * (actions / (config.envs * config.devices))
     model = 4 * held + update.kept  # weights, gradients, two moments
     replay_bytes = min(config.replay_bytes, round(actions * record_bytes))

@@ -27,6 +27,7 @@ TRAINING = (  # numbers that nobody reads where nothing is learned
     "ratio_counts",
     "online_stride",
     "learning_starts",
+    "first_updates",
     "act_temperature",
     "replay_bytes",
     "chunk",

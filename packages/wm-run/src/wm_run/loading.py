@@ -21,7 +21,7 @@ from wm_run.allocator import keep_pages
 from wm_run.config import RunConfig
 from wm_run.configs import read_run
 from wm_run.loop import to_device
-from wm_run.teams import team_of
+from wm_run.teams import Team, team_of
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -47,33 +47,46 @@ class Loaded:
     carry: Any = None
     sources: observed.Sources = dataclasses.field(default_factory=dict)  # where the entries lie in a native observation
     views: observed.Views = dataclasses.field(default_factory=dict)  # and how they are looked at
+    team: Team | None = None  # of environments with several agents
 
-    def policy(self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False) -> tuple[Any, Any]:
+    def policy(
+        self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False, mask: Any = None
+    ) -> tuple[Any, Any]:
         """One unbatched gymnasium observation -> (an action valid for the environment's space, carry for the next).
 
         carry None remembers nothing; first=True begins an episode and keeps a memory that outlives episodes. The
-        previous action lives in the carry. mode takes the policy's mode instead of a sample. Raises UserError for an
-        observation that does not fit.
+        previous action lives in the carry. mode takes the policy's mode instead of a sample. Of a team, every entry of the
+        observation has its N agents in front, the action is a list of N, and mask (N, A) bool says what each may choose;
+        None: everything. Raises UserError for an observation that does not fit.
         """
+        lead = () if self.team is None else (self.team.agents,)
         first = first or carry is None
         if carry is None:
-            carry = {"agent": self.agent.initial(1), "action": np.zeros(self.action_size, np.float32)}
+            carry = {"agent": self.agent.initial(1), "action": np.zeros((*lead, self.action_size), np.float32)}
         action = np.zeros_like(carry["action"]) if first else carry["action"]
         flag = np.zeros(1, np.bool_)
         step = {key: value[None] for key, value in self.entries(observation).items()} | {
             "action": action[None],
-            "reward": np.zeros(1, np.float32),
+            "reward": np.zeros((1, *lead), np.float32),
             "first": np.full(1, first),
             "last": flag,
             "terminal": flag,
         }
+        if self.team is not None:
+            step |= self.team.entries(self.action_size, mask)
         after, chosen, _ = self.agent.act(carry["agent"], step, mode)
-        native = self.app.part("decode_action")(self.action_space, chosen[0]) if self.app.decode_action else chosen[0]
-        return native, {"agent": after, "action": chosen[0]}
+        natives = list(chosen.reshape(-1, self.action_size))
+        if self.app.decode_action:
+            decode = self.app.part("decode_action")
+            natives = [decode(self.action_space, one) for one in natives]
+        return natives if lead else natives[0], {"agent": after, "action": chosen[0]}
 
     def entries(self, observation: Any) -> dict[str, NDArray[Any]]:
         """The observation as the agent's entries, in their dtypes and shapes."""
-        return observed.entries(observation, self.observation_space.spaces, self.sources, self.views)
+        space = self.observation_space.spaces
+        if self.team is None:
+            return observed.entries(observation, space, self.sources, self.views)
+        return self.team.observed(observation, lambda one: observed.entries(one, space, self.sources, self.views))
 
 
 def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
@@ -100,7 +113,9 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
         sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
-        return Loaded(app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views)
+        return Loaded(
+            app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views, team_of(envs)
+        )
 
 
 def _latest(logdir: Path) -> Path:

@@ -82,22 +82,22 @@ class Log(Protocol):
 class Ratio:
     """How many updates are due: `train_ratio` replayed steps per policy step, exactly, with fractions kept.
 
-    The first call gives one update, and starts to count; steps before it are not owed (dreamerv3.md section 10).
+    The first call gives `first` updates, and starts to count; steps before it are not owed (dreamerv3.md section 10).
 
     >>> ratio = Ratio(train_ratio=4, replayed=16)
     >>> [ratio.due(2) for _ in range(5)]
     [1, 0, 1, 0, 1]
     """
 
-    def __init__(self, train_ratio: float, replayed: int) -> None:
-        self.train_ratio, self.replayed = train_ratio, replayed
+    def __init__(self, train_ratio: float, replayed: int, first: int = 1) -> None:
+        self.train_ratio, self.replayed, self.first = train_ratio, replayed, first
         self.owed: float | None = None  # replayed steps not yet made up for; None before learning started
         self.given = 0  # updates in this process
 
     def due(self, policy_steps: int) -> int:
         """Updates due after that many more policy steps; `replayed` steps each."""
         if self.owed is None:
-            self.owed, updates = 0.0, 1 if self.train_ratio else 0
+            self.owed, updates = 0.0, self.first if self.train_ratio else 0
         else:
             self.owed += policy_steps * self.train_ratio
             updates = int(self.owed // self.replayed)
@@ -125,11 +125,11 @@ class Position:
     meter: Meter = field(default_factory=Meter)
 
     @classmethod
-    def begin(cls, agent: Learner, envs: Environments, *, seed: int, train_ratio: float, replayed: int) -> Position:
-        """At the first reset, knowing nothing."""
+    def begin(cls, agent: Learner, envs: Environments, *, seed: int, **ratio: Any) -> Position:
+        """At the first reset, knowing nothing. ratio: of `Ratio`."""
         n = envs.num_envs
         step, carry = envs.reset(seed), agent.initial(n)
-        return cls(step, carry, Ratio(train_ratio, replayed), np.zeros(n), np.zeros(n, np.int64))
+        return cls(step, carry, Ratio(**ratio), np.zeros(n), np.zeros(n, np.int64))
 
     def count(self, envs: Environments, resets: bool = False) -> list[Episode]:
         """Take note of the records that have just arrived; gives the episodes that end here. The ratio sees actions, or
@@ -169,11 +169,9 @@ class Position:
         self.meter.load_state(state, device)
 
     @classmethod
-    def resume(
-        cls, state: Mapping[str, Any], device: torch.device | str, *, train_ratio: float, replayed: int
-    ) -> Position:
-        """A position from `state` alone."""
-        self = cls(state["step"], None, Ratio(train_ratio, replayed), state["score"], state["length"])
+    def resume(cls, state: Mapping[str, Any], device: torch.device | str, **ratio: Any) -> Position:
+        """A position from `state` alone. ratio: of `Ratio`."""
+        self = cls(state["step"], None, Ratio(**ratio), state["score"], state["length"])
         self.load_state(state, device)
         return self
 

@@ -50,6 +50,7 @@ class Session:
         return {
             "train_ratio": self.config.train_ratio,
             "replayed": self.config.replayed * ranks().count,
+            "first": self.config.first_updates,
         }
 
     def begin(self) -> tuple[Position, list[str]]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from wm_core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,34 @@ class Team:
     agents: int
     noop: int | None = None
     state: int | None = None
+
+    def entries(self, actions: int, mask: Any = None) -> dict[str, NDArray[Any]]:
+        """What a record (1, N, ...) has beside observation and action where somebody acts outside of a run: mask, all True
+        where none is given; everybody alive; a state of zeros, for no policy looks at it. Raises UserError for a mask of
+        another shape, or one that allows an agent nothing.
+
+        >>> Team(2, state=3).entries(4)["action_mask"].shape
+        (1, 2, 4)
+        """
+        shape = (self.agents, actions)
+        allowed = np.ones(shape, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        if allowed.shape != shape or not allowed.any(-1).all():
+            raise UserError(f"the mask of a team is {shape} booleans, at least one of each agent's True")
+        found = {"action_mask": allowed[None], "alive": np.ones((1, self.agents), np.bool_)}
+        return found if self.state is None else found | {"state": np.zeros((1, self.state), np.float32)}
+
+    def observed(self, observation: Any, one: Callable[[Any], Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """An observation whose entries have the agents in front -> its entries (N, ...), each agent's read by `one`. Raises
+        UserError where an entry has not as many agents."""
+        if isinstance(observation, Mapping):
+            counts = {len(value) for value in observation.values()}
+            each = [{key: value[i] for key, value in observation.items()} for i in range(min(counts, default=0))]
+        else:
+            counts, each = {len(observation)}, list(observation)
+        if counts != {self.agents}:
+            raise UserError(f"an observation of this team has {self.agents} agents in front, not {sorted(counts)}")
+        seen = [one(its) for its in each]
+        return {key: np.stack([its[key] for its in seen]) for key in seen[0]}
 
 
 def team_of(envs: Any) -> Team | None:

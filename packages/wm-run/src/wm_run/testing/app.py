@@ -14,6 +14,7 @@ from pathlib import Path
 from wm_run import checkpoint, dreams
 from wm_run.app import App
 from wm_run.cli import main
+from wm_run.loading import has_world
 from wm_run.testing.nursery import Failed
 
 FILES = ("config.toml", "protocol.json", "env.json", "metrics.jsonl", "scores.jsonl", "checkpoint", "replay")
@@ -23,8 +24,8 @@ TINY = ("train", "--preset", "tiny", "--device", "cpu")
 def check_app(app: App, place: Path, *options: object) -> Path:
     """Train the preset tiny in `place` and hold the app to the law; the run folder. Raises Failed, saying what broke.
 
-    A run leaves its files, goes on where it was, is evaluated, dreams, is plotted (where wm-suite is installed) and acts
-    by `load`; a user's mistake is one sentence, exit code 2 and no run folder. options: of the preset's run.
+    A run leaves its files, goes on where it was, is evaluated, dreams (or says that there is no world model), is plotted
+    (where wm-suite is installed) and acts by `load`; a user's mistake is one sentence, exit code 2 and no run folder. options: of the preset's run.
     """
     logdir = place / "run"
     with _shortly(place):
@@ -34,7 +35,7 @@ def check_app(app: App, place: Path, *options: object) -> Path:
         check_goes_on(app, logdir)
         _run(app, ["info", *TINY[1:]])
         _run(app, ["eval", logdir, "--episodes", 2])
-        _run(app, ["dream", logdir])
+        check_dreams(app, logdir)
         if importlib.util.find_spec("wm_suite") and importlib.util.find_spec("matplotlib"):
             _run(app, ["plot", logdir, "--out", place / "report"])
             if not (place / "report.html").is_file():
@@ -55,15 +56,31 @@ def check_goes_on(app: App, logdir: Path) -> None:
         raise Failed(f"a run of {app.name} with more steps does not go on from its {config} steps")
 
 
+def check_dreams(app: App, logdir: Path) -> None:
+    """`dream` ends well, or is refused in a sentence by a learner without a world model."""
+    if has_world(app.load(logdir).agent):
+        _run(app, ["dream", logdir])
+        return
+    code, _, err = _said(app, ["dream", logdir])
+    if code != 2 or "learns no world model" not in err:
+        raise Failed(f"`{app.name} dream` of a learner without a world model ends with {code} and says {err!r}")
+
+
 def check_acts(app: App, logdir: Path) -> None:
-    """`load(logdir).policy` gives actions of the environment's space."""
+    """`load(logdir).policy` gives actions of the environment's space; of a team's, one for each agent."""
     loaded = app.load(logdir)
     with closing(app.part("environments")(loaded.config, 1)) as envs:
         record = envs.reset(0)
-        names = envs.observation_space.spaces
-        action, _ = loaded.policy({name: record[name][0] for name in names})
-        if not loaded.action_space.contains(action):
-            raise Failed(f"`load(logdir).policy` gives {action!r}, which is not in {loaded.action_space}")
+        observation = {name: record[name][0] for name in envs.observation_space.spaces}
+        if loaded.team is None:
+            actions = [loaded.policy(observation)[0]]
+        else:
+            actions = loaded.policy(observation, mask=record["action_mask"][0])[0]
+            if len(actions) != loaded.team.agents:
+                raise Failed(f"`load(logdir).policy` gives {len(actions)} actions to {loaded.team.agents} agents")
+        for action in actions:
+            if not loaded.action_space.contains(action):
+                raise Failed(f"`load(logdir).policy` gives {action!r}, which is not in {loaded.action_space}")
 
 
 def mistakes(app: App) -> Mapping[str, str]:
