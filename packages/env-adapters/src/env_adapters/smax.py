@@ -1,13 +1,14 @@
 """`smax:<scenario>`: n battles of N agents against a scripted enemy, as one compiled step on the CPU.
 
 SMAX (JaxMARL) is a game like StarCraft's micromanagement challenges and none of them: no terrain, shields, healing or
-splash, another enemy, a limit of 100 steps, a reward of 2 at most. Its win rates are no SMAC numbers.
+splash, another enemy, a limit of 101 steps, a reward of 2 at most. Its win rates are no SMAC numbers.
 """
 
 # n environments, N agents, A actions, d observation, S state
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from env_adapters.seeds import episode_seed
 from env_adapters.smax_program import NOOP, program
 from env_adapters.smax_scenarios import scenario
 from env_adapters.step import ActionCodec, Step, sources
+from env_adapters.team import check_allowed
 
 Attack = Literal["closest", "random"]
 
@@ -33,8 +35,8 @@ class Smax:
     Records are those of `VectorEnv` with N agents: `vector` float32 (n, N, d), `action` float32 (n, N, A), `reward` float32
     (n, N), the same for all, also for the dead; `first`, `last`, `terminal` bool (n,); `action_mask` bool (n, N, A), what
     may be chosen after this record; `alive` bool (n, N); `state` float32 (n, S), of all units, privileged; `won` bool (n,).
-    A dead agent sees zeros and may choose `noop` alone. `last` without `terminal` is the limit of 100 steps, with both
-    sides alive; a draw is terminal and not won.
+    A dead agent sees zeros and may choose `noop` alone. `last` without `terminal` is the limit of 101 steps (JaxMARL's
+    max_steps is 100, and it looks before it counts), with both sides alive; a draw is terminal and not won.
 
     An episode follows from (run seed, environment, episode) and its actions, whatever n is. Everything happens in this
     process: the n environments are one call of compiled code, and after JAX has run a forked process hangs. With `send` the
@@ -104,7 +106,7 @@ class Smax:
             "task": name,
             "agents": self.agents,
             "enemies": self._program.enemies,
-            "max_steps": self._program.max_steps,
+            "max_steps": self._program.limit,
             "see_enemy_actions": see_enemy_actions,
             "walls_cause_death": walls_cause_death,
             "attack_mode": attack_mode,
@@ -117,7 +119,11 @@ class Smax:
             "jax": version("jax"),
         }
         self._scale = np.float32(reward_scale)
-        self._places = np.arange(n * self.agents) * self._program.actions  # of each agent's first action in a flat mask
+        # (n, N) of each agent's first action in a flat mask
+        self._places = (
+            np.arange(n * self.agents).reshape(n, -1) * self._program.actions
+        )  # of each agent's first action in a flat mask
+        self._process = os.getpid()
         self._seed, self._episode = 0, np.zeros(n, np.int64)
         self._keys = np.zeros((n, 2), np.uint32)
         self._carry: tuple[Any, ...] | None = None
@@ -132,7 +138,7 @@ class Smax:
         self._episode[:] = 0
         self._carry = self._program.blank()
         n, agents, width = self.num_envs, self.agents, self.action_spec.size
-        self._begin(np.zeros((n, agents, width), np.float32), np.full(n * agents, NOOP), np.ones(n, np.bool_))
+        self._begin(np.zeros((n, agents, width), np.float32), np.full((n, agents), NOOP), np.ones(n, np.bool_))
         return self.receive()
 
     def step(self, action: NDArray[Any]) -> Step:
@@ -151,12 +157,13 @@ class Smax:
             raise ValueError(f"action has shape {action.shape}, not {shape}")
         if not np.isfinite(action).all():
             raise ValueError("action holds NaN or infinity")
-        ended, choice = self._last["last"], action.argmax(-1).reshape(-1)
-        allowed = self._last["action_mask"].reshape(-1)[self._places + choice]
+        ended, choice = self._last["last"], action.argmax(-1)
+        allowed = self._last["action_mask"].take(self._places + choice)
         if not allowed.all():
-            self._check(allowed.reshape(shape[:2]) | ended[:, None], choice.reshape(shape[:2]))
+            check_allowed(self.action_spec, action, self._last)
+        if ended.any():
+            action[ended] = 0.0
         self._episode += ended
-        action[ended] = 0.0
         self._begin(action, choice, ended)
 
     def receive(self) -> Step:
@@ -165,10 +172,10 @@ class Smax:
             raise RuntimeError("nothing was sent: call send(action) before receive")
         action, renewed, shown = self._sent
         self._sent = None
-        step = {name: np.array(one) for name, one in shown.items()}
-        reward = step["reward"] * self._scale
-        step["reward"] = np.repeat(reward[:, None], self.agents, 1)
-        self._last = {"action": action, "first": renewed.copy()} | step
+        # what JAX gave is looked at, not copied; it cannot be written to, so whoever calls gets copies
+        self._last = {"action": action, "first": renewed} | {name: np.asarray(one) for name, one in shown.items()}
+        if self._scale != 1.0:
+            self._last["reward"] = self._last["reward"] * self._scale
         return {name: array.copy() for name, array in self._last.items()}
 
     def score(self, step: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -239,22 +246,14 @@ class Smax:
 
     def _begin(self, action: NDArray[np.float32], choice: NDArray[np.int64], renew: NDArray[np.bool_]) -> None:
         """Call the compiled step; it takes the state that there was and gives the next."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "smax was made in another process: one that is forked after JAX has run hangs; start it anew"
+            )
         for row in np.flatnonzero(renew).tolist():
             self._keys[row, 1] = episode_seed(self._seed, row, int(self._episode[row]))  # as jax.random.PRNGKey has it
-        numbers = choice.astype(np.int32).reshape(self.num_envs, self.agents)
-        self._carry, shown = self._program.step(self._carry, numbers, renew, self._keys.copy())
+        self._carry, shown = self._program.step(self._carry, choice.astype(np.int32), renew, self._keys.copy())
         self._sent = action, renew, shown
-
-    def _check(self, allowed: NDArray[np.bool_], choice: NDArray[np.int64]) -> None:
-        """ValueError for the first action that is not allowed."""
-        for row, agent in np.argwhere(~allowed).tolist():
-            assert self._last is not None
-            may = np.flatnonzero(self._last["action_mask"][row, agent]).tolist()
-            state = "alive" if self._last["alive"][row, agent] else "dead"
-            raise ValueError(
-                f"environment {row}, agent {agent} ({state}): action {choice[row, agent]} is not allowed; its mask allows "
-                f"{', '.join(map(str, may))}"
-            )
 
 
 def batch(

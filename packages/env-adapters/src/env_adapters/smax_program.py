@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from env_adapters.errors import TaskError
-from env_adapters.smax_scenarios import TYPES, Scenario, scenario
+from env_adapters.smax_scenarios import TYPES, scenario
 
 NOOP = 4  # "stop": the one action of a dead agent; SMAX has no other no-op
 CACHE = "ENV_ADAPTERS_JAX_CACHE"  # a folder for compiled steps, or "off"
@@ -32,7 +32,7 @@ class Program:
     step(carry, action (n, N) int32, renew (n,) bool, keys (n, 2) uint32) -> carry, shown: where `renew`, an episode begins
     whose randomness follows from the row's key alone, and the action is ignored. `carry` is donated: it is gone afterwards.
     A carry is a tuple of arrays (n, ...) called `names`, of which the one called "key" (n, 2) is the randomness to come.
-    `blank` is one that no episode has begun in.
+    `blank` is one that no episode has begun in. limit: actions of the longest episode.
     """
 
     step: Callable[..., Any]
@@ -43,7 +43,7 @@ class Program:
     actions: int
     width: int
     state_size: int
-    max_steps: int
+    limit: int
 
 
 def runtime() -> Any:
@@ -85,14 +85,21 @@ def _quiet() -> Iterator[None]:
 
 def _keep_compiled(jax: Any) -> None:
     """Let JAX keep what it compiles, unless it was told where, or not to."""
-    told = os.environ.get(CACHE, "")
-    if told == "off" or jax.config.jax_compilation_cache_dir is not None:
+    folder = cache_folder()
+    if folder is None or jax.config.jax_compilation_cache_dir is not None:
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(told) if told else home / "env-adapters" / "jax"
-    jax.config.update("jax_compilation_cache_dir", str(folder / _machine()))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def cache_folder() -> Path | None:
+    """Where compiled steps are kept for later processes, or None."""
+    told = os.environ.get(CACHE, "")
+    if told == "off":
+        return None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(told) if told else home / "env-adapters" / "jax") / _machine()
 
 
 def _machine() -> str:
@@ -110,8 +117,7 @@ def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bo
     """The step of n environments of a scenario; compiled when it is first called, once for all batches of its size."""
     jax = runtime()
     jnp = jax.numpy
-    env = _game(
-        scenario(name),
+    env = game(
         name,
         see_enemy_actions=see_enemy_actions,
         walls_cause_death=walls_cause_death,
@@ -146,7 +152,7 @@ def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bo
         each = each.at[:, 1:3].divide(jnp.array([env.map_width, env.map_height])).at[:, 3].set(cooling)
         types = units.unit_types / (len(TYPES) - 1)
         return {
-            "vector": jnp.stack([seen[agent] for agent in agents]),
+            "vector": jnp.stack([seen[agent] for agent in agents]).astype(jnp.float32),
             "state": jnp.concatenate([each.reshape(-1), units.unit_teams, types]).astype(jnp.float32),
             "action_mask": jnp.stack([may[agent] for agent in agents]).astype(bool),
             "alive": alive[:count],
@@ -174,7 +180,8 @@ def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bo
 
         after = tuple(map(chosen, fresh, jax.tree.leaves(stepped), kinds))
         shown = jax.vmap(show)(jax.tree.unflatten(form, after)[0])
-        return after, shown | {"reward": jnp.where(renew, 0.0, reward)}
+        reward = jnp.where(renew, 0.0, reward).astype(jnp.float32)  # (n,)
+        return after, shown | {"reward": jnp.broadcast_to(reward[:, None], (n, count))}
 
     def zeros() -> tuple[Any, ...]:
         return tuple(jnp.zeros((n, *shape), kind) for shape, kind in zip(shapes, kinds, strict=True))
@@ -188,15 +195,16 @@ def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bo
         actions=env.num_ally_actions,
         width=env.obs_size,
         state_size=env.state_size,
-        max_steps=env.max_steps,
+        limit=env.max_steps + 1,  # it looks at the count of steps before it adds this one
     )
 
 
-def _game(one: Scenario, name: str, **options: Any) -> Any:
+def game(name: str, **options: Any) -> Any:
     """JaxMARL's environment of a scenario, against its scripted enemy."""
     import jax
     import jax.numpy as jnp
 
+    one = scenario(name)
     smax: Any = importlib.import_module("jaxmarl.environments.smax")
     if one.shipped:
         return smax.HeuristicEnemySMAX(scenario=smax.map_name_to_scenario(name), **options)
