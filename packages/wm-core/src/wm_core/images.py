@@ -36,12 +36,14 @@ class ChannelNorm(RMSNorm):
 class ConvEncoder(nn.Module):
     """uint8 images (..., H, W, C) -> features (..., width): four times [conv 5x5, max-pool 2x2, norm, SiLU].
 
-    The input is x / 255 - 0.5. H and W must be multiples of 16. 64x64 gives 4*4*(4*depth) features.
+    The input is x / 255 - 0.5. H and W must be multiples of 16 (`multiple`). 64x64 gives 4*4*(4*depth) features.
 
     >>> encoder = ConvEncoder((64, 64, 3), depth=2)
     >>> encoder(torch.zeros(2, 5, 64, 64, 3, dtype=torch.uint8)).shape, encoder.width
     (torch.Size([2, 5, 128]), 128)
     """
+
+    multiple = 16
 
     def __init__(self, shape: tuple[int, int, int], *, depth: int) -> None:
         super().__init__()
@@ -128,14 +130,47 @@ class ConvDecoder(nn.Module):
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])
 
 
+def halvings(side: int) -> tuple[int, ...]:
+    """A side before and after each of four halvings, an odd one rounded up.
+
+    >>> halvings(64), halvings(44)
+    ((64, 32, 16, 8, 4), (44, 22, 11, 6, 3))
+    """
+    sides = [side]
+    for _ in range(4):
+        sides.append((sides[-1] + 1) // 2)
+    return tuple(sides)
+
+
+def halved(layer: nn.Module, x: Tensor) -> Tensor:
+    """(N, I, H, W) -> (N, O, H/2, W/2) through a convolution 4x4 of stride 2 and padding 1; an odd side is first made even
+    by a row, or column, of zeros at its end."""
+    height, width = x.shape[-2:]
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2))
+    found: Tensor = layer(x)
+    return found
+
+
+def doubled(layer: nn.Module, x: Tensor, height: int, width: int) -> Tensor:
+    """The transpose of `halved`: (N, I, h, w) -> (N, O, height, width), twice as large, or one less where that is odd."""
+    found: Tensor = layer(x)
+    return found if found.shape[-2:] == (height, width) else found[..., :height, :width]
+
+
 class StridedEncoder(nn.Module):
     """The 2023 encoder: four times [conv 4x4 stride 2, norm, SiLU], channels depth * (1, 2, 4, 8), no bias.
 
-    Called like ConvEncoder. 64x64 gives 4*4*(8*depth) features.
+    Called like ConvEncoder. 64x64 gives 4*4*(8*depth) features. Sides of any length: an odd one is halved to its upper half,
+    44 by 22, 11 and 6 to 3.
 
     >>> StridedEncoder((64, 64, 3), depth=2)(torch.zeros(2, 5, 64, 64, 3, dtype=torch.uint8)).shape
     torch.Size([2, 5, 256])
+    >>> StridedEncoder((44, 44, 3), depth=2).width
+    144
     """
+
+    multiple = 1
 
     def __init__(self, shape: tuple[int, int, int], *, depth: int) -> None:
         super().__init__()
@@ -145,23 +180,24 @@ class StridedEncoder(nn.Module):
         for layer in self.convs:
             truncated_normal_(layer.weight, 16 * layer.in_channels)  # type: ignore[arg-type, operator]
         self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes])
-        self.width = (height // 16) * (width // 16) * sizes[-1]
+        self.width = halvings(height)[-1] * halvings(width)[-1] * sizes[-1]
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.flatten(0, -4).permute(0, 3, 1, 2).div(255).sub_(0.5)
         for layer, norm in zip(self.convs, self.norms, strict=True):
-            x = norm(layer(x))
+            x = norm(halved(layer, x))
         return x.permute(0, 2, 3, 1).reshape(*image.shape[:-3], -1)
 
 
 class StridedDecoder(nn.Module):
     """The 2023 decoder: one linear layer, then four transposed convolutions 4x4 of stride 2; + 0.5, no sigmoid.
 
-    Called like ConvDecoder; it has no hidden layer and no blocks, so `units` and `blocks` say nothing here.
+    Called like ConvDecoder; it has no hidden layer and no blocks, so `units` and `blocks` say nothing here. Sides of any
+    length, like StridedEncoder: every map has the size of the encoder's.
 
-    >>> decoder = StridedDecoder((64, 64, 3), deter=16, stoch=6, depth=2, units=0)
+    >>> decoder = StridedDecoder((64, 44, 3), deter=16, stoch=6, depth=2, units=0)
     >>> decoder(torch.zeros(2, 5, 16), torch.zeros(2, 5, 6)).shape
-    torch.Size([2, 5, 64, 64, 3])
+    torch.Size([2, 5, 64, 44, 3])
     """
 
     def __init__(
@@ -170,7 +206,9 @@ class StridedDecoder(nn.Module):
         super().__init__()
         height, width, channels = shape
         sizes = [depth * m for m in (8, 4, 2, 1)]
-        self.low = (height // 16, width // 16, sizes[0])
+        # of the maps, the lowest first
+        low, *self.sides = reversed(list(zip(halvings(height), halvings(width), strict=True)))
+        self.low = (*low, sizes[0])
         self.inputs = linear(deter + stoch, self.low[0] * self.low[1] * self.low[2])
         self.ups = nn.ModuleList([nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(sizes)])
         self.norms = nn.ModuleList([ChannelNorm(size) for size in sizes[1:]])
@@ -182,7 +220,7 @@ class StridedDecoder(nn.Module):
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
         lead = deter.shape[:-1]
         x = self.inputs(torch.cat([stoch, deter], -1)).reshape(-1, *self.low).permute(0, 3, 1, 2)
-        for up, norm in zip(self.ups, self.norms, strict=True):
-            x = norm(up(x))
-        x = wide(self.out(x)) + 0.5
+        for up, norm, size in zip(self.ups, self.norms, self.sides, strict=False):
+            x = norm(doubled(up, x, *size))
+        x = wide(doubled(self.out, x, *self.sides[-1])) + 0.5
         return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])
