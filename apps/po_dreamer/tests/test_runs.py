@@ -22,12 +22,13 @@ from po_dreamer.diagnosis import diagnose
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import assert_same
-from wm_run import checkpoint, dreams, scoring
+from wm_run import checkpoint, scoring
 from wm_run.configs import resolve
+from wm_run.episodes import Episode
 from wm_run.loop import check_carry, remembered
 from wm_run.replay import Replay
+from wm_run.testing import check_goes_on_alike
 
-PRIVATE = ("fps/", "usage/")  # what no run shares with another
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "memory", "actor", "critic"]
 WORLD = ("vector", "reward", "cont", "memory", "dyn", "rep")
 DIAGNOSES = (
@@ -51,9 +52,7 @@ def test_a_run_leaves_scores_metrics_and_checkpoint(doors: Path) -> None:
     assert {score["episode/score"] for score in scores} == {0.0, 1.0}
     assert {score["episode/length"] for score in scores} == {1}
     assert [row["step"] for row in metrics] == [40, 80, 120, 160, 200]
-    assert all(value is not None for row in metrics for value in row.values())  # null stands for nan
-    saved = checkpoint.load(checkpoint.latest(doors), app="po_dreamer")
-    assert saved.step == 200 and all(value.isfinite().all() for value in saved.weights.values())
+    assert checkpoint.load(checkpoint.latest(doors), app="po_dreamer").step == 200
     assert json.loads((doors / "protocol.json").read_text())["name"] == "doors"
     assert not (doors / "video").exists()  # there is nothing to see
 
@@ -91,36 +90,12 @@ TASKS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_stopped_and_resumed_equals_one_run(
-    run: Any, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_and_resumed_equals_one_run(task: str, tmp_path: Path) -> None:
     """The memory of the acting agent is part of it: the window is 30 steps long."""
-    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
     stop, options = TASKS[task]
-    begin = ("train", "--preset", "tiny", "--device", "cpu", "--task", task, *options, "--steps")
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(*begin, 2 * stop, "--logdir", whole)
-    run(*begin, stop, "--logdir", parts)
-    middle = checkpoint.load(checkpoint.latest(parts)).state
+    middle = check_goes_on_alike(APP, tmp_path, "--task", task, *options, stop=stop)
     assert middle["loop"]["carry"]["valid"].any()
     assert int(middle["agent"]["clock"]["updates"]) > 3
-    torch.rand(3)  # another process would begin with other global generators
-    run("train", "--logdir", parts, "--steps", 2 * stop)
-    one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
-    assert one.step == other.step >= 2 * stop
-    assert int(one.state["agent"]["clock"]["updates"]) > int(middle["agent"]["clock"]["updates"]) + 3
-    assert_same(one.weights, other.weights)
-    for state in (one.state, other.state):
-        del state["run"]  # offsets in bytes: the digits of fps differ
-    assert_same(one.state, other.state)
-    for name in ("metrics.jsonl", "scores.jsonl"):
-        mine, theirs = (
-            [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in rows(logdir, name)]
-            for logdir in (whole, parts)
-        )
-        assert mine == theirs
-    chunks = {path.name: path.read_bytes() for path in (whole / "replay").glob("*.chunk")}
-    assert chunks == {path.name: path.read_bytes() for path in (parts / "replay").glob("*.chunk")}
 
 
 # ---- the other commands
@@ -140,7 +115,7 @@ def test_eval_plays_and_tells_the_protocol(run: Any, doors: Path, capsys: pytest
 def test_an_evaluation_remembers_the_end_of_training(run: Any, doors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stream after stream for as many environments as there are, and a copy: two evaluations begin alike."""
     loaded, given = load(doors), []
-    monkeypatch.setattr(scoring, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
+    monkeypatch.setattr(scoring, "evaluate", lambda *_, carry, **__: given.append(carry) or [Episode(0.0, 1)] * 2)
     run("eval", doors, "--episodes", 2, "--device", "cpu")
     kept = checkpoint.load(checkpoint.latest(doors)).state["loop"]["carry"]
     assert kept["valid"].all() and kept["key"].abs().sum() > 0
@@ -152,7 +127,7 @@ def test_an_evaluation_on_the_way_remembers_what_training_knows_then(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(scoring, "evaluate", lambda *_, carry, **__: given.append(carry) or [(0.0, 1)] * 2)
+    monkeypatch.setattr(scoring, "evaluate", lambda *_, carry, **__: given.append(carry) or [Episode(0.0, 1)] * 2)
     often = ("--steps", 60, "--eval_every", 40, "--eval_episodes", 2)
     run("train", "--preset", "tiny", "--device", "cpu", *often, "--logdir", tmp_path)
     assert len(given) == 1 and given[0]["valid"].any() and given[0]["key"].abs().sum() > 0

@@ -347,6 +347,7 @@ def wrong(change):
         ),
         (lambda shown, info: shown.update(vector=shown["vector"] * np.nan), "'vector' with the value nan"),
         (lambda shown, info: info.update(reward=1.0), "gives 1.0 as rewards: return 3 values, one for each agent"),
+        (lambda shown, info: info.update(reward=np.ones((3, 1))), "as rewards: return 3 values, one for each agent"),
         (lambda shown, info: info.update(reward=[1, 2, np.inf]), "the reward .*inf.* is no finite number"),
         (lambda shown, info: info.update(action_mask=np.ones((4, 3))), r"'action_mask' of shape \(4, 3\)"),
         (lambda shown, info: info.update(action_mask=np.full((3, 4), 2)), "'action_mask' with the value 2"),

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from env_adapters import TaskError, check_env, make, make_vec, tasks
-from env_adapters.audit import audit
+from env_adapters.audit import audit, table
 from env_adapters.team import choose
 from env_adapters.toys_teams import Leavers, Whisper
 
@@ -214,5 +214,6 @@ def test_workers_give_the_same():
 def test_the_audit_plays_by_the_masks():
     found = audit("toy:leavers", steps=20)
     assert found.passed, found.findings
+    assert "suggested: an app for environments of several; this has 3 agents" in table(found)
     record = make_vec("toy:leavers", 1).reset(0)
     assert found.numbers["record_bytes"] == sum(array.nbytes for array in record.values())

@@ -11,6 +11,7 @@
 from env_adapters.check import check_env
 from env_adapters.errors import CheckError, TaskError
 from env_adapters.make import make, make_vec, tasks
+from env_adapters.parallel import parallel_env
 from env_adapters.step import ActionSpec, action_spec, decode_action, encode_action
 from env_adapters.team import TeamEnv
 from env_adapters.vector import VectorEnv
@@ -27,5 +28,6 @@ __all__ = [
     "encode_action",
     "make",
     "make_vec",
+    "parallel_env",
     "tasks",
 ]

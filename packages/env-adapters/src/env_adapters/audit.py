@@ -176,6 +176,12 @@ def _measure(env: VectorEnv, steps: int, seed: int) -> dict[str, Any]:
 
 
 def _estimate(env: VectorEnv, numbers: dict[str, Any], task: str) -> list[str]:
+    memory, reset = f"{numbers['ram_bytes_per_env'] / 1e6:,.0f} MB of memory", numbers["seconds_per_reset"]
+    snapshot = f"{numbers['seconds_per_snapshot']:.3f} s and {numbers['snapshot_bytes'] / 1e3:,.0f} kB a snapshot"
+    each = f"  each environment: {memory}, {reset:.3f} s a reset, {snapshot}"
+    if env.agents is not None:  # which app, and how long, is no matter of what one agent sees and does
+        few = f"{env.agents} agents" if env.agents > 1 else "one agent with an axis of its own"
+        return [f"suggested: an app for environments of several; this has {few}", each]
     protocol = env.protocol
     keys = (str(protocol.get("name", "")).partition(",")[0], protocol.get("suite", ""))
     app, preset, steps = next((_PRESETS[key] for key in keys if key in _PRESETS), _general(env))
@@ -183,15 +189,13 @@ def _estimate(env: VectorEnv, numbers: dict[str, Any], task: str) -> list[str]:
     disk = steps / env.repeat * numbers["record_bytes"]
     numbers |= {"app": app, "preset": preset, "steps": steps, "hours": hours, "disk_bytes": disk}
     alone = f"{hours:.1f} h" if hours >= 2 else f"{hours * 60:.1f} min"
-    memory, reset = f"{numbers['ram_bytes_per_env'] / 1e6:,.0f} MB of memory", numbers["seconds_per_reset"]
-    snapshot = f"{numbers['seconds_per_snapshot']:.3f} s and {numbers['snapshot_bytes'] / 1e3:,.0f} kB a snapshot"
     program = app.replace("_", "-")
     if "UV_RUN_RECURSION_DEPTH" in os.environ:  # uv has this on the path of what it runs, and nowhere else
         program = f"uv run {program}"
     return [
         f"suggested: {program} train --preset {preset} --task {shlex.quote(task)}, {steps:,} environment steps",
         f"  environment alone, nothing learned, one process: about {alone} for them",
-        f"  each environment: {memory}, {reset:.3f} s a reset, {snapshot}",
+        each,
         f"  replay: {numbers['record_bytes']:,} bytes a record, {disk / 1e9:.2f} GB for the run, latents not counted",
         f"  networks: `{program} info --preset {preset}` measures their hours, memory and checkpoints",
     ]

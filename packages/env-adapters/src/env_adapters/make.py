@@ -13,7 +13,7 @@ from typing import Any, get_args
 import gymnasium
 from gymnasium.utils import seeding
 
-from env_adapters import bsuite, dmc, memory_maze, popgym, smax
+from env_adapters import bsuite, dmc, memory_maze, popgym, smax, zoo
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, offers
@@ -47,6 +47,7 @@ _SUITES: dict[str, Factory] = {
     "memory_maze_": memory_maze.MemoryMaze,
     "popgym_": popgym.PopGym,
     "smax:": smax.alone,
+    "zoo:": zoo.make_zoo,
 }
 # Suites whose n environments are one thing, with a VectorEnv's methods: prefix -> (rest of the name, n) -> that, and its
 # class, whose options are the task's.
@@ -71,7 +72,7 @@ def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = 
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
         `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
-        `toy:doors_image`, `toy:leavers`, `toy:whisper`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
+        `toy:doors_image`, `toy:leavers`, `toy:whisper`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes. grids: see `make_vec`.
     options: keyword arguments of the factory.
@@ -245,5 +246,5 @@ def _advice(task: str) -> str:
         return f"close: {', '.join(close[:4])}"
     return (
         "tasks are atari100k_<game>, dmc_<domain>_<task>, memory_maze_<size>, bsuite_<experiment>/<id>, "
-        f"popgym_<name>, smax:<scenario>, {', '.join(_TOYS)}, gym:<id> and <module>:<factory>"
+        f"popgym_<name>, smax:<scenario>, {', '.join(_TOYS)}, gym:<id>, zoo:<module> and <module>:<factory>"
     )

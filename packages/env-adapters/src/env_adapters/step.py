@@ -78,6 +78,15 @@ def join(space: Space, values: Iterator[Any]) -> Any:
     return next(values)
 
 
+def rebuilt(space: Space, parts: Iterator[Space]) -> Space:
+    """A space of the same Dicts and Tuples with other leaves."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: rebuilt(inner, parts) for key, inner in space.spaces.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([rebuilt(inner, parts) for inner in space.spaces])
+    return next(parts)
+
+
 class ActionCodec:
     """Native actions of a space <-> vectors (A,): one-hots first, then Box components in [-1, 1].
 

@@ -56,41 +56,39 @@ class Whisper(TeamEnv):
             "repeat": 1,
         }
         self.symbols = np.zeros(agents, np.int64)
-        self._chosen: NDArray[np.int64] | None = None  # (N,) the last actions
         self._time = 2
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Every agent is given a symbol."""
         super().reset(seed=seed)
         self.symbols = self.np_random.integers(SYMBOLS, size=self.agents)
-        self._chosen, self._time = None, 0
-        return self._observe(), {}
+        self._time = 0
+        return self._observe(None), {}
 
     def step(self, action: Any) -> tuple[Any, NDArray[Any], bool, bool, dict[str, Any]]:
         """What every agent emits; the second time, what it answers."""
         if self._time == 2:
             raise gymnasium.error.ResetNeeded("the episode has ended; call reset")
-        self._chosen = np.array(action, np.int64)
+        chosen = np.array(action, np.int64)
         self._time += 1
         over = self._time == 2
-        share = float(np.mean(self._chosen == np.roll(self.symbols, 1))) if over else 0.0
-        return self._observe(), np.full(self.agents or 0, share), over, False, {}
+        share = float(np.mean(chosen == np.roll(self.symbols, 1))) if over else 0.0
+        return self._observe(chosen), np.full(chosen.shape, share), over, False, {}
 
     def snapshot(self) -> dict[str, Any]:
         """Everything the future depends on."""
-        chosen = None if self._chosen is None else self._chosen.copy()
-        return {"symbols": self.symbols.copy(), "chosen": chosen, "time": self._time, "rng": write_rng(self.np_random)}
+        return {"symbols": self.symbols.copy(), "time": self._time, "rng": write_rng(self.np_random)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `snapshot`."""
         self.symbols, self._time = np.array(state["symbols"], np.int64), int(state["time"])
-        self._chosen = None if state["chosen"] is None else np.array(state["chosen"], np.int64)
         read_rng(self.np_random, state["rng"])
 
-    def _observe(self) -> dict[str, Any]:
+    def _observe(self, chosen: NDArray[np.int64] | None) -> dict[str, Any]:
+        """What everyone sees after everyone's choice, if there was one."""
         one_hot = np.eye(SYMBOLS, dtype=np.float32)
         given = one_hot[self.symbols]
-        heard = np.zeros_like(given) if self._chosen is None else one_hot[np.roll(self._chosen, 1)]
+        heard = np.zeros_like(given) if chosen is None else one_hot[np.roll(chosen, 1)]
         over = np.full((len(given), 1), self._time / 2, np.float32)
         return {"vector": np.concatenate([given, heard, over], -1)}
 

@@ -26,6 +26,7 @@ from env_adapters.step import (
     leaves,
     named_leaves,
     observation_space,
+    rebuilt,
     sources,
     split,
 )
@@ -259,7 +260,7 @@ class Resize(Wrapper):
             spaces.Box(0, 255, (size, size, arranged_shape(one.shape)[2]), np.uint8) if image and one.shape else one
             for one, image in zip(kinds, self._images, strict=True)
         ]
-        self.observation_space = _rebuild(self._inner, iter(resized))
+        self.observation_space = rebuilt(self._inner, iter(resized))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As gymnasium's."""
@@ -289,12 +290,3 @@ class Resize(Wrapper):
     def _smaller(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
         small = self._image.fromarray(plane).resize((self._size, self._size), self._image.Resampling.BILINEAR)
         return np.array(small)
-
-
-def _rebuild(space: spaces.Space[Any], parts: Any) -> spaces.Space[Any]:
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _rebuild(inner, parts) for key, inner in space.spaces.items()})
-    if isinstance(space, spaces.Tuple):
-        return spaces.Tuple([_rebuild(inner, parts) for inner in space.spaces])
-    kind: spaces.Space[Any] = next(parts)
-    return kind

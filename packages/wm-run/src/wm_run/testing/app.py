@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from wm_core.errors import UserError
+
 from wm_run import checkpoint, dreams
 from wm_run.app import App
 from wm_run.cli import main
@@ -32,6 +34,7 @@ def check_app(app: App, place: Path, *options: object) -> Path:
         _run(app, [*TINY, "--logdir", logdir, *options])
         if missing := [name for name in FILES if not (logdir / name).exists()]:
             raise Failed(f"a run of {app.name} leaves no {', '.join(missing)}")
+        check_finite(app, logdir)
         check_goes_on(app, logdir)
         _run(app, ["info", *TINY[1:]])
         _run(app, ["eval", logdir, "--episodes", 2])
@@ -45,6 +48,13 @@ def check_app(app: App, place: Path, *options: object) -> Path:
             check_refusal(app, line, words, place)
         check_other_runs(app, place)
     return logdir
+
+
+def check_finite(app: App, logdir: Path) -> None:
+    """Every number of a run's log is finite; null stands for one that is not. (Losses and weights stop the run itself.)"""
+    odd = {name for row in _rows(logdir / "metrics.jsonl") for name, value in row.items() if value is None}
+    if odd:
+        raise Failed(f"{min(odd)}, in the log of a run of {app.name}, is not finite")
 
 
 def check_goes_on(app: App, logdir: Path) -> None:
@@ -118,6 +128,9 @@ def check_other_runs(app: App, place: Path) -> None:
     (folder / "config.toml").write_text(f'{text}"another"\n')
     for line in ("train --logdir other", "eval other", "dream other"):
         check_refusal(app, line, f"other holds a run of 'another', not of '{app.name}': use that app", place)
+    with contextlib.suppress(UserError):
+        app.load(folder)
+        raise Failed(f"{app.name}'s `load` takes a run of another app")
     (folder / "config.toml").write_text(f'{text}"{app.name}"\n')
     check_refusal(app, "eval other", "there is no checkpoint in other yet", place)
     check_refusal(app, "train --logdir other --batch 5", "batch: 3 became 5", place)
@@ -154,7 +167,7 @@ def _said(app: App, words: Sequence[object]) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def _rows(path: Path) -> list[object]:
+def _rows(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

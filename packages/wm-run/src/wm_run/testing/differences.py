@@ -123,7 +123,7 @@ def compare_runs(app: str, a: Path, b: Path) -> list[Part]:
     one, other = load(app, a), load(app, b)
     parts = [compare("step", one.step, other.step), compare("weights", one.weights, other.weights)]
     agents = [dict(saved.state["agent"]) for saved in (one, other)]
-    parts.append(compare("optimiser", *(agent.pop("optimiser") for agent in agents)))
+    parts.append(compare("optimiser", *(agent.pop("optimiser", {}) for agent in agents)))
     parts.append(compare("agent besides", *agents))
     for name in ("loop", "envs", "random"):
         parts.append(compare(name, one.state[name], other.state[name]))
