@@ -138,6 +138,13 @@ def env_right(env):
     return env.get("right")[0]()
 
 
+def test_leavers_ends_in_one_way_alone():
+    for times, ends in (("1", [(False, False), (False, True)]), ("1,2", [(False, False), (True, False)])):
+        env = Leavers(agents=2, times=times, limit=2)
+        env.reset(seed=0)
+        assert [env.step(env.right())[2:4] for _ in range(2)] == ends
+
+
 def test_leavers_refuses_what_is_forbidden_alone_too():
     env = Leavers()
     env.reset(seed=0)

@@ -162,6 +162,16 @@ def test_who_has_left_and_what_ends(script, alive, terminal):
     assert run[-1]["terminal"].tolist() == [terminal]
 
 
+def test_an_end_says_nothing_of_the_next_one():
+    ends = iter([("", "", "abc"), ("", "", "abc"), ("", "abc", ""), ("", "", "abc")])  # the first is not played
+    env = Zoo(lambda: Stage({1: next(ends)}), "zoo:stage")
+    found = []
+    for _ in range(3):
+        env.reset(seed=0)
+        found.append(env.step([0, 0, 0])[2:4])
+    assert found == [(False, True), (True, False), (False, True)]
+
+
 def listed(step):
     def kept(self, actions):
         self.agents = [one for one in self.agents if one in actions]

@@ -163,9 +163,8 @@ class Beside:
     def __call__(self, info: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
         if self._team.agents is None:
             return {}, _NOBODY
-        mask, alive = info.get("action_mask"), info.get("alive")
-        mask = self._everything.copy() if mask is None else self._mask.read(mask).astype(np.bool_)
-        alive = self._everyone if alive is None else self._alive.read(alive).astype(np.bool_)
+        mask = self._bools(self._mask, info.get("action_mask"), self._everything)
+        alive = self._bools(self._alive, info.get("alive"), self._everyone)
         absent = np.flatnonzero(~alive)
         mask[absent] = self._absent
         self._check(mask)
@@ -173,6 +172,15 @@ class Beside:
         if self._team.state_size is not None:
             found["state"] = self._state.read(info.get("state"))
         return found, absent
+
+    @staticmethod
+    def _bools(kind: Any, value: Any, otherwise: Bools) -> Bools:
+        """A copy of what info gives, or of what holds where it gives nothing."""
+        if value is None:
+            return otherwise.copy()
+        if type(value) is np.ndarray and value.dtype == np.bool_ and value.shape == otherwise.shape:
+            return value.copy()
+        return np.asarray(kind.read(value), np.bool_)
 
     def _check(self, mask: Bools) -> None:
         for part in components(self._spec):
