@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from wm_core.errors import UserError
 from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share, check_bounds
-from wm_run.config import RunConfig
+from wm_run.config import RunConfig, resumable
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,17 @@ def test_a_runs_own_numbers(name: str, fits: tuple[Any, ...], refused: tuple[Any
     for value in refused:
         with pytest.raises(UserError, match=f"^{name} "):
             check_bounds(RunConfig(**{name: value}))
+
+
+def test_a_default_of_its_own_takes_nothing_from_a_field() -> None:
+    @dataclass(frozen=True)
+    class Config(RunConfig):
+        envs: int = 8
+        steps: int = 10
+        batch: Annotated[int, Bounds(least=0)] = 4
+
+    check_bounds(Config(batch=0))  # its own bounds go before its parent's
+    for name, value in (("envs", 0), ("batch", -1), ("steps", -1)):
+        with pytest.raises(UserError, match=f"^{name} must be at least"):
+            check_bounds(Config(**{name: value}))
+    assert resumable(Config) == resumable(RunConfig)

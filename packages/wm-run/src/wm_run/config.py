@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 from wm_run.bounds import Bounds, Count, RowLength, check_bounds, metadata
 
@@ -30,8 +30,8 @@ def resumable(kind: type[Any]) -> tuple[str, ...]:
     >>> resumable(Config)
     ('patience',)
     """
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple(one.name for one in fields(kind) if FREE in metadata(hints[one.name]))
+    said = metadata(kind)
+    return tuple(one.name for one in fields(kind) if FREE in said[one.name])
 
 
 def now(default: Any, *, was: Any) -> Any:
