@@ -113,7 +113,7 @@ class Stage(ParallelEnv):
         flags = [{one: one in ended for one in acting} for ended in (terminated, truncated)]
         return (
             self.shown({*acting, *here}),
-            dict.fromkeys(acting, float(self.time)),
+            dict.fromkeys("abc", float(self.time)),  # also to those who are gone
             *flags,
             self.info({*acting, *here}),
         )
@@ -337,6 +337,23 @@ def test_leavers_leave_with_their_last_reward():
     assert env.agents == [] and info["agent_2"]["won"] is True
     with pytest.raises(RuntimeError, match="call reset"):
         env.step({})
+
+
+def test_an_end_of_the_game_is_everyones_termination():
+    env = parallel_env("toy:whisper")
+    env.reset(seed=0)
+    for over in (False, True):
+        _, _, terminated, truncated, _ = env.step(dict.fromkeys(env.agents, 1))
+        assert terminated == dict.fromkeys(env.possible_agents, over) and not any(truncated.values())
+    assert env.agents == []
+
+
+def test_those_who_have_left_do_the_no_op():
+    env = parallel_env(lambda: Zoo(lambda: Stage(SCRIPTS[0][0], noop=1), "zoo:stage"))
+    env.reset(seed=0)
+    for here in (["agent_1", "agent_2"], ["agent_2"], []):
+        env.step(dict.fromkeys(env.agents, 2))
+        assert env.agents == here
 
 
 def test_what_is_forbidden_or_missing_is_refused():
