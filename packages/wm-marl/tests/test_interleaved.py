@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,9 @@ def test_starts_are_the_last_latents_of_every_agent_at_every_moment(last: int):
 
 class Numbered(nn.Module):
     """A dynamics whose trace holds what its starts are made of, as a backbone's `each` would."""
+
+    widths: Any = None
+    stores: Any = None
 
     def starts(self, trace: Trace, last: int) -> tuple[dict[str, object], Latent]:
         rows = trace.latent.deter[:, -last:].flatten(0, 1)

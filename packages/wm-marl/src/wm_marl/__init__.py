@@ -6,11 +6,13 @@ from wm_marl.alone import Alone, alone_like
 from wm_marl.critic import Squared, team_critic
 from wm_marl.interaction import interaction_predictor
 from wm_marl.interleaved import Interleaved, by_moments, by_rows
+from wm_marl.ppo import PPO, clipped_loss, standardised
 from wm_marl.rows import agents_of, fold, fold_steps, rows_of, unfold
 from wm_marl.team import TeamHead, Trunk, team_heads
 from wm_marl.transformer import AgentTransformer
 
 __all__ = [
+    "PPO",
     "AcrossAgents",
     "AgentTransformer",
     "Alone",
@@ -24,11 +26,13 @@ __all__ = [
     "alone_like",
     "by_moments",
     "by_rows",
+    "clipped_loss",
     "fold",
     "fold_steps",
     "interaction_predictor",
     "muted",
     "rows_of",
+    "standardised",
     "team_critic",
     "team_heads",
     "unfold",

@@ -16,9 +16,6 @@ class Alone(nn.Module):
     """An MLP on every agent's token and who it is, and a linear layer: (..., N, I) -> (..., N, D). Nobody hears of anybody.
 
     It stands where an `AgentTransformer` does, which also knows who is who.
-
-    >>> Alone(6, agents=3, width=16, hidden=32, layers=2)(torch.zeros(5, 7, 3, 6)).shape
-    torch.Size([5, 7, 3, 16])
     """
 
     who: Tensor

@@ -57,11 +57,6 @@ def team_critic(
         units, layers: of each agent's MLP.
         reads: ("deter",) is eq. 9, whose value ignores stoch.
         value: what a value is: `TwoHot`, or `Squared`.
-
-    >>> from wm_core import Latent
-    >>> critic = team_critic(AgentTransformer(8, agents=3, width=16, layers=1, heads=2, hidden=32), units=16, layers=1)
-    >>> critic(Latent(torch.ones(6, 5, 8), torch.zeros(6, 5, 2, 3))).mode().abs().max().item()
-    0.0
     """
     outputs = 1 if value is Squared else 255
     return TeamHead(Trunk(mixer, reads), value, outputs, units=units, layers=layers, outscale=0.0)

@@ -34,10 +34,6 @@ def by_rows(value: Whole, agents: int, last: int) -> Whole:
     """The inverse of `by_moments`, of a tensor (M, ...), a latent or a whole dream.
 
     `last` is how many steps of every row the dream started from: all of a row's, or `dream_last`.
-
-    >>> import torch
-    >>> by_rows(torch.tensor([0, 10, 1, 11, 2, 12]), agents=2, last=3).tolist()
-    [0, 1, 2, 10, 11, 12]
     """
 
     def reordered(leaf: Tensor) -> Tensor:
@@ -67,14 +63,7 @@ class Interleaved(nn.Module):
     def __init__(self, dynamics: Dynamics, agents: int) -> None:
         super().__init__()
         self.dynamics, self.agents = dynamics, agents
-
-    @property
-    def widths(self) -> Mapping[str, int]:
-        return self.dynamics.widths
-
-    @property
-    def stores(self) -> Mapping[str, int]:
-        return self.dynamics.stores
+        self.widths, self.stores = dynamics.widths, dynamics.stores
 
     def initial(self, *lead: int) -> Carry:
         return self.dynamics.initial(*lead)

@@ -25,22 +25,12 @@ def rows_of(value: Tensor) -> Tensor:
 
 
 def agents_of(value: Tensor, agents: int) -> Tensor:
-    """(B*N, T, ...) -> (B, T, N, ...), the inverse of `rows_of`.
-
-    >>> import torch
-    >>> agents_of(rows_of(torch.arange(6).view(1, 3, 2)), 2).tolist()
-    [[[0, 1], [2, 3], [4, 5]]]
-    """
+    """(B*N, T, ...) -> (B, T, N, ...), the inverse of `rows_of`."""
     return value.unflatten(0, (-1, agents)).transpose(1, 2)
 
 
 def repeated(value: Tensor, agents: int) -> Tensor:
-    """What is the team's, (B, ...), for each of its agents: (B*N, ...).
-
-    >>> import torch
-    >>> repeated(torch.tensor([1, 2]), 3).tolist()
-    [1, 1, 1, 2, 2, 2]
-    """
+    """What is the team's, (B, ...), for each of its agents: (B*N, ...)."""
     return value[:, None].expand(-1, agents, *value.shape[1:]).flatten(0, 1)
 
 

@@ -78,9 +78,6 @@ class TeamHead(nn.Module, Generic[Predicted]):
         self.mlp = MLP(trunk.width, units, layers)
         self.out = linear(self.mlp.width, outputs, outscale)
 
-    def __call__(self, latent: Latent) -> Predicted:
-        return super().__call__(latent)
-
     def forward(self, latent: Latent) -> Predicted:
         return self.distribution(self.out(self.mlp(self.trunk.of(latent))))
 

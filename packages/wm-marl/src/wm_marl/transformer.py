@@ -31,8 +31,7 @@ class Block(nn.Module):
         parts = self.queries_keys_values(self.first(x)).unflatten(-1, (3, self.heads, -1))  # (M, N, 3, H, d)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (M, H, N, d)
         x = x + self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2))
-        mixed: Tensor = x + self.mlp(self.second(x))
-        return mixed
+        return torch.add(x, self.mlp(self.second(x)))
 
 
 class AgentTransformer(nn.Module):
