@@ -1,0 +1,6 @@
+"""`python -m dmawm ...`."""
+
+from dmawm.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""dmawm: the command line, and the app as data."""
+
+from wm_run.app import App
+
+from dmawm.config import Config
+
+APP = App.of("dmawm", Config, teams=True, paper="smac", acting=("unimix", "actor_unimix"))
+main, load = APP.main, APP.load

@@ -1,0 +1,114 @@
+"""Every number of DMAWM; presets and the command line fill them. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
+from wm_run.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    """Every number of DMAWM; the defaults are the paper's (Table 2), and where it is silent the README says whose."""
+
+    # agent module
+    cell: Literal["gru", "block"] = "gru"
+    """Recurrent model: a GRU over [z, a] (2023's), or DreamerV3's block-diagonal GRU, which a CPU learns faster."""
+    deter: Count = 512
+    """Width of an agent's deterministic state."""
+    hidden: Count = 512
+    """Width of the recurrent and the representation model's hidden layer."""
+    blocks: Count = 8
+    """Blocks of the block-diagonal GRU."""
+    stoch: Count = 32
+    """Discrete latents of an agent."""
+    classes: Count = 32
+    """Classes of each."""
+    unimix: Share = 0.01
+    """Uniform share of posterior and prior."""
+    encoder_units: Count = 512
+    """Width of the observation encoder's layers."""
+    encoder_layers: Count = 2
+    """Layers of it."""
+    depth: Count = 32
+    """Channel unit of the convolutions."""
+    # environment module
+    predictor: Literal["transformer", "alone"] = "transformer"
+    """Who tells the prior: the interaction predictor, or an MLP for each agent of as many weights (DMAWM-IP)."""
+    team_heads: Literal["transformer", "alone"] = "transformer"
+    """Who tells reward, continuation and available actions; "alone" is part of DMAWM-IP."""
+    width: Count = 512
+    """Of the transformers' tokens."""
+    feedforward: Count = 1024
+    """Of the transformers' hidden layers."""
+    layers: Count = 3
+    """Of each transformer."""
+    attention_heads: Count = 8
+    """Of each transformer."""
+    identity: bool = True
+    """Whether a token says which agent it is."""
+    head_units: Count = 1024
+    """Width of the decoders' and the heads' layers."""
+    head_layers: Count = 2
+    """Layers of them."""
+    heads_input: Literal["h", "hz"] = "h"
+    """What reward, continuation, available actions and critic read: equation 2 and 9, or A.3's formula."""
+    # losses
+    dyn_scale: float = 0.8
+    """Scale of the dynamics KL ("cross entropy weight")."""
+    rep_scale: float = 0.2
+    """Scale of the representation KL ("entropy weight")."""
+    free_nats: float = 1.0
+    """Free nats of both, an agent and step."""
+    reconstruction_scale: float = 1.0
+    """Scale of every decoder's loss."""
+    # absence
+    absorbing: Annotated[int, Bounds(least=0)] = 16
+    """Records after a true termination that learn the absorbing state; 0: none (part of DMAWM-AS)."""
+    absent: Literal["zero", "team", "muted"] = "zero"
+    """A dead agent's continuation: 0 from its death on, or the team's (MAMBA, MAPPO); or its records count for nothing,
+    and what it might earn is not asked (DMAWM-AS)."""
+    # behaviour
+    critic: Literal["transformer", "alone"] = "transformer"
+    """The centralised critic, or an MLP for each agent (DMAWM-TC)."""
+    actor_units: Count = 512
+    """Width of the policy's layers."""
+    actor_layers: Count = 2
+    """Layers of it."""
+    actor_unimix: Share = 0.0
+    """Uniform share of the policy, over the actions that are available."""
+    horizon: Count = 16
+    """Steps of imagination."""
+    dream_last: LastSteps = 0
+    """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
+    masks: Literal["mode", "sample"] = "mode"
+    """Available actions of a dream: what is more likely than not, or sampled by their probabilities."""
+    discount: Rate = 0.99
+    """Of future rewards."""
+    lam: Rate = 0.95
+    """Lambda of the advantages."""
+    epochs: Count = 5
+    """Of PPO on each dream."""
+    ppo_clip: Annotated[float, Bounds(above=0)] = 0.2
+    """How far the ratio may go."""
+    entropy: float = 0.01
+    """Scale of the policy's entropy."""
+    advantage_floor: Annotated[float, Bounds(above=0)] = 1e-5
+    """A floor under the spread by which advantages are divided."""
+    value_loss: Literal["twohot", "squared"] = "twohot"
+    """A.3's, or equation 9 to the letter."""
+    chunks: Count = 1
+    """Parts in which a PPO epoch is computed, to save memory; the gradient is that of the whole."""
+    model_first: int = 0
+    """First updates in which the world model alone learns."""
+    # optimisers
+    lr: float = 1e-4
+    """Adam's learning rate, of the world model."""
+    grad_clip: float = 100.0
+    """Bound of every gradient's norm."""
+    actor_lr: float = 3e-5
+    """Of the policy."""
+    critic_lr: float = 3e-5
+    """Of the critic."""

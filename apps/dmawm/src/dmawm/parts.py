@@ -1,0 +1,150 @@
+"""The parts of DMAWM from its numbers: agent module, environment module, policy and critic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from wm_core.contracts import ScalarDistribution
+from wm_core.distributions import Bernoullis, filled
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.heads import PolicyHead
+from wm_core.kl import BalancedKL
+from wm_core.observations import Observations
+from wm_core.rssm import RSSM
+from wm_core.twohot import TwoHot
+from wm_core.types import Steps
+from wm_core.world import WorldModel
+from wm_marl import (
+    PPO,
+    AgentTransformer,
+    Alone,
+    Interleaved,
+    Squared,
+    alone_like,
+    interaction_predictor,
+    team_critic,
+    team_heads,
+)
+from wm_memory.norm_gru import NormGRU
+
+from dmawm.config import Config
+
+VALUES: dict[str, Callable[[Tensor], ScalarDistribution]] = {"twohot": TwoHot, "squared": Squared}
+READS = {"h": ("deter",), "hz": ("deter", "stoch")}
+
+
+class SampledBernoullis(Bernoullis):
+    """Masks that are drawn, by which a policy meets what a young head holds for unlikely.
+
+    >>> import torch
+    >>> SampledBernoullis(torch.full((1000, 1), 0.0)).allowed().all().item()  # the only action is always allowed
+    True
+    """
+
+    def allowed(self) -> Tensor:
+        return filled(self.sample(), self.logits)
+
+
+def muted(steps: Steps) -> Steps:
+    """Folded steps in which a dead agent's records count for nothing, but the first of them: it is what the continuation
+    flag learns its end from. DMAWM-AS, as we read "absence is predicted using a binary value for each agent"."""
+    alive = steps["alive"]
+    just = F.pad(alive[:, :-1], (1, 0)) & ~alive & ~steps["first"]
+    return steps | {"weight": steps["weight"] * (alive | just)}
+
+
+def make_world(config: Config, seen: Observations, actions: int, agents: int) -> WorldModel:
+    """Every agent's own model of what it sees (equation 1), and what couples them (equation 2)."""
+    encoder = MultiEncoder(seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers)
+    dynamics = make_dynamics(config, encoder.width, actions, agents)
+    reads = READS[config.heads_input]
+    read = sum(dynamics.widths[name] for name in reads)
+    sizes: dict[str, Any] = {"units": config.head_units, "layers": config.head_layers}
+    return WorldModel(
+        encoder=encoder,
+        dynamics=Interleaved(dynamics, agents),
+        decoder=MultiDecoder(seen, widths=dynamics.widths, depth=config.depth, blocks=1, **sizes),
+        heads=team_heads(
+            mixer(config, config.team_heads, read, agents),
+            actions,
+            reads=reads,
+            mask={"mode": Bernoullis, "sample": SampledBernoullis}[config.masks],
+            **sizes,
+        ),
+        kl=BalancedKL(config.free_nats),
+        discount=config.discount,
+    )
+
+
+def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM:
+    """h = GRU(h, z, a) and z ~ q(h, o) of each agent alone, with the interaction predictor as prior."""
+    stoch = config.stoch, config.classes
+    flat = config.stoch * config.classes
+    cell = NormGRU(deter=config.deter, state=(flat,), action=actions, hidden=config.hidden)
+    return RSSM(
+        deter=config.deter,
+        stoch=stoch,
+        embed=embed,
+        action=actions,
+        hidden=config.hidden,
+        blocks=config.blocks,
+        unimix=config.unimix,
+        cell=cell if config.cell == "gru" else None,
+        prior=interaction_predictor(
+            mixer(config, config.predictor, config.deter, agents),
+            stoch,
+            units=config.head_units,
+            layers=config.head_layers,
+        ),
+    )
+
+
+def mixer(config: Config, kind: str, inputs: int, agents: int) -> AgentTransformer | Alone:
+    """A transformer over the agents, or what takes its place in an ablation."""
+    transformer = AgentTransformer(
+        inputs,
+        agents=agents,
+        width=config.width,
+        layers=config.layers,
+        heads=config.attention_heads,
+        hidden=config.feedforward,
+        identity=config.identity,
+    )
+    return transformer if kind == "transformer" else alone_like(transformer)
+
+
+def make_behaviour(config: Config, widths: dict[str, int], spec: Any, agents: int) -> PPO:
+    """A policy of each agent's own state, and a critic of all."""
+    reads = READS[config.heads_input]
+    policy = PolicyHead(
+        discrete=spec.discrete,
+        continuous=spec.continuous,
+        widths=widths,
+        units=config.actor_units,
+        layers=config.actor_layers,
+        unimix=config.actor_unimix,
+    )
+    critic = team_critic(
+        mixer(config, config.critic, sum(widths[name] for name in reads), agents),
+        units=config.head_units,
+        layers=config.head_layers,
+        reads=reads,
+        value=VALUES[config.value_loss],
+    )
+    return PPO(
+        policy=policy,
+        critic=critic,
+        agents=agents,
+        lam=config.lam,
+        clip=config.ppo_clip,
+        epochs=config.epochs,
+        entropy=config.entropy,
+        actor_lr=config.actor_lr,
+        critic_lr=config.critic_lr,
+        bound=config.grad_clip,
+        least=config.advantage_floor,
+        chunks=config.chunks,
+    )
