@@ -1,4 +1,5 @@
-"""dmawm: say in a line what it is.
+"""Disentangled Multi-Agent World Model (LAMDA-RL 2026).
+
 
 `load(logdir).policy(observation)` acts with a trained agent.
 """
