@@ -1,6 +1,5 @@
 """Disentangled Multi-Agent World Model (LAMDA-RL 2026).
 
-
 `load(logdir).policy(observation)` acts with a trained agent.
 """
 
