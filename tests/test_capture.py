@@ -31,6 +31,7 @@ APPS = {
     "po_dreamer of the paper": ("--nets", "2023", "--optimiser", "adam"),
     "r2i": (),
     "storm": (),
+    "dmawm": ("--task", "toy:leavers"),
 }
 HOST = {
     getattr(Tensor, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from wm_core.types import Batch
 from wm_run import cli, loading
 from wm_run.machine import describe_environment
 from wm_run.replay import Replay
+from wm_run.teams import Team, team_of
 
 
 class Case(NamedTuple):
@@ -28,6 +30,7 @@ class Case(NamedTuple):
     spaces: Mapping[str, Any]
     dtypes: Mapping[str, Any]
     action: Any  # an ActionSpec
+    team: Team | None = None
 
 
 def configured(app: str, options: Sequence[str]) -> tuple[Any, Any]:
@@ -48,8 +51,11 @@ def prepare(app: str, options: Sequence[str], image: int | None = None) -> Case:
         spaces = dict(envs.observation_space.spaces)
         if image is not None:
             spaces = {key: resized(space, image) for key, space in spaces.items()}
+        team = team_of(envs)
         shown = SimpleNamespace(observation_space=gymnasium.spaces.Dict(spaces), action_spec=envs.action_spec)
-        return Case(config, loading.build(found, config, cast(Any, shown)), spaces, dtypes, envs.action_spec)
+        if team is not None:
+            shown = SimpleNamespace(**vars(shown), agents=team.agents, noop=team.noop, state_size=team.state)
+        return Case(config, loading.build(found, config, cast(Any, shown)), spaces, dtypes, envs.action_spec, team)
 
 
 def resized(space: gymnasium.Space[Any], side: int) -> gymnasium.Space[Any]:
@@ -60,23 +66,40 @@ def resized(space: gymnasium.Space[Any], side: int) -> gymnasium.Space[Any]:
 
 
 def records(case: Case, n: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any]]]:
-    """Random steps of n environments, without end: every value (n, ...). About one episode in 100 steps."""
+    """Random steps of n environments, without end: every value (n, ...), or (n, N, ...) of teams. About one episode in 100
+    steps."""
     rng = np.random.default_rng(seed)
+    lead = (n,) if case.team is None else (n, case.team.agents)
+    many = math.prod(lead)
     for space in case.spaces.values():
         space.seed(seed)
     first = np.ones(n, np.bool_)
     while True:
         last = rng.random(n) < 0.01
-        step = {key: np.stack([space.sample() for _ in range(n)]) for key, space in case.spaces.items()}
+        step = {
+            key: np.stack([space.sample() for _ in range(many)]).reshape(*lead, *space.shape)
+            for key, space in case.spaces.items()
+        }
+        begun = first.reshape(n, *[1] * (len(lead) - 1))
         step |= {
-            "action": random_actions(case.action, n, rng) * ~first[:, None],
-            "reward": rng.standard_normal(n) * ~first,
+            "action": random_actions(case.action, many, rng).reshape(*lead, -1) * ~begun[..., None],
+            "reward": rng.standard_normal(lead) * ~begun,
             "first": first,
             "last": last & ~first,
             "terminal": last & ~first & (rng.random(n) < 0.5),
         }
+        if case.team is not None:
+            step |= beside(case.team, case.action.size, n, rng)
         yield {key: value.astype(case.dtypes[key]) for key, value in step.items()}
         first = step["last"]
+
+
+def beside(team: Team, actions: int, n: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """What a team's record has beside what its agents see, do and earn: random masks that allow something, a few dead."""
+    mask = rng.random((n, team.agents, actions)) < 0.5
+    mask[..., 0] = True
+    found: dict[str, NDArray[Any]] = {"action_mask": mask, "alive": rng.random((n, team.agents)) < 0.9}
+    return found if team.state is None else found | {"state": rng.random((n, team.state))}
 
 
 def random_actions(spec: Any, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
