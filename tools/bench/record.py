@@ -32,7 +32,22 @@ APPS = {
     "dreamer": DREAMER.split(),
     "po_dreamer": f"{DREAMER} {MEMORY} --bottleneck-width 16 --bottleneck-hidden 16".split(),
     "r2i": f"{SHARED} --deter 16 --width 16 --state 16 --units 8".split(),
-    "dmawm": "--preset tiny --task toy:leavers --device cpu --batch 2 --layers 3 --epochs 5 --absorbing 16".split(),
+    "dmawm": [
+        "--preset",
+        "tiny",
+        "--task",
+        "toy:leavers",
+        "--device",
+        "cpu",
+        "--batch",
+        "2",
+        "--layers",
+        "3",
+        "--epochs",
+        "5",
+        "--absorbing",
+        "16",
+    ],
     "storm": f"{SHARED} --width 16 --hidden 16 --heads 2 --dreams 4".split(),
 }
 LENGTH, HORIZON = 64, 15
