@@ -94,11 +94,10 @@ def test_five_epochs_are_the_plain_lines(value: Any, mask: bool):
         for network in (theirs.actor, theirs.critic)
     ]
     with torch.no_grad():
-        old, before = log_prob(theirs, dream)[0], theirs.critic(dream.latent).mode()
+        (old, begun), before = log_prob(theirs, dream), theirs.critic(dream.latent).mode()
     for _ in range(5):
-        policy, targets = plain.ppo(
-            *[log_prob(theirs, dream)[0], old, log_prob(theirs, dream)[1]], before, dream.reward, dream.cont, theirs
-        )
+        now, entropy = log_prob(theirs, dream)
+        policy, targets = plain.ppo(now, old, entropy, before, dream.reward, dream.cont, theirs)
         weight = dream.cont[:, :-1].cumprod(1)
         told = theirs.critic(Latent(dream.latent.deter[:, :-1], dream.latent.stoch[:, :-1]))
         critic = (told.loss(targets) * weight).sum() / weight.sum()
@@ -113,6 +112,16 @@ def test_five_epochs_are_the_plain_lines(value: Any, mask: bool):
     assert any((first[name] != moved).any() for name, moved in theirs.state_dict().items())
     torch.testing.assert_close(metrics["loss/policy"], policy.detach(), rtol=0, atol=1e-8)
     torch.testing.assert_close(metrics["loss/value"], critic.detach(), rtol=0, atol=1e-8)
+    ratio = (now - old).exp().detach()  # of the last epoch, before its step
+    told = {
+        "policy_kl": ratio - 1 - ratio.log(),
+        "clipped": ((ratio - 1).abs() > 0.2).double(),
+        "action_entropy": begun,
+    }
+    for name, each in told.items():
+        by_hand = (weight * each).sum() / weight.sum()
+        assert by_hand > 1e-3
+        torch.testing.assert_close(metrics[f"behaviour/{name}"], by_hand, rtol=0, atol=1e-8)
 
 
 def test_at_the_first_epoch_the_ratio_is_one_and_the_gradient_that_of_the_policy():
