@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from wm_core.errors import UserError
+from wm_run.config import RunConfig, check_together
 from wm_run.episodes import Episode, outcomes_of, score_of
 from wm_run.loading import build
 from wm_run.loop import Position, Ratio
 from wm_run.replay import Replay
+from wm_run.session import Session
 from wm_run.teams import Team, team_of
 
 
@@ -88,3 +90,27 @@ def test_a_team_is_observed_agent_by_agent_and_refuses_what_is_no_team() -> None
 def test_the_first_updates_come_at_once() -> None:
     ratio = Ratio(train_ratio=4, replayed=16, first=3)
     assert [ratio.due(2) for _ in range(5)] == [3, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_rows_are_drawn_ahead_of_time_for_those_alone_who_may_learn_from_old_ones(
+    aligned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the next batch is sampled right after an update, when the newest row of a stream is not there yet."""
+    monkeypatch.setattr("wm_run.feed.lane_to", lambda device: "a lane")
+    agent: Any = SimpleNamespace(aligned=aligned, device="cuda")
+    nothing: Any = None
+    session = Session(nothing, nothing, agent, nothing, nothing, nothing)
+    assert session.feed.lane == (None if aligned else "a lane")
+
+
+def test_numbers_that_do_not_fit_each_other_are_refused_by_the_configs_own_sentence() -> None:
+    class Config(RunConfig):
+        @property
+        def mistake(self) -> str:
+            return f"{self.envs} envs want as many rows, not {self.batch}" if self.batch != self.envs else ""
+
+    check_together(RunConfig())
+    check_together(Config(batch=3, envs=3))
+    with pytest.raises(UserError, match="2 envs want as many rows, not 3"):
+        check_together(Config(batch=3, envs=2))

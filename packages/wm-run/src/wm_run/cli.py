@@ -22,7 +22,7 @@ from wm_core.errors import UserError
 
 from wm_run import encoding, typed
 from wm_run.app import App, Origin
-from wm_run.config import RunConfig, check, resumable
+from wm_run.config import RunConfig, check, check_together, resumable
 from wm_run.configs import read_run, resolve
 from wm_run.manifest import kept_config
 from wm_run.options import OPTIONS, Info, Plot, Train
@@ -184,6 +184,7 @@ def parse(app: App, argv: Sequence[str]) -> Command:
                 f"a run keeps what it was started with, but {fixed[0].replace(' -> ', ' became ')}: give another --logdir, "
                 f"or leave it out (free to change: {', '.join(free)})"
             )
+    check_together(config)
     return command
 
 

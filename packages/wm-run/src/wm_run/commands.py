@@ -25,7 +25,7 @@ from wm_run.configs import resolve, write_run
 from wm_run.durable import lost
 from wm_run.estimate import estimate, sentence, told
 from wm_run.folder import Run, default_logdir, plain
-from wm_run.loading import build, environments, initialise, restore, runtime
+from wm_run.loading import build, environments, has_world, initialise, restore, runtime
 from wm_run.lock import locked
 from wm_run.loop import LONGEST, check_carry, rest
 from wm_run.loop import train as train_loop
@@ -95,7 +95,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
                 length=config.length,
                 seed=config.seed,
                 online=agent.online,
-                stride=config.online_stride,
+                stride=config.stride,
                 aligned=agent.aligned,
             )
             path = _last(logdir)
@@ -212,7 +212,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     for path in shown:
         print(f"video       {path}")
     print(f"next: {command.program} eval {_quoted(run.logdir)}")
-    print(f"  or: {command.program} dream {_quoted(run.logdir)}")
+    if has_world(session.agent):
+        print(f"  or: {command.program} dream {_quoted(run.logdir)}")
     if stop:
         say(
             f"stopped before evaluation and videos of the end were made; the run is saved at its last step, {at.steps:,}"

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeVar
 
+from wm_core.errors import UserError
+
 from wm_run.bounds import Bounds, Count, RowLength, check_bounds, metadata
 
 WAS = "was"  # in a field's metadata
@@ -158,6 +160,16 @@ class RunConfig:
         return self.length
 
     @property
+    def stride(self) -> int:
+        """Steps between two rows of the newest steps; 0: as many as a row has."""
+        return self.online_stride
+
+    @property
+    def mistake(self) -> str:
+        """A sentence about numbers that do not fit each other, with the way out; empty where all do."""
+        return ""
+
+    @property
     def replayed(self) -> int:
         """Replayed steps that an update counts as, in `train_ratio`."""
         return self.batch * self.length
@@ -176,3 +188,9 @@ def check(config: RunConfig) -> None:
     wm_core.errors.UserError: batch must be at least 1, not 0
     """
     check_bounds(config)
+
+
+def check_together(config: RunConfig) -> None:
+    """Refuse numbers of which each is one, but that do not fit each other. Raises UserError with the config's `mistake`."""
+    if config.mistake:
+        raise UserError(config.mistake)

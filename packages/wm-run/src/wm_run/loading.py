@@ -216,11 +216,11 @@ def has_world(learner: Learner) -> TypeGuard[Agent]:
     return hasattr(learner, "world")
 
 
-def with_world(app: App, learner: Learner) -> Agent:
-    """The learner as one that has a world model. Raises UserError where it has none."""
+def with_world(app: App, learner: Learner, so: str = "there is nothing to dream") -> Agent:
+    """The learner as one that has a world model. Raises UserError where it has none, which says what follows."""
     if has_world(learner):
         return learner
-    raise UserError(f"{app.name} learns no world model: there is nothing to dream")
+    raise UserError(f"{app.name} learns no world model: {so}")
 
 
 def runtime(config: RunConfig) -> RunConfig:

@@ -236,12 +236,13 @@ def play(app: App, command: Command) -> int:
         raise UserError("--episodes, --frames and --observed must be at least 1")
     changed = evaluation.changed(command.saved, command.config, "play")
     loaded = restore(app, Path(options.logdir), command.config)
-    config, agent = loaded.config, loaded.agent
+    config = loaded.config
+    world = with_world(app, loaded.agent, "`play` has no expectation to draw; `eval` plays, and says how well")
     print(f"{app.name} at step {loaded.step:,}", flush=True)
     seed = config.seed + FRESH
     screen = open_window(options.show, f"{app.name}: {config.task}{', dreamed' if options.dream else ''}")
     with closing(environments(app, replace(config, workers=0), 1)) as envs:
-        observer = Observer(with_world(app, agent), key_shown(envs), seed=seed, mode=options.mode)
+        observer = Observer(world, key_shown(envs), seed=seed, mode=options.mode)
         hands = Keyboard(tuple(envs.action_spec.discrete), int(envs.action_spec.continuous))
         choose: Choose = by_policy if screen is None else hands
         if options.dream:

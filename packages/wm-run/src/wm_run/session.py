@@ -43,7 +43,9 @@ class Session:
     stopped: Callable[[], bool] = lambda: False  # whether the run was told to end
 
     def __post_init__(self) -> None:
-        self.feed = feeds.Feed(self.replay, feeds.lane_to(self.agent.device))
+        # drawn ahead, a row would be an old one: the newest of each stream are there only when they are due
+        lane = None if self.agent.aligned else feeds.lane_to(self.agent.device)
+        self.feed = feeds.Feed(self.replay, lane)
 
     @property
     def _ratio(self) -> dict[str, Any]:

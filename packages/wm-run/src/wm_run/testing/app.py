@@ -124,7 +124,7 @@ def check_other_runs(app: App, place: Path) -> None:
     """A run of another app, one that has not saved yet, and numbers that a run was not started with."""
     folder = place / "other"
     folder.mkdir()
-    text = 'task = "toy:catch"\nsteps = 0\nbatch = 3\n[run]\npreset = "tiny"\napp = '
+    text = 'task = "toy:catch"\nsteps = 0\nenvs = 3\nbatch = 3\n[run]\npreset = "tiny"\napp = '
     (folder / "config.toml").write_text(f'{text}"another"\n')
     for line in ("train --logdir other", "eval other", "dream other"):
         check_refusal(app, line, f"other holds a run of 'another', not of '{app.name}': use that app", place)
