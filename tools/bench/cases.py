@@ -73,7 +73,7 @@ def records(case: Case, n: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any
     many = math.prod(lead)
     for space in case.spaces.values():
         space.seed(seed)
-    first = np.ones(n, np.bool_)
+    first, coming = np.ones(n, np.bool_), np.zeros((*lead, case.action.size), np.float32)
     while True:
         last = rng.random(n) < 0.01
         step = {
@@ -89,7 +89,9 @@ def records(case: Case, n: int, seed: int = 0) -> Iterator[dict[str, NDArray[Any
             "terminal": last & ~first & (rng.random(n) < 0.5),
         }
         if case.team is not None:
-            step |= beside(case.team, case.action.size, n, rng)
+            step |= beside(case.team, case.action.size, n, rng) | {"action": coming * ~begun[..., None]}
+            coming = random_actions(case.action, many, rng).reshape(*lead, -1)
+            step["action_mask"] |= coming > 0  # what the next record holds was allowed
         yield {key: value.astype(case.dtypes[key]) for key, value in step.items()}
         first = step["last"]
 
