@@ -27,6 +27,8 @@ from bench import cases
 APPS = {
     "dreamer": (),
     "dreamer with var": ("--var", "True", "--var-warmup", "0"),
+    "mappo": (),
+    "mappo with a gru": ("--actor", "gru", "--backward", "4"),
     "po_dreamer": (),
     "po_dreamer of the paper": ("--nets", "2023", "--optimiser", "adam"),
     "r2i": (),
@@ -235,7 +237,7 @@ def test_half_precision_needs_no_scaler(app: str) -> None:
         assert all(value.isfinite() for value in metrics.values() if not value.isnan()), precision
         assert {weight.dtype for weight in case.agent.parameters()} == {torch.float32}
         assert all(leaf.isfinite().all() for leaf in case.agent.changing())
-    assert losses["fp32"].keys() == losses["bf16"].keys() and len(losses["fp32"]) > 5
+    assert losses["fp32"].keys() == losses["bf16"].keys() and len(losses["fp32"]) > 3
     for name, exact in losses["fp32"].items():
         share = 0.02 if name.startswith("loss/") else 0.5  # in a small batch where some samples fall otherwise
         assert losses["bf16"][name].item() == pytest.approx(exact.item(), rel=share, abs=1e-4), name

@@ -17,13 +17,15 @@ from env_adapters import ActionSpec, make_vec
 from gymnasium import spaces
 from torch import nn
 from wm_core import draws
+from wm_core.images import ConvEncoder
 from wm_core.norm import RMSNorm
 from wm_core.returns import quantile
 from wm_core.twohot import TwoHot, symexp, twohot_bins
-from wm_core.types import Dream, Latent
+from wm_core.types import Batch, Dream, Index, Latent
 from wm_run.app import App
 from wm_run.configs import overlay, resolve
 from wm_run.loading import build
+from wm_run.teams import Team
 
 APPS = pathlib.Path(__file__).resolve().parents[1] / "apps"
 NAMES = sorted(page.parent.name for page in APPS.glob("*/README.md"))
@@ -261,7 +263,55 @@ def the_newest_weights_act() -> bool:
     return taken == [2, 1]
 
 
+def mappo(**numbers: Any) -> tuple[Any, Batch]:
+    """A learner of two agents, and rows of two environments."""
+    app = app_of("mappo")
+    config: Any = dataclasses.replace(resolve(app, "tiny"), device="cpu", precision="fp32", **numbers)
+    made = app.part("build")(config, SPACE, ActionSpec((3,), 0), Team(2))
+    shown = {key: value[:, None, None].repeat(9, 1).repeat(2, 2) for key, value in records(2).items()}
+    flags = {key: torch.as_tensor(shown[key][..., 0]) for key in ("first", "last", "terminal")}
+    flags["first"][:, 1:] = False
+    steps = {key: torch.as_tensor(value) for key, value in shown.items()} | flags
+    steps |= {"alive": torch.ones(2, 9, 2, dtype=torch.bool), "action_mask": torch.ones(2, 9, 2, 3, dtype=torch.bool)}
+    steps |= {"/log_prob": torch.zeros(2, 9, 2)}
+    return made, Batch(steps, None, Index(torch.arange(2), torch.zeros(2, dtype=torch.long)))
+
+
+def only_the_actor_remembers() -> bool:
+    made, _ = mappo(actor="gru", backward=4)
+    cells = [name for name, part in made.named_modules() if isinstance(part, (nn.GRU, nn.GRUCell))]
+    return cells == ["actor.memory.gru.cell"]
+
+
+def the_norm_moves_once_an_update() -> bool:
+    made, batch = mappo(epochs=3, minibatches=2)
+    made.update(batch)
+    return made.norm.debias.item() == pytest.approx(made.norm.rate)
+
+
+def shares_are_those_of_the_whole_batch() -> bool:
+    """Half of the pieces without anybody alive: the others weigh twice as much, whichever part of an epoch they are in."""
+    made, batch = mappo(minibatches=2)
+    batch.steps["alive"][0] = False
+    whole, _ = made.prepared(batch)
+    return whole["policy_share"].unique().tolist() == [0.0, 2.0]
+
+
+def values_before_the_update_are_computed() -> bool:
+    made, batch = mappo()
+    return "value" not in made.act(made.initial(2), team_records(batch))[2] and "value" in made.prepared(batch)[0]
+
+
+def team_records(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
+    return {key: value[:, 0].numpy() for key, value in batch.steps.items()}
+
+
 LOOKS: dict[tuple[str, str], Callable[[], bool]] = {
+    ("mappo", "memory"): only_the_actor_remembers,
+    ("mappo", "value norm"): the_norm_moves_once_an_update,
+    ("mappo", "losses of a minibatch"): shares_are_those_of_the_whole_batch,
+    ("mappo", "value before the update"): values_before_the_update_are_computed,
+    ("mappo", "images"): lambda: isinstance(mappo()[0].actor.sight.conv, ConvEncoder),
     ("dreamer", "a limit of time"): a_time_limit_is_a_truncation,
     ("dreamer", "weights that act"): the_newest_weights_act,
     ("dreamer", "two-hot bins"): bins_are_those_of_float64,

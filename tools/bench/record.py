@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.calls import count
-from bench.cases import batches_of, prepare
+from bench.cases import batches_of, configured, prepare
 from bench.command import Command
 from bench.rows import Row
 from bench.update import acting
@@ -28,9 +28,11 @@ RENEW = "python tools/bench calls --write"
 SHARED = "--preset atari100k --task atari100k_pong --device cpu --batch 2 --depth 2 --stoch 4 --classes 4"
 DREAMER = f"{SHARED} --size 12m --deter 32 --hidden 8 --units 8"
 MEMORY = "--memory-window 16 --memory-count 4 --memory-width 16 --memory-hidden 16 --memory-depth 2 --memory-units 8"
+TEAMS = "--preset smax --task toy:leavers --device cpu"
 APPS = {
     "dreamer": DREAMER.split(),
     "po_dreamer": f"{DREAMER} {MEMORY} --bottleneck-width 16 --bottleneck-hidden 16".split(),
+    "mappo": f"{TEAMS} --envs 2 --batch 2 --units 8".split(),
     "r2i": f"{SHARED} --deter 16 --width 16 --state 16 --units 8".split(),
     "dmawm": [
         "--preset",
@@ -55,8 +57,10 @@ SLACK = 0.95  # a count below this share of the record has to be recorded too, o
 
 
 def update_calls(app: str, length: int, horizon: int) -> int:
-    """Calls of one update of rows of that length."""
-    case = prepare(app, [*APPS[app], "--length", str(length), "--horizon", str(horizon)])
+    """Calls of one update of rows of that length, and of dreams of that many steps where the app dreams."""
+    fields = configured(app, APPS[app])[0].config.__dataclass_fields__
+    dreams = ["--horizon", str(horizon)] if "horizon" in fields else []
+    case = prepare(app, [*APPS[app], "--length", str(length), *dreams])
     batches = batches_of(case)
     return count(lambda: case.agent.update(*batches)).computing
 

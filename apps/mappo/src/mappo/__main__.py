@@ -1,0 +1,6 @@
+"""`python -m mappo ...`."""
+
+from mappo.cli import main
+
+if __name__ == "__main__":
+    main()

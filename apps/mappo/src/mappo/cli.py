@@ -1,0 +1,8 @@
+"""mappo: the command line, and the app as data."""
+
+from wm_run.app import App
+
+from mappo.config import Config
+
+APP = App.of("mappo", Config, teams=True, paper="paper")
+main, load = APP.main, APP.load

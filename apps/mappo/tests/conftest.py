@@ -1,0 +1,83 @@
+"""The app as its users call it; a small learner, and rows that it played itself in a world where agents leave and masks change."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from env_adapters import make_vec
+from mappo.agent import Mappo, build
+from mappo.cli import APP
+from mappo.config import Config
+from wm_core.types import Batch
+from wm_run.configs import resolve
+from wm_run.replay import Replay
+from wm_run.teams import team_of
+from wm_run.testing.fixtures import command
+
+run = command(APP)
+
+
+class Played(NamedTuple):
+    """A learner that has not moved since it acted, its rows one after the other, and the carry before each record of them."""
+
+    agent: Mappo
+    rows: list[Batch]
+    carries: list[Any]
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Config]:
+    """tiny(actor="gru"): the preset's numbers on toy:leavers, some of them others."""
+
+    def numbers(**others: Any) -> Config:
+        given: dict[str, Any] = {"task": "toy:leavers", "device": "cpu", "precision": "fp32", "backward": 4}
+        return dataclasses.replace(resolve(APP, "tiny"), **(given | others))  # type: ignore[return-value]
+
+    return numbers
+
+
+@pytest.fixture
+def play(tiny: Callable[..., Config]) -> Callable[..., Played]:
+    """play(rows=2, actor="gru"): as many rows as the loop would hand over, without an update in between."""
+
+    def played(rows: int = 1, options: dict[str, Any] | None = None, **others: Any) -> Played:
+        config = tiny(**others)
+        with closing(make_vec(config.task, config.envs, workers=0, **(options or {}))) as envs:
+            team = team_of(envs)
+            assert team is not None
+            agent = build(config, envs.observation_space, envs.action_spec, team)
+            replay = Replay(
+                None,
+                config.envs,
+                stores=agent.stores,
+                limit_bytes=2**30,
+                chunk=256,
+                length=config.length,
+                stride=config.stride,
+                aligned=agent.aligned,
+            )
+            step, carry, carries, given = envs.reset(3), agent.initial(config.envs), [], []
+            past = max(agent.stores.values(), default=0)
+            for t in range(rows * config.transitions + 1):
+                carries.append(carry)
+                carry, action, notes = agent.act(carry, step)
+                replay.add({**step, **notes})
+                step = envs.step(action)
+                if t and t % config.transitions == 0:
+                    given.append(replay.sample(config.batch, config.length, past=past))
+        return Played(agent, given, carries)
+
+    return played
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
