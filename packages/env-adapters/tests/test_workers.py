@@ -235,3 +235,45 @@ def test_script_without_main_guard_is_told_what_to_do(tmp_path) -> None:
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
+def apart():
+    """An environment that shows the process it lives in, and what that began with."""
+    import gymnasium
+    from env_adapters import TaskError
+    from gymnasium import spaces
+
+    class Apart(gymnasium.Env):
+        env_adapters = True
+        apart = {"BEGUN_WITH": "5"}  # noqa: RUF012
+        observation_space, action_space = spaces.Box(0, 1e9, (2,), np.float64), spaces.Discrete(4)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            if "BEGUN_WITH" not in os.environ:
+                raise TaskError("not here")
+            return np.array([os.getpid(), float(os.environ["BEGUN_WITH"])]), {}
+
+        def step(self, action):
+            if action == 1:
+                os._exit(7)
+            return self.reset()[0], 0.0, False, False, {}
+
+    return Apart
+
+
+@pytest.mark.parametrize(("n", "workers", "processes"), [(1, None, 1), (1, 0, 1), (2, 0, 1), (2, 2, 2)])
+def test_environments_that_live_apart_have_workers_that_begin_with_their_variables(n, workers, processes) -> None:
+    with make_vec(apart(), n, workers=workers) as env:
+        step = env.reset(seed=0)
+        assert len(env.pids()) == processes and set(step["vector"][:, 0].tolist()) == set(map(float, env.pids()))
+        assert (step["vector"][:, 1] == 5).all() and "BEGUN_WITH" not in os.environ
+        if (n, workers) == (1, None):
+            env.step(act(1))
+            assert (env.step(act(0))["vector"][:, 1] == 5).all() and "BEGUN_WITH" not in os.environ  # the next one, too
+
+
+def test_a_variable_that_is_there_stays_as_it_was(monkeypatch) -> None:
+    monkeypatch.setenv("BEGUN_WITH", "3")
+    with make_vec(apart(), 1) as env:
+        assert env.reset(seed=0)["vector"][0, 1] == 5 and os.environ["BEGUN_WITH"] == "3"

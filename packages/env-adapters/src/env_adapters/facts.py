@@ -1,7 +1,8 @@
 """What an environment tells us beyond gymnasium's interface, looked up through its wrappers.
 
 `protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
-that join the step dictionary), `cheap` (not worth a process), `reseed(seed)` (draw anew what outlives episodes),
+that join the step dictionary), `cheap` (not worth a process), `apart` (lives in worker processes alone, which begin with
+these environment variables), `reseed(seed)` (draw anew what outlives episodes),
 and on the outermost layer `snapshot() -> dict` and `restore(dict)`; of several agents `agents`, `noop`, `state_size`,
 `agent_signals`, and of anyone `outcomes` (see `team.TeamEnv`). Such names are common, so they are read only of a
 class that says `env_adapters = True`; of any other they are its own. An environment of anyone's says by
@@ -17,7 +18,7 @@ import gymnasium
 
 from env_adapters.step import Environment
 
-FACTS = ("protocol", "repeat", "signals", "cheap", "reseed", "snapshot", "restore")
+FACTS = ("protocol", "repeat", "signals", "cheap", "apart", "reseed", "snapshot", "restore")
 TEAM = ("agents", "noop", "state_size", "agent_signals", "outcomes")
 
 

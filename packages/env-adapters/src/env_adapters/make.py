@@ -13,7 +13,7 @@ from typing import Any, get_args
 import gymnasium
 from gymnasium.utils import seeding
 
-from env_adapters import bsuite, dmc, memory_maze, popgym, smax, zoo
+from env_adapters import bsuite, dmc, memory_maze, popgym, smac, smac_maps, smax, zoo
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, offers
@@ -46,6 +46,8 @@ _SUITES: dict[str, Factory] = {
     "gym:": make_gym,
     "memory_maze_": memory_maze.MemoryMaze,
     "popgym_": popgym.PopGym,
+    "smac:": smac.smac,
+    "smacv2:": smac.smacv2,
     "smax:": smax.alone,
     "zoo:": zoo.make_zoo,
 }
@@ -63,6 +65,7 @@ def tasks() -> list[str]:
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
     built_in += [f"memory_maze_{size}" for size in memory_maze.SIZES] + [f"popgym_{name}" for name in popgym.TASKS]
+    built_in += [f"smac:{name}" for name in smac_maps.MAPS] + [f"smacv2:{name}" for name in smac_maps.SCENARIOS]
     built_in += [f"smax:{name}" for name in SCENARIOS]
     return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
@@ -72,7 +75,7 @@ def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = 
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
         `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
-        `toy:doors_image`, `toy:leavers`, `toy:whisper`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
+        `toy:doors_image`, `toy:leavers`, `toy:whisper`, `smac:<map>`, `smacv2:<race>_<n>_vs_<m>`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes. grids: see `make_vec`.
     options: keyword arguments of the factory.
@@ -246,5 +249,6 @@ def _advice(task: str) -> str:
         return f"close: {', '.join(close[:4])}"
     return (
         "tasks are atari100k_<game>, dmc_<domain>_<task>, memory_maze_<size>, bsuite_<experiment>/<id>, "
-        f"popgym_<name>, smax:<scenario>, {', '.join(_TOYS)}, gym:<id>, zoo:<module> and <module>:<factory>"
+        f"popgym_<name>, smax:<scenario>, smac:<map>, smacv2:<race>_<n>_vs_<m>, {', '.join(_TOYS)}, gym:<id>, zoo:<module> "
+        "and <module>:<factory>"
     )

@@ -88,7 +88,7 @@ class VectorEnv:
         the others are made by what that gives for the first.
 
         workers: processes, 0 for none (the environments live here), None for the default: none for toys and for a
-        single environment, else one per core. timeout: seconds after which a worker counts as hung, in a step or a
+        single environment, else one per core; at least one where the environment says `apart`. timeout: seconds after which a worker counts as hung, in a step or a
         reset. attempts: failures of an environment without a step between that are one too many. restore: whether a
         state puts episodes under way back; False for what cannot be put back (a robot, a server): they are cut.
 
@@ -124,6 +124,8 @@ class VectorEnv:
         self._one_seed = self.protocol.get("episode_seed") == "same"
         if workers is None:
             workers = 0 if fact(one, "cheap", False) else default_count(n)
+        variables: dict[str, str] | None = fact(one, "apart", None)
+        workers = workers if variables is None else max(1, workers)
         plan = layout(n, self.observation_space, self.action_spec.size, team)
         self._outputs = [name for name in plan if not name.startswith("/")]
         self._crew: Local | Workers
@@ -135,7 +137,7 @@ class VectorEnv:
                 raise _unmade(error) from error
         else:
             close_quietly(one)
-            self._crew = Workers(factory, plan, n, min(workers, n), timeout)
+            self._crew = Workers(factory, plan, n, min(workers, n), timeout, variables or {})
         self._seed = 0
         self._episode = np.zeros(n, np.int64)
         self._restarts = np.zeros(n, np.int64)

@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
@@ -42,6 +42,24 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is heard now
+
+
+@contextmanager
+def environ(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes started inside begin with these environment variables; this one has them for that long.
+
+    Some are read while a module is imported, and a spawned process imports the caller's script before anything of ours.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def leave_to_the_parent() -> None:
@@ -85,17 +103,26 @@ class Workers:
     `notices` what they took.
 
     timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for.
+    variables: of the environment that the processes begin with, beside those of this process.
     TaskError where the environments cannot be made.
     """
 
-    def __init__(self, factory: Callable[[int], Environment], plan: Layout, n: int, count: int, timeout: float) -> None:
+    def __init__(
+        self,
+        factory: Callable[[int], Environment],
+        plan: Layout,
+        n: int,
+        count: int,
+        timeout: float,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.told: list[str] = []
         self.notices: Notices = {}
         self._out: tuple[list[int], dict[int, Fault]] = [], {}  # who carries commands out, and who cannot
         self._context = mp.get_context("spawn")
         # read where a worker can tell what it lacks; the wrapper is typed for factories without argument
         self._factory = CloudpickleWrapper(factory).__getstate__()  # type: ignore[arg-type]
-        self._plan, self._timeout = plan, timeout
+        self._plan, self._timeout, self._variables = plan, timeout, variables or {}
         self._buffer = self._context.RawArray("B", size_of(plan))
         self.rows = arrays(plan, self._buffer)
         self._bounds = [(n * i // count, n * (i + 1) // count) for i in range(count)]
@@ -220,7 +247,7 @@ class Workers:
             name=f"env-worker-{worker}",
             daemon=True,
         )
-        with undisturbed():
+        with undisturbed(), environ(self._variables):
             process.start()
         far.close()  # only the child holds it now, so that its death ends the connection
         self._processes[worker], self._ends[worker] = process, near

@@ -1,0 +1,255 @@
+"""SMACv2's own code, from the checkout that SMACV2_SOURCE names, against a StarCraft II server that speaks the real protocol."""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+from env_adapters import make_vec
+
+SERVER = pathlib.Path(__file__).parents[2] / "packages" / "env-adapters" / "tests" / "starcraft_server.py"
+WIN, LOSS = {"ALLIES": 20, "ENEMIES": 2}, {"ALLIES": 1, "ENEMIES": 20}
+STANDING = {"ALLIES": 0, "ENEMIES": 0, "WALK": 0}
+pytestmark = pytest.mark.skipif(not os.environ.get("SMACV2_SOURCE"), reason="SMACV2_SOURCE names no checkout of SMACv2")
+
+
+@pytest.fixture
+def starcraft(tmp_path, monkeypatch):
+    """(strengths) -> the folder of an installation, whose games are of these strengths."""
+    spec = importlib.util.spec_from_file_location("starcraft_server", SERVER)
+    assert spec is not None and spec.loader is not None
+    server = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(__import__("sys").modules, "starcraft_server", server)
+    spec.loader.exec_module(server)
+    folder = server.install(tmp_path / "StarCraftII")
+    monkeypatch.setenv("SC2PATH", str(folder))
+
+    def of(strengths):
+        for name, value in strengths.items():
+            monkeypatch.setenv(f"SC2_TEST_{name}", str(value))
+        return folder
+
+    yield of
+    for pid in games(folder):  # of a test that failed
+        os.kill(pid, signal.SIGKILL)
+
+
+def games(folder):
+    """Process ids of the games that run."""
+    return sorted(pid for one in (folder / "pids").iterdir() if alive(pid := int(one.name)))
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(folder, pids):
+    """Whether these games have ended, within seconds."""
+    end = time.monotonic() + 20
+    while set(pids) & set(games(folder)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not set(pids) & set(games(folder))
+
+
+def attack(step):
+    """Attack if one can, else go towards the nearest enemy; of one environment, whose state says where they are."""
+    mask, state = step["action_mask"][0], step["state"][0]
+    agents, width = mask.shape
+    bits = (
+        8 if agents == 5 else 4
+    )  # of an ally: health, cooldown, x, y, of SMACv2's protoss also a shield and three types
+    allies, rest = np.split(state[: -agents * width], [agents * bits])
+    enemies = rest.reshape(width - 6, -1)
+    there = enemies[enemies[:, 0] > 0, 1:3]
+    worth = np.ones(mask.shape)
+    worth[:, 6:] = 3
+    for agent, place in enumerate(allies.reshape(agents, bits)[:, 2:4]):
+        if len(there):
+            way = there[np.linalg.norm(there - place, axis=1).argmin()] - place
+            east, north = (4 if way[0] > 0 else 5), (2 if way[1] > 0 else 3)
+            worth[agent, east if abs(way[0]) > abs(way[1]) else north] = 2
+    return np.eye(width, dtype=np.float32)[(worth * mask).argmax(-1)][None]
+
+
+def stand(step):
+    """Stop, or nothing for the dead."""
+    mask = step["action_mask"]
+    return np.eye(mask.shape[-1], dtype=np.float32)[mask[..., :2].argmax(-1)]
+
+
+def play(env, step, policy=attack, most=400):
+    """Records up to the end of the first environment's episode."""
+    records = [step]
+    while not records[-1]["last"][0]:
+        assert len(records) < most, "the episode does not end"
+        records.append(env.step(policy(records[-1])))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("task", "agents", "sizes", "limit"),
+    [("smac:3m", 3, (30, 9, 48), 60), ("smacv2:protoss_5_vs_5", 5, (92, 11, 130), 200)],
+)
+@pytest.mark.parametrize("won", [True, False])
+def test_whole_episodes_end_as_the_battle_does(starcraft, task, agents, sizes, limit, won) -> None:
+    starcraft(WIN if won else LOSS)
+    with make_vec(task, 1) as env:
+        assert (env.agents, env.noop, env.outcomes, env.protocol["max_steps"]) == (agents, 0, ("won",), limit)
+        assert (env.observation_space["vector"].shape, env.action_spec.size, env.state_size) == (
+            (sizes[0],),
+            *sizes[1:],
+        )
+        step = env.reset(seed=0)
+        for episode in range(3):
+            assert step["first"][0] and step["alive"].all() and not step["action_mask"][..., 0].any()
+            records = play(env, step)
+            last = records[-1]
+            assert last["terminal"][0] and last["won"][0] == won and not any(one["won"][0] for one in records[:-1])
+            assert last["alive"].any() == won and (won or (last["action_mask"].sum(-1) == 1).all())
+            for one in records:
+                dead = ~one["alive"]
+                assert not one["vector"][dead].any() and (one["action_mask"][dead] == (np.arange(sizes[1]) == 0)).all()
+                assert one["vector"][~dead].any(-1).all() and np.isfinite(one["state"]).all() and one["state"].any()
+                assert (one["reward"] == one["reward"][:, :1]).all()
+            score = sum(env.score(one)[0] for one in records)
+            # a win is worth 20: of every episode where all have the same enemies, else of the first
+            assert not won or (episode and task != "smac:3m") or score == pytest.approx(20, abs=1e-3)
+            assert won or 0 <= score < 10
+            step = env.step(attack(last))
+        assert env.take_faults() == [] and env.protocol["starcraft"] == "build 75689"
+
+
+def test_the_limit_truncates(starcraft) -> None:
+    starcraft(STANDING)
+    with make_vec("smac:3m", 1) as env:
+        records = play(env, env.reset(seed=0), stand)
+        assert len(records) == 61  # the reset's, and the map's limit of 60
+        assert not records[-1]["terminal"][0] and not records[-1]["won"][0] and records[-1]["alive"].all()
+
+
+def test_a_battle_won_with_the_last_step_is_terminal(starcraft) -> None:
+    """Where both ends come at once the battle's counts, as in the package."""
+    starcraft({"ALLIES": 45, "ENEMIES": 0, "WALK": 0})
+    with make_vec("smac:2m_vs_1z", 1) as env:
+        step, records = env.reset(seed=0), 0
+        limit = env.protocol["max_steps"]
+        walked = 0
+        while not step["last"][0]:
+            near = step["action_mask"][0, :, 6:].any()
+            wait = near and records < limit - 2  # 150 of health and shield are two volleys of two marines, one a step
+            step = env.step(stand(step) if wait else attack(step))
+            records, walked = records + 1, walked + (not near)
+        assert walked > 3 and records == limit
+        assert step["terminal"][0] and step["won"][0]
+
+
+def test_draws_of_smacv2_follow_from_the_seed(starcraft) -> None:
+    """Teams and places, in another process, and after other episodes; the limit's enemies stand where they appear."""
+    starcraft(STANDING)
+
+    def begun(seeds):
+        with make_vec("smacv2:zerg_5_vs_5", 1) as env:
+            return [env.reset(seed=seed)["state"][0] for seed in seeds]
+
+    one, two = begun([3, 4, 5]), begun([5, 3])
+    assert (one[0] == two[1]).all() and (one[2] == two[0]).all()
+    assert not (one[0] == one[1]).all() and not (one[1] == one[2]).all()
+
+
+def test_a_game_that_is_killed_is_a_truncation_and_another_begins(starcraft) -> None:
+    folder = starcraft(STANDING)
+    with make_vec("smac:3m", 2, workers=2) as env:
+        step = env.reset(seed=0)
+        for _ in range(5):
+            before, step = step, env.step(stand(step))
+        first = games(folder)
+        assert len(first) == 2
+        os.kill(first[0], signal.SIGKILL)
+        action = stand(step)
+        before, step = step, env.step(action)
+        cut = step["last"]
+        assert cut.sum() == 1 and not step["terminal"].any() and not step["reward"].any()
+        assert (step["vector"][cut] == before["vector"][cut]).all() and (step["action"] == action).all()
+        told = env.take_faults()
+        assert (
+            len(told) == 2 and "StarCraft II is gone" in told[0] and "made anew" in told[0] and "truncation" in told[1]
+        )
+        step = env.step(stand(step))
+        assert (step["first"] == cut).all() and step["alive"].all()
+        for _ in range(3):
+            step = env.step(stand(step))
+        second = games(folder)
+        assert len(second) == 2 and first[1] in second and first[0] not in second
+        assert env.take_faults() == [] and env.failure == ""
+    assert gone(folder, second)
+
+
+def test_a_game_that_hangs_is_a_truncation_and_its_worker_is_replaced(starcraft) -> None:
+    folder = starcraft(STANDING)
+    with make_vec("smac:3m", 1, timeout=10) as env:
+        step = env.step(stand(env.reset(seed=0)))
+        (hung,) = games(folder)
+        os.kill(hung, signal.SIGSTOP)
+        worker = env.pids()
+        step = env.step(stand(step))
+        assert step["last"].all() and not step["terminal"].any()
+        assert "gave no answer within its timeout" in env.take_faults()[0]
+        assert env.pids() != worker and gone(folder, [hung])  # though it was stopped, and its worker killed
+        step = env.step(stand(step))
+        assert step["first"].all() and len(games(folder)) == 1
+        assert env.step(stand(step))["alive"].all() and env.take_faults() == []
+
+
+def test_games_end_with_their_worker(starcraft) -> None:
+    folder = starcraft(STANDING)
+    with make_vec("smac:3m", 1) as env:
+        step = env.reset(seed=0)
+        mine = games(folder)
+        assert os.getsid(mine[0]) == mine[0]  # Ctrl-C ends the run, which ends the game
+        os.kill(env.pids()[0], signal.SIGKILL)
+        step = env.step(stand(step))
+        assert step["last"].all() and not step["terminal"].any() and gone(folder, mine)
+
+
+def test_a_reset_within_the_first_episode_starts_no_second_game(starcraft) -> None:
+    folder = starcraft(WIN)
+    with make_vec("smac:3m", 1) as env:
+        env.reset(seed=0)
+        mine = games(folder)
+        env.step(stand(env.reset(seed=1)))
+        records = play(env, env.reset(seed=2))
+        assert games(folder) == mine and len(mine) == 1
+        assert sum(env.score(one)[0] for one in records) == pytest.approx(20, abs=1e-3)
+
+
+def test_a_resumed_run_is_told_that_the_battle_is_lost(starcraft) -> None:
+    starcraft(STANDING)
+    with make_vec("smac:3m", 1) as env:
+        step = env.step(stand(env.reset(seed=0)))
+        state = env.state()
+        env.load_state(state)
+        told = env.take_faults()
+        assert len(told) == 1 and "could not be restored" in told[0]
+        step = env.step(stand(step))
+        assert step["last"].all() and not step["terminal"].any()
+        assert env.step(stand(step))["first"].all()
+
+
+def test_this_process_keeps_its_own_protobuf(starcraft) -> None:
+    from google.protobuf.internal import api_implementation
+
+    starcraft(STANDING)
+    with make_vec("smac:3m", 1, workers=0) as env:
+        env.reset(seed=0)
+        assert len(env.pids()) == 1  # a worker all the same
+        with pytest.raises(
+            ValueError, match=r"environment 0, agent 0: action 0 is masked out; it may choose 1, 2, 3, 4, 5"
+        ):
+            env.step(np.eye(9, dtype=np.float32)[np.zeros((1, 3), np.int64)])
+    assert api_implementation.Type() == "upb" and "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" not in os.environ
