@@ -14,9 +14,9 @@ TEXT = (pathlib.Path(__file__).resolve().parents[1] / "docs" / "tutorial-dynamic
 
 @pytest.fixture
 def project(tmp_path: pathlib.Path) -> pathlib.Path:
-    file, check = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    (tmp_path / "idea.py").write_text(file)
-    (tmp_path / "check.py").write_text(check)
+    codes = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    for name, code in zip(("idea.py", "check.py", "act.py"), codes, strict=True):
+        (tmp_path / name).write_text(code)
     return tmp_path
 
 
@@ -24,13 +24,22 @@ def run(project: pathlib.Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], cwd=project, capture_output=True, text=True, check=False)
 
 
-def test_it_passes_the_laws_and_trains(project: pathlib.Path) -> None:
+def test_it_passes_the_laws_trains_and_acts(project: pathlib.Path) -> None:
     laws = run(project, "check.py")
-    assert laws.returncode == 0, laws.stderr
-    numbers = ["--steps", "160", "--learning_starts", "100", "--width", "32", "--batch", "4", "--final-video", "False"]
-    trained = run(project, "idea.py", "train", "--device", "cpu", *numbers, "--logdir", "run")
+    assert laws.returncode == 0 and not laws.stdout, laws.stderr
+    (project / "presets").mkdir()
+    (project / "presets" / "wide.toml").write_text("width = 32\n")
+    numbers = ["--steps", "160", "--learning_starts", "100", "--batch", "4", "--final-video", "False"]
+    trained = run(
+        project, "idea.py", "train", "--preset", "wide", "--device", "cpu", *numbers, "--logdir", "runs/first"
+    )
     assert trained.returncode == 0, trained.stderr
-    assert (project / "run" / "checkpoint" / "160").is_dir()
+    assert (project / "runs/first/checkpoint/160").is_dir()
+    assert "width = 32\n" in (project / "runs/first/config.toml").read_text()
+    more = run(project, "idea.py", "train", "--logdir", "runs/first", "--steps", "200")
+    assert more.returncode == 0 and (project / "runs/first/checkpoint/200").is_dir(), more.stderr
+    acted = run(project, "act.py")
+    assert acted.returncode == 0 and acted.stdout.strip() in ("1.0", "-1.0"), acted.stderr
 
 
 def test_a_backbone_that_forgets_resets_fails_the_laws(project: pathlib.Path) -> None:
@@ -38,4 +47,6 @@ def test_a_backbone_that_forgets_resets_fails_the_laws(project: pathlib.Path) ->
     assert "carry * keep" in file
     (project / "idea.py").write_text(file.replace("carry * keep", "carry"))
     laws = run(project, "check.py")
-    assert laws.returncode != 0 and "reset" in laws.stderr
+    assert laws.returncode != 0
+    sentence = "law broken: what preceded a reset changed what followed"
+    assert sentence in TEXT and sentence in laws.stderr
