@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
+from math import isfinite
 from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
@@ -47,7 +48,7 @@ class Smax:
 
     num_envs, observation_space, action_space, action_spec, sources, views, grids, repeat, signals, protocol, cut, failure:
     as of VectorEnv, of ONE agent. agents: N. noop: a dead agent's action. state_size: S. outcomes: signals whose value in
-    the last record is a result.
+    the last record is a result. program: the compiled step.
 
     >>> env = Smax("3m", 2)
     >>> env.agents, env.observation_space["vector"].shape, env.action_spec.size, env.state_size
@@ -85,17 +86,17 @@ class Smax:
             raise TaskError(f'smax: attack_mode is {attack_mode!r}; it is "closest" or "random"')
         if not 0 < reward_scale < np.inf:
             raise TaskError(f"smax: reward_scale is {reward_scale}; it is a number above 0")
-        self._program = program(
+        self.program = program(
             name,
             n,
             see_enemy_actions=see_enemy_actions,
             walls_cause_death=walls_cause_death,
             attack_mode=attack_mode,
         )
-        self.num_envs, self.agents, self.state_size = n, self._program.agents, self._program.state_size
-        box = spaces.Box(-np.inf, np.inf, (self._program.width,), np.float32)
+        self.num_envs, self.agents, self.state_size = n, self.program.agents, self.program.state_size
+        box = spaces.Box(-np.inf, np.inf, (self.program.width,), np.float32)
         self.observation_space = spaces.Dict({"vector": box})
-        self.action_space = spaces.Discrete(self._program.actions)
+        self.action_space = spaces.Discrete(self.program.actions)
         self.action_spec = ActionCodec(self.action_space).spec
         self.sources: dict[str, tuple[tuple[str, ...], spaces.Space[Any]]] = sources(self.observation_space)
         self.views: dict[str, View] = {}
@@ -105,8 +106,8 @@ class Smax:
             "suite": "smax",
             "task": name,
             "agents": self.agents,
-            "enemies": self._program.enemies,
-            "max_steps": self._program.limit,
+            "enemies": self.program.enemies,
+            "max_steps": self.program.limit,
             "see_enemy_actions": see_enemy_actions,
             "walls_cause_death": walls_cause_death,
             "attack_mode": attack_mode,
@@ -119,12 +120,13 @@ class Smax:
             "jax": version("jax"),
         }
         self._scale = np.float32(reward_scale)
+        self._shape = n, self.agents, self.program.actions  # of actions
         # (n, N) of each agent's first action in a flat mask
         self._places = (
-            np.arange(n * self.agents).reshape(n, -1) * self._program.actions
+            np.arange(n * self.agents).reshape(n, -1) * self.program.actions
         )  # of each agent's first action in a flat mask
         self._process = os.getpid()
-        self._seed, self._episode = 0, np.zeros(n, np.int64)
+        self._seed, self._episode = 0, np.zeros(n, np.int64)  # (n,) of the episodes under way
         self._keys = np.zeros((n, 2), np.uint32)
         self._carry: tuple[Any, ...] | None = None
         self._last: Step | None = None
@@ -135,10 +137,12 @@ class Smax:
         if seed < 0:
             raise TaskError(f"the seed is {seed}; it is a non-negative integer")
         self._seed, self._sent, self._last = int(seed), None, None
-        self._episode[:] = 0
-        self._carry = self._program.blank()
+        self._episode[:] = -1  # none has begun
+        self._carry = self.program.blank()
         n, agents, width = self.num_envs, self.agents, self.action_spec.size
-        self._begin(np.zeros((n, agents, width), np.float32), np.full((n, agents), NOOP), np.ones(n, np.bool_))
+        self._begin(
+            np.zeros((n, agents, width), np.float32), np.full((n, agents), NOOP, np.int32), np.ones(n, np.bool_)
+        )
         return self.receive()
 
     def step(self, action: NDArray[Any]) -> Step:
@@ -152,19 +156,15 @@ class Smax:
         if self._last is None:
             raise RuntimeError("call reset(seed) or load_state(state) before step")
         action = np.array(action, np.float32)
-        shape = (self.num_envs, self.agents, self.action_spec.size)
-        if action.shape != shape:
-            raise ValueError(f"action has shape {action.shape}, not {shape}")
-        if not np.isfinite(action).all():
+        if action.shape != self._shape:
+            raise ValueError(f"action has shape {action.shape}, not {self._shape}")
+        # the first look is quick, and may overflow
+        if not isfinite(np.vdot(action, action)) and not np.isfinite(action).all():
             raise ValueError("action holds NaN or infinity")
-        ended, choice = self._last["last"], action.argmax(-1)
-        allowed = self._last["action_mask"].take(self._places + choice)
-        if not allowed.all():
+        choice = action.argmax(-1)
+        if np.count_nonzero(self._last["action_mask"].take(choice + self._places)) < choice.size:
             check_allowed(self.action_spec, action, self._last)
-        if ended.any():
-            action[ended] = 0.0
-        self._episode += ended
-        self._begin(action, choice, ended)
+        self._begin(action, choice.astype(np.int32), self._last["last"])
 
     def receive(self) -> Step:
         """The records of what was sent."""
@@ -173,7 +173,8 @@ class Smax:
         action, renewed, shown = self._sent
         self._sent = None
         # what JAX gave is looked at, not copied; it cannot be written to, so whoever calls gets copies
-        self._last = {"action": action, "first": renewed} | {name: np.asarray(one) for name, one in shown.items()}
+        self._last = {name: np.asarray(one) for name, one in shown.items()}
+        self._last["action"], self._last["first"] = action, renewed
         if self._scale != 1.0:
             self._last["reward"] = self._last["reward"] * self._scale
         return {name: array.copy() for name, array in self._last.items()}
@@ -188,7 +189,7 @@ class Smax:
             raise RuntimeError("there is no state before reset(seed)")
         self._settled()
         # np.asarray would look into memory that the next step is given
-        units = {name: np.array(leaf) for name, leaf in zip(self._program.names, self._carry, strict=True)}
+        units = {name: np.array(leaf) for name, leaf in zip(self.program.names, self._carry, strict=True)}
         return {
             "seed": self._seed,
             "episode": self._episode.copy(),
@@ -200,7 +201,7 @@ class Smax:
         """Continue where `state` was taken, bit for bit, also in another process. TaskError for one of another task."""
         import jax.numpy as jnp
 
-        blank = dict(zip(self._program.names, self._program.blank(), strict=True))
+        blank = dict(zip(self.program.names, self.program.blank(), strict=True))
         units = {name: np.asarray(array) for name, array in state["units"].items()}
         mine, theirs = ({name: one.shape for name, one in some.items()} for some in (blank, units))
         if mine != theirs:
@@ -211,7 +212,7 @@ class Smax:
         self._sent = None
         self._seed, self._episode = int(state["seed"]), np.array(state["episode"], np.int64)
         self._last = {name: np.array(array) for name, array in state["step"].items()}
-        self._carry = tuple(jnp.array(units[name], blank[name].dtype) for name in self._program.names)
+        self._carry = tuple(jnp.array(units[name], blank[name].dtype) for name in self.program.names)
 
     @property
     def cut(self) -> NDArray[np.bool_]:
@@ -244,15 +245,20 @@ class Smax:
         if self._sent is not None:
             raise RuntimeError("actions were sent and their records not received: call receive first")
 
-    def _begin(self, action: NDArray[np.float32], choice: NDArray[np.int64], renew: NDArray[np.bool_]) -> None:
+    def _begin(self, action: NDArray[np.float32], choice: NDArray[np.int32], renew: NDArray[np.bool_]) -> None:
         """Call the compiled step; it takes the state that there was and gives the next."""
         if os.getpid() != self._process:
             raise RuntimeError(
                 "smax was made in another process: one that is forked after JAX has run hangs; start it anew"
             )
-        for row in np.flatnonzero(renew).tolist():
-            self._keys[row, 1] = episode_seed(self._seed, row, int(self._episode[row]))  # as jax.random.PRNGKey has it
-        self._carry, shown = self._program.step(self._carry, choice.astype(np.int32), renew, self._keys.copy())
+        if (rows := np.flatnonzero(renew)).size:
+            action[rows] = 0.0
+            self._episode[rows] += 1
+            episodes = zip(rows.tolist(), self._episode[rows].tolist(), strict=True)
+            self._keys = self._keys.copy()  # JAX may still look at those of the last call
+            # (0, seed) is what jax.random.PRNGKey(seed) makes
+            self._keys[rows, 1] = [episode_seed(self._seed, row, episode) for row, episode in episodes]
+        self._carry, shown = self.program.step(self._carry, choice, renew, self._keys)
         self._sent = action, renew, shown
 
 
