@@ -10,14 +10,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from env_adapters.smax_program import Program
+from env_adapters.step import ActionSpec
 from torch import Tensor
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from bench import calls, cases, commands, length, parts, products, scaling, turns, update
+from bench import calls, cases, commands, length, parts, products, scaling, smax, turns, update
 from bench.rows import Picture, keep, read, table
 
 OPTIONS = ["--preset", "tiny", "--task", "toy:catch", "--device", "cpu"]
@@ -377,6 +380,35 @@ def test_the_record_is_told(bench: Callable[..., list[dict[str, Any]]]) -> None:
 def test_images_take_the_side_that_is_asked_for() -> None:
     case = cases.prepare("dreamer", OPTIONS, image=32)
     assert cases.batches_of(case)[0].steps["image"].shape[2:] == (32, 32, 3)
+
+
+def test_smax_and_its_bare_step_are_handed_the_same() -> None:
+    calls: list[tuple[Any, ...]] = []
+    record = {"action_mask": np.ones((2, 3, 4), np.bool_)}
+
+    def compiled(carry: int, *inputs: Any) -> tuple[int, dict[str, Any]]:
+        calls.append((carry, *inputs))
+        return carry + 1, {"alive": np.ones(1)}
+
+    class Battles:
+        """Counts steps in place of an SMAX batch."""
+
+        action_spec = ActionSpec((4,))
+        program = Program(compiled, (), lambda: 0, *[0] * 6)  # type: ignore[arg-type, return-value]
+
+        def reset(self, seed: int) -> dict[str, Any]:
+            self.at, _ = self.program.step(0, "reset")
+            return record
+
+        def step(self, action: Any) -> dict[str, Any]:
+            self.at, _ = self.program.step(self.at, action.tobytes())
+            return record
+
+    found = smax.ways(Battles(), steps=5, rounds=2)  # type: ignore[arg-type]
+    assert {name: len(costs) for name, costs in found.items()} == {"bare": 2, "adapter": 2}
+    played, *rounds = (calls[:6], calls[6:18], calls[18:])
+    assert len(calls) == 30 and len(set(played)) == 6
+    assert all(sorted(one) == sorted([*played, *played]) for one in rounds)
 
 
 def test_every_command_is_named_and_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ dream         STORM's imagination from a cache against recomputation
 encoder       STORM's encoder on frames of contexts, in pieces and at once
 scan          the scans of wm-ssm by their methods: time and memory
 environments  environments under random actions, beside the bare emulator
+smax          steps of SMAX through the adapter, beside its compiled step alone
 replay        the replay at full size: budget and memory; its samples from more and more steps
 
 Every command takes --rounds, --warmup, --json (rows as JSON lines instead of a table) and --out FILE (the rows are kept
@@ -48,7 +49,7 @@ from bench.rows import Row, cell, keep, read, table
 # command -> the file that measures it, imported when it is asked for: another code's environment may lack ours
 FILES = dict.fromkeys(("update", "act", "serve", "floor"), "update") | {"calls": "record", "peer": "peers"}
 FILES |= {"dream": "storm", "encoder": "storm", "overlap": "loop", "replay": "replays"}
-FILES |= {name: name for name in ("parts", "scaling", "loop", "length", "scan", "environments")}
+FILES |= {name: name for name in ("parts", "scaling", "loop", "length", "scan", "environments", "smax")}
 HEAD = ("{app}", "{task}", "{parameters:,} parameters", "{device}", "{precision}", "{threads} threads")
 
 
