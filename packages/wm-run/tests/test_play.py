@@ -83,7 +83,14 @@ def run(fakes: Any) -> Path:
 
 
 def moment(**changes: Any) -> Moment:
-    predicted = Predictions(0.5, 2.0, 0.75, np.zeros((16, 16, 3), np.float32), np.array([0, 1, 0], np.float32))
+    predicted = Predictions(
+        0.5,
+        2.0,
+        0.75,
+        np.zeros((16, 16, 3), np.float32),
+        np.array([0, 1, 0], np.float32),
+        np.eye(3, dtype=np.float32)[[1]],
+    )
     values = {"t": 3, "imagined": False, "seen": np.zeros((16, 16, 3), np.uint8), "predicted": predicted, "reward": 1.0}
     values |= {"score": 4.0, "action": predicted.action, "who": "policy", "over": False}
     return Moment(**(values | changes))

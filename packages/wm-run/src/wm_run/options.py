@@ -77,6 +77,8 @@ class Play:
     """At most so many, all episodes together; a window knows no limit."""
     observed: int = 5
     """Real steps before a dream."""
+    agent: int = 0
+    """Of a team, which agent is shown, and obeys held keys."""
     mode: bool = False
     """Act by the policy's mode."""
     sample: bool = False

@@ -1,7 +1,8 @@
 """`play LOGDIR`: observe -> what the model expects -> choose -> step, drawn; in the environment or inside the dream.
 
-In a window (pygame, where there is a display) a held key takes the action away from the policy; elsewhere a video.
-Sizes: A action, H W C image.
+In a window (pygame, where there is a display) a held key takes the action away from the policy; elsewhere a video. Of a
+team one agent is shown, and the others act beside it.
+Sizes: N agents (1 where there is no team), A action, H W C image.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.observations import is_image
-from wm_core.types import Carry, Latent, Trace
-from wm_core.world import stack
+from wm_core.types import Carry, Latent, Steps, Trace
+from wm_core.world import MASK, stack
 
 from wm_run import evaluation
 from wm_run.canvas import Canvas
+from wm_run.episodes import score_of
 from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore, with_world
 from wm_run.loop import Environments
+from wm_run.teams import Team, team_of
 from wm_run.video import write_video
 from wm_run.window import FPS, KEYS, Keyboard, Screen, open_window
 
@@ -52,6 +55,8 @@ class Predictions:
     cont: float  # probability that the episode goes on, without the discount
     shown: NDArray[Any] | None  # the observation as decoded: (H, W, C) in [0, 1], or a vector (X,)
     action: Vector  # (A,)
+    everyone: NDArray[np.float32]  # (N, A) the actions of the whole team
+    allowed: NDArray[np.bool_] | None = None  # (A,) what may be chosen, where that is said
 
 
 @dataclass(frozen=True)
@@ -78,65 +83,98 @@ def key_shown(envs: Environments) -> str | None:
 
 
 class Observer:
-    """An agent that says what it expects. Draws depend on `seed` alone."""
+    """An agent that says what it expects. Draws depend on `seed` alone. team: where there is one, `which` of its agents
+    is asked."""
 
-    def __init__(self, agent: Agent, key: str | None, *, seed: int, mode: bool = False) -> None:
-        self.agent, self.key, self.mode = agent, key, mode
+    def __init__(
+        self, agent: Agent, key: str | None, *, seed: int, mode: bool = False, team: Team | None = None, which: int = 0
+    ) -> None:
+        self.agent, self.key, self.mode, self.team, self.which = agent, key, mode, team, which
         self.source = draws.Generator(seed, agent.device)
         agent.eval()
 
     @torch.no_grad()
     def observe(self, carry: Carry, step: Mapping[str, NDArray[Any]]) -> tuple[Trace, Predictions]:
         """One real step (1, ...)."""
-        steps = {name: torch.as_tensor(value)[:, None].to(self.agent.device) for name, value in step.items()}
+        steps, world = self._rows(step), self.agent.world
         with draws.drawing(self.source), self.agent.computing():
-            trace = self.agent.world.observe(carry, steps)
-            return trace, self._predictions(self.agent.world.latest(trace))  # what the policy was trained to act on
+            trace = world.observe(carry, steps)
+            return trace, self._predictions(world.latest(trace), self._allowed(steps))  # what it was trained to act on
 
     @torch.no_grad()
-    def begin(self, trace: Trace) -> tuple[Carry, Predictions]:
-        """A dream from a trace's last step. A world may draw where it begins, and the policy then acts on that draw."""
+    def begin(self, trace: Trace, step: Mapping[str, NDArray[Any]]) -> tuple[Carry, Predictions]:
+        """A dream from a trace's last step (1, ...). A world may draw where it begins, and the policy then acts on that
+        draw; what is allowed there is known."""
         with draws.drawing(self.source), self.agent.computing():
             carry, latent = self.agent.world.starts(trace, 1)
-            return carry, self._predictions(latent)
+            return carry, self._predictions(latent, self._allowed(self._rows(step)))
 
     @torch.no_grad()
-    def imagine(self, carry: Carry, action: Vector) -> tuple[Carry, Predictions]:
-        """One step of a dream."""
+    def imagine(self, carry: Carry, actions: NDArray[np.float32]) -> tuple[Carry, Predictions]:
+        """One step of a dream, with everyone's actions (N, A)."""
         with draws.drawing(self.source), self.agent.computing():
-            given = torch.as_tensor(action)[None].to(self.agent.device)
-            carry, latent = self.agent.world.imagine(carry, given)
-            return carry, self._predictions(latent)
+            carry, latent = self.agent.world.imagine(carry, torch.as_tensor(actions).to(self.agent.device))
+            return carry, self._predictions(latent, self.agent.world.mask(latent))
 
     def seen(self, step: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
         """The observation to draw: (H, W, C), or flat."""
-        value = step[self.key][0] if self.key else None
-        return value if value is None or value.ndim == 3 else value.reshape(-1)
+        if not self.key:
+            return None
+        value: NDArray[Any] = step[self.key][0] if self.team is None else step[self.key][0, self.which]
+        return value if value.ndim == 3 else value.reshape(-1)
 
-    def _predictions(self, latent: Latent) -> Predictions:
-        """Of a latent (1, ...)."""
+    def together(self, predicted: Predictions, action: Vector) -> NDArray[np.float32]:
+        """Everyone's actions (N, A), with this one of the agent that is asked."""
+        actions = predicted.everyone.copy()
+        actions[self.which] = action
+        return actions
+
+    def sent(self, predicted: Predictions, action: Vector) -> NDArray[np.float32]:
+        """The same as one environment takes it: (1, A), or (1, N, A) of a team."""
+        actions = self.together(predicted, action)
+        return actions if self.team is None else actions[None]
+
+    def _rows(self, step: Mapping[str, NDArray[Any]]) -> Steps:
+        """A step (1, ...) as the world model takes it: (N, 1, ...)."""
+        given = {name: torch.as_tensor(value)[:, None].to(self.agent.device) for name, value in step.items()}
+        return self.agent.rows(given)
+
+    def _allowed(self, steps: Steps) -> Tensor | None:
+        return steps[MASK][:, -1] if self.agent.world.masks else None
+
+    def _predictions(self, latent: Latent, mask: Tensor | None) -> Predictions:
+        """Of a latent (N, ...) and the mask there."""
         world, behaviour = self.agent.world, self.agent.behaviour
         latent = stack([latent])
-        policy = behaviour.policy(latent)
+        policy = world.act(behaviour.policy, latent, None if mask is None else mask[:, None])
         action = policy.mode() if self.mode else policy.sample()
         critic = getattr(behaviour, "critic", None)  # no promise of Behaviour's
-        cont = _number(world.heads["cont"](latent).mode()) / world.discount
+        cont = self._number(world.heads["cont"](latent).mode()) / world.discount
         return Predictions(
-            reward=_number(world.heads["reward"](latent).mode()),
-            value=_number(critic(latent).mode()) if critic is not None else float("nan"),
+            reward=self._number(world.heads["reward"](latent).mode()),
+            value=self._number(critic(latent).mode()) if critic is not None else float("nan"),
             cont=min(1.0, cont),
-            shown=_array(world.decoder(latent)[self.key].mode()) if self.key else None,
-            action=_array(action),
+            shown=self._array(world.decoder(latent)[self.key].mode()) if self.key else None,
+            action=self._array(action),
+            everyone=action[:, 0].float().cpu().numpy(),
+            allowed=None if mask is None else mask[self.which].cpu().numpy(),
         )
 
+    def _number(self, value: Tensor) -> float:
+        """Of (N, 1) that of the agent asked."""
+        return float(value[self.which].float().reshape(()).cpu())
 
-def _number(value: Tensor) -> float:
-    return float(value.float().reshape(()).cpu())
+    def _array(self, value: Tensor) -> NDArray[np.float32]:
+        """Of (N, 1, ...) that of the agent asked."""
+        return value[self.which, 0].float().cpu().numpy()
 
 
-def _array(value: Tensor) -> NDArray[np.float32]:
-    """Without its two leading ones."""
-    return value[0, 0].float().cpu().numpy()
+def obeyed(predicted: Predictions, choose: Choose) -> tuple[Vector, str]:
+    """What is chosen, or the policy's action where that is forbidden: a held key is no way around a mask."""
+    action, who = choose(predicted.action)
+    if predicted.allowed is not None and not predicted.allowed[action > 0].all():
+        return predicted.action, "policy"
+    return action, who
 
 
 def by_policy(action: Vector) -> tuple[Vector, str]:
@@ -152,11 +190,12 @@ def in_environment(
     while True:
         trace, predicted = observer.observe(carry, step)
         carry, first = trace.carry, bool(step["first"][0])
-        t, score = (0, 0.0) if first else (t + 1, score + float(step["reward"][0]))
-        action, who = choose(predicted.action)
+        reward = float(score_of(envs, step)[0])
+        t, score = (0, 0.0) if first else (t + 1, score + reward)
+        action, who = obeyed(predicted, choose)
         seen = observer.seen(step)
-        yield Moment(t, False, seen, predicted, float(step["reward"][0]), score, action, who, bool(step["last"][0]))
-        step = envs.step(action[None])
+        yield Moment(t, False, seen, predicted, reward, score, action, who, bool(step["last"][0]))
+        step = envs.step(observer.sent(predicted, action))
 
 
 def in_dream(
@@ -170,14 +209,15 @@ def in_dream(
             trace, predicted = observer.observe(carry, step)
             carry = trace.carry
             if t == observed - 1:
-                dream, predicted = observer.begin(trace)
+                dream, predicted = observer.begin(trace, step)
             seen = observer.seen(step)
-            yield Moment(t, False, seen, predicted, float(step["reward"][0]), 0.0, predicted.action, "policy", False)
-            step = envs.step(predicted.action[None])
+            reward = float(score_of(envs, step)[0])
+            yield Moment(t, False, seen, predicted, reward, 0.0, predicted.action, "policy", False)
+            step = envs.step(observer.sent(predicted, predicted.action))
         action, t, score, over = predicted.action, observed, 0.0, False
         while not over:
-            dream, predicted = observer.imagine(dream, action)
-            action, who = choose(predicted.action)
+            dream, predicted = observer.imagine(dream, observer.together(predicted, action))
+            action, who = obeyed(predicted, choose)
             score, over = score + predicted.reward, predicted.cont < OVER or dynamics.left(dream) < 1
             yield Moment(t, True, None, predicted, None, score, action, who, over)
             t += 1
@@ -242,7 +282,11 @@ def play(app: App, command: Command) -> int:
     seed = config.seed + FRESH
     screen = open_window(options.show, f"{app.name}: {config.task}{', dreamed' if options.dream else ''}")
     with closing(environments(app, replace(config, workers=0), 1)) as envs:
-        observer = Observer(world, key_shown(envs), seed=seed, mode=options.mode)
+        team = team_of(envs)
+        if not 0 <= options.agent < (1 if team is None else team.agents):
+            there = "a single agent" if team is None else f"{team.agents} agents, 0 to {team.agents - 1}"
+            raise UserError(f"--agent is {options.agent}, and {config.task} has {there}")
+        observer = Observer(world, key_shown(envs), seed=seed, mode=options.mode, team=team, which=options.agent)
         hands = Keyboard(tuple(envs.action_spec.discrete), int(envs.action_spec.continuous))
         choose: Choose = by_policy if screen is None else hands
         if options.dream:

@@ -1,0 +1,71 @@
+"""A run of a team, as its users see it: killed and resumed, evaluated, dreamed of, played."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dmawm.cli import APP
+from wm_run import play
+from wm_run.cli import main
+from wm_run.loading import environments
+from wm_run.play import Observer, in_dream, in_environment
+from wm_run.teams import team_of
+from wm_run.testing import check_killed
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., None]:
+    return lambda *words: main(APP, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def leavers(run: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run in which agents leave and masks change."""
+    logdir = tmp_path_factory.mktemp("runs") / "leavers"
+    run("train", "--preset", "tiny", "--task", "toy:leavers", "--final_episodes", 4, "--logdir", logdir)
+    return logdir
+
+
+def test_its_episodes_have_outcomes(leavers: Path) -> None:
+    rows = [json.loads(line) for line in (leavers / "scores.jsonl").read_text().splitlines()]
+    assert rows and all(row["episode/won"] in (0, 1) and row["episode/length"] == 6 for row in rows)
+    (found,) = (leavers / "eval").glob("*.json")
+    assert 0 <= json.loads(found.read_text())["won"] <= 1
+
+
+def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
+    options = ["--preset", "tiny", "--task", "toy:leavers", "--save-every", "40"]
+    check_killed("dmawm", options, tmp_path, steps=160, kills=2, places=["checkpoint", "file"], seed=1)
+
+
+def test_whoever_plays_obeys_masks(leavers: Path) -> None:
+    """A held key that asks for what is forbidden gets the policy's action; in the environment and in the dream."""
+    loaded = APP.load(leavers)
+    stubborn = np.eye(4, dtype=np.float32)[1], "keys"
+    with closing(environments(APP, loaded.config, 1)) as envs:
+        for film in (in_environment, lambda *given, **named: in_dream(*given, observed=2, **named)):
+            observer = Observer(loaded.agent, "vector", seed=3, team=team_of(envs), which=1)  # type: ignore[arg-type]
+            moments = list(islice(film(observer, envs, seed=3, choose=lambda action: stubborn), 40))
+            for one in moments:
+                assert one.predicted.allowed is not None and one.predicted.allowed[one.action > 0].all()
+                assert one.predicted.everyone.shape == (3, 4)
+            who = {one.who for one in moments}
+            assert "policy" in who and who <= {"policy", "keys"}
+
+
+def test_a_team_is_played_one_agent_at_a_time(
+    leavers: Path, run: Callable[..., None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(play, "open_window", lambda *given: None)
+    run("play", leavers, "--agent", 2, "--frames", 8)
+    run("play", leavers, "--dream", "--frames", 8)
+    assert capsys.readouterr().out.count(".mp4") == 2
+    with pytest.raises(SystemExit) as stop:
+        run("play", leavers, "--agent", 3)
+    assert stop.value.code == 2 and "3 agents, 0 to 2" in capsys.readouterr().err
