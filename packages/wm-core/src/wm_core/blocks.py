@@ -123,7 +123,7 @@ class BlockGRU(nn.Module):
     def forward(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), state parts (N, width), driven (N, D) from `drive` -> the next deter (N, D)."""
         x = torch.cat([part(value) for part, value in zip(self.inputs, state, strict=True)], -1)
-        return self.turn(deter, torch.addmm(driven, x, self._shared()[: x.shape[-1]]))
+        return self.gated(deter, torch.addmm(driven, x, self._shared()[: x.shape[-1]]))
 
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """The same with the action (N, A) itself: state and action share their layers' calls. For single steps."""
@@ -132,9 +132,9 @@ class BlockGRU(nn.Module):
         scales = [layer[1].scale for layer in layers]
         scale = once(lambda: torch.stack(scales), *scales)
         x = scaled_silu(torch.stack(parts, 1), scale, layers[0][1]).flatten(1)
-        return self.turn(deter, product.linear(x, self._shared().t(), self.bias))
+        return self.gated(deter, product.linear(x, self._shared().t(), self.bias))
 
-    def turn(self, deter: Tensor, shared: Tensor) -> Tensor:
+    def gated(self, deter: Tensor, shared: Tensor) -> Tensor:
         """deter (N, D) and what all blocks see (N, D), which is consumed -> the next deter (N, D)."""
         apart, rows, low = (self.blocks, self.deter // self.blocks), len(deter), shared.dtype
         old = deter.unflatten(-1, apart)  # (N, G, D/G)

@@ -66,7 +66,7 @@ def faster() -> bool:
     return amd and torch.backends.mkl.is_available() and available()
 
 
-def worth(rows: int, *tensors: Tensor) -> bool:
+def suits_onednn(rows: int, *tensors: Tensor) -> bool:
     """Whether oneDNN should make the product of `rows` rows with these tensors, the last of them the weight."""
     return (
         rows >= ROWS
@@ -87,7 +87,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> torch.allclose(linear(x, weight), x @ weight.t(), atol=1e-3)
     True
     """
-    if not worth(x.shape[:-1].numel(), x, weight):
+    if not suits_onednn(x.shape[:-1].numel(), x, weight):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(given is not None and given.requires_grad for given in (x, weight, bias)):
         out: Tensor = _Linear.apply(x, weight, bias)
@@ -138,7 +138,7 @@ def prepared(weight: Tensor, rows: int) -> Tensor:
 
     It is the weight itself, or a copy in oneDNN's order of bytes, which pays if it is made `once` for several products.
     """
-    if not kept() or torch.is_grad_enabled() or rows % PIXELS or not worth(rows, weight):
+    if not kept() or torch.is_grad_enabled() or rows % PIXELS or not suits_onednn(rows, weight):
         return weight
     groups, inputs, outputs = weight.shape
     taps = weight.mT.reshape(groups * outputs, inputs, 1, 1)
