@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -33,6 +34,27 @@ class Drifting(Walk):
     def step(self, action):
         observation, _, *rest = super().step(action)
         return observation, float(np.random.default_rng().random()), *rest
+
+
+class Noisy(Drifting):
+    """It says so."""
+
+    env_adapters = True
+
+    @property
+    def protocol(self):
+        return {"name": "noisy", "deterministic": False}
+
+
+def test_what_says_that_it_does_not_repeat_is_not_asked_to(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    failed = audit("test_audit:Drifting", steps=20)
+    assert not failed.passed and failed.findings[-1].what == "seeding"
+    found = audit("test_audit:Noisy", steps=20)
+    verdicts = {one.what: (one.verdict, one.detail) for one in found.findings}
+    assert found.passed and verdicts["worker process"][0] == "passes"
+    assert verdicts["seeding"][0] == "remark" and "does not repeat under a seed" in verdicts["seeding"][1]
+    assert verdicts["resume"][0] == "remark" and "could not be restored" in verdicts["resume"][1]
 
 
 def test_a_good_task_passes_every_part() -> None:

@@ -198,3 +198,33 @@ def test_size_resizes_each_channel_by_itself(shape: tuple[int, ...]) -> None:
         alone = Resize(Shows(box(40, 50, 1), lambda t, plane=plane: plane[..., None]), 16).reset(seed=0)[0]
         assert np.array_equal(found[..., channel], alone[..., 0])
     assert found.shape == (16, 16, len(planes))
+
+
+class Small(gymnasium.Env[Any, Any]):
+    """A picture of 44x44, or 20x20, of one value, whose size is to stay, and beside it one of another size."""
+
+    env_adapters = True
+    sizes_kept = ("small",)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, side: int = 44) -> None:
+        self.side = side
+        self.observation_space = spaces.Dict(small=box(side, side, 3), large=box(84, 84, 3))
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return self.observation_space.sample() | {"small": np.full((self.side, self.side, 3), 9, np.uint8)}, {}
+
+    def step(self, action: Any) -> Any:
+        return *self.reset()[:1], 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("side", [44, 20])
+def test_a_picture_whose_size_is_kept_is_not_resized(side: int) -> None:
+    with make_vec(Small, 2, side=side, workers=0) as env:
+        assert env.observation_space["small"].shape == (side, side, 3) and not env.grids
+        assert env.observation_space["large"].shape == (80, 80, 3)
+        assert set(env.views) == {"large"}
+        with pytest.warns(UserWarning, match="'large' .* resized to 80x80"):
+            record = env.reset(seed=0)
+        assert record["small"].shape == (2, side, side, 3) and (record["small"] == 9).all()
+    assert views({"a": box(44, 44, 3)})["a"].size == (48, 48) and not views({"a": box(44, 44, 3)}, (), ["a"])

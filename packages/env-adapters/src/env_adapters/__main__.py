@@ -1,4 +1,4 @@
-"""`python -m env_adapters check <task>` and `python -m env_adapters tasks`."""
+"""`python -m env_adapters check <task>`, `python -m env_adapters tasks` and `python -m env_adapters meltingpot`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from env_adapters import meltingpot_home
 from env_adapters.audit import audit, table
 from env_adapters.errors import TaskError
 from env_adapters.make import tasks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 usable, 1 an environment that breaks the specification, 2 a task that cannot be made."""
+    """Exit code: 0 usable, 1 an environment that breaks the specification, 2 what cannot be made."""
     started = "uv run" if "UV_RUN_RECURSION_DEPTH" in os.environ else "python"
     parser = argparse.ArgumentParser(prog=f"{started} -m env_adapters", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("tasks", help="names of the built-in tasks and of what installed packages publish")
+    commands.add_parser("meltingpot", help="make the Python of its own that Melting Pot's substrates run in")
     check = commands.add_parser("check", help="examine a task, measure it, suggest a preset, estimate a run")
     check.add_argument("task", help="a name as for env_adapters.make, such as dmc_walker_walk or my_module:make")
     check.add_argument("options", nargs="*", metavar="name=value", help="options of the task, such as repeat=4")
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(tasks()))
         return 0
     try:
+        if given.command == "meltingpot":
+            meltingpot_home.make()
+            return 0
         if given.steps < 4 or given.envs < 1 or given.seed < 0:
             raise TaskError("--steps is at least 4, --envs at least 1, --seed at least 0")
         options = dict(_option(one) for one in given.options)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from env_adapters.errors import CheckError, Diverged, TaskError
-from env_adapters.facts import fact, unread
+from env_adapters.facts import fact, repeats, unread
 from env_adapters.kept import LOST
 from env_adapters.make import Factory, make
 from env_adapters.step import ActionCodec, Environment, Reader, digest
@@ -90,11 +90,14 @@ def _parts(env: Environment, steps: int, seed: int) -> dict[str, Callable[[], st
         records.extend(found)
         return "; ".join(env.reader.notices.values()) if isinstance(env, Adapted) else None
 
-    def second() -> None:
+    def second() -> str | None:
+        if not repeats(fact(env, "protocol", {})):
+            return "the environment says that it does not repeat under a seed: nothing was compared"
         again, _ = _play(env, codec[0], steps, seed)
         for at, (one, two) in enumerate(zip(records, again, strict=True)):
             same = f"two passes with the same seeds and actions differ at step {at}; it is not deterministic"
             _require(one == two, same)
+        return None
 
     def ended() -> str | None:
         return None if ends[0] else f"no episode ended within {steps} steps: ends and the next reset were not exercised"
@@ -192,7 +195,8 @@ def _check_observation(env: Environment, value: Any, verb: str) -> None:
         return
     _require(isinstance(value, dict), f"{verb} returned an observation of type {type(value).__name__}, not a dict")
     team = team_of(env)
-    notices = (reader := Reader(space, team.taken, axis=team.axis)).look(reader(value))
+    reader = Reader(space, team.taken, axis=team.axis, sizes_kept=fact(env, "sizes_kept", ()))
+    notices = reader.look(reader(value))
     _require(not notices, "; ".join(notices.values()))
     each = [{key: part[agent] for key, part in value.items()} for agent in range(team.agents or 0)] or [value]
     _require(all(map(space.contains, each)), f"{verb} returned an observation outside its space")

@@ -1,24 +1,25 @@
 """What an environment tells us beyond gymnasium's interface, looked up through its wrappers.
 
-`protocol` (what a score means), `repeat` (environment steps per agent step), `signals` (names of booleans in `info`
-that join the step dictionary), `cheap` (not worth a process), `apart` (lives in worker processes alone, which begin with
-these environment variables), `reseed(seed)` (draw anew what outlives episodes),
-and on the outermost layer `snapshot() -> dict` and `restore(dict)`; of several agents `agents`, `noop`, `state_size`,
-`agent_signals`, and of anyone `outcomes` (see `team.TeamEnv`). Such names are common, so they are read only of a
-class that says `env_adapters = True`; of any other they are its own. An environment of anyone's says by
+`protocol` (what a score means; `deterministic` False in it: seeds and actions do not lead to the same records), `repeat`
+(environment steps per agent step), `signals` (names of booleans in `info` that join the step dictionary), `cheap` (not
+worth a process), `apart` (lives in worker processes alone, which begin with these environment variables), `sizes_kept`
+(names of pictures that are not resized), `reseed(seed)` (draw anew what outlives episodes), and on the outermost layer
+`snapshot() -> dict` and `restore(dict)`; of several agents `agents`, `noop`, `state_size`, `agent_signals`, and of anyone
+`outcomes` (see `team.TeamEnv`). Such names are common, so they are read only of a class that says
+`env_adapters = True`; of any other they are its own. An environment of anyone's says by
 `metadata["restorable"] = False` that its actions must not be executed again when a run is resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
 
 from env_adapters.step import Environment
 
-FACTS = ("protocol", "repeat", "signals", "cheap", "apart", "reseed", "snapshot", "restore")
+FACTS = ("protocol", "repeat", "signals", "cheap", "apart", "sizes_kept", "reseed", "snapshot", "restore")
 TEAM = ("agents", "noop", "state_size", "agent_signals", "outcomes")
 
 
@@ -32,6 +33,15 @@ def fact(env: Environment, name: str, default: Any) -> Any:
         if offers(layer) and hasattr(layer, name):
             return getattr(layer, name)
     return default
+
+
+def repeats(protocol: Mapping[str, Any]) -> bool:
+    """Whether seeds and actions lead to the same records: unless the protocol says `deterministic` False.
+
+    >>> repeats({"name": "chess"}), repeats({"name": "Melting Pot", "deterministic": False})
+    (True, False)
+    """
+    return protocol.get("deterministic", True) is not False
 
 
 def unread(env: Environment) -> str:

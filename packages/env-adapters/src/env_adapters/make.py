@@ -13,12 +13,13 @@ from typing import Any, get_args
 import gymnasium
 from gymnasium.utils import seeding
 
-from env_adapters import bsuite, dmc, memory_maze, popgym, smac, smac_maps, smax, zoo
+from env_adapters import bsuite, dmc, meltingpot, memory_maze, popgym, smac, smac_maps, smax, zoo
 from env_adapters.atari import GAMES, Atari
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, offers
 from env_adapters.generators import Generators
 from env_adapters.gymnasium import make_gym
+from env_adapters.meltingpot_substrates import SUBSTRATES
 from env_adapters.modules import imported
 from env_adapters.smax_scenarios import SCENARIOS
 from env_adapters.step import Environment
@@ -44,6 +45,7 @@ _SUITES: dict[str, Factory] = {
     "bsuite_": bsuite.Bsuite,
     "dmc_": dmc.Control,
     "gym:": make_gym,
+    "meltingpot:": meltingpot.MeltingPot,
     "memory_maze_": memory_maze.MemoryMaze,
     "popgym_": popgym.PopGym,
     "smac:": smac.smac,
@@ -66,7 +68,7 @@ def tasks() -> list[str]:
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
     built_in += [f"memory_maze_{size}" for size in memory_maze.SIZES] + [f"popgym_{name}" for name in popgym.TASKS]
     built_in += [f"smac:{name}" for name in smac_maps.MAPS] + [f"smacv2:{name}" for name in smac_maps.SCENARIOS]
-    built_in += [f"smax:{name}" for name in SCENARIOS]
+    built_in += [f"smax:{name}" for name in SCENARIOS] + [f"meltingpot:{name}" for name in SUBSTRATES]
     return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
 
@@ -249,6 +251,6 @@ def _advice(task: str) -> str:
         return f"close: {', '.join(close[:4])}"
     return (
         "tasks are atari100k_<game>, dmc_<domain>_<task>, memory_maze_<size>, bsuite_<experiment>/<id>, "
-        f"popgym_<name>, smax:<scenario>, smac:<map>, smacv2:<race>_<n>_vs_<m>, {', '.join(_TOYS)}, gym:<id>, zoo:<module> "
-        "and <module>:<factory>"
+        f"popgym_<name>, smax:<scenario>, smac:<map>, smacv2:<race>_<n>_vs_<m>, meltingpot:<substrate>, {', '.join(_TOYS)}, "
+        "gym:<id>, zoo:<module> and <module>:<factory>"
     )

@@ -52,12 +52,15 @@ class View:
         return np.ascontiguousarray(value if self.size is None else resized(value, self.size))
 
 
-def views(observed: Mapping[str, Space], grids: Collection[str] = ()) -> dict[str, View]:
+def views(
+    observed: Mapping[str, Space], grids: Collection[str] = (), sizes_kept: Collection[str] = ()
+) -> dict[str, View]:
     """Of the observations that travel otherwise than declared, how they are looked at.
 
     uint8 of rank 3 is a picture, channels first where the first axis is the shortest; of rank 2 a grey one where its sides
     are 32 and more; floats of rank 3 with one finite range are pictures too. Pictures of one space get one size, unless
-    all have the same already and it is fit. grids: names of `unclear` pictures that show symbols.
+    all have the same already and it is fit. grids: names of `unclear` pictures that show symbols. sizes_kept: names of
+    pictures that are not resized, for encoders that take sides of any length.
 
     >>> found = views({"eye": spaces.Box(0, 255, (3, 84, 84), np.uint8), "speed": spaces.Box(-1, 1, (3,))})
     >>> {key: (view.space.shape, view.told) for key, view in found.items()}
@@ -65,8 +68,11 @@ def views(observed: Mapping[str, Space], grids: Collection[str] = ()) -> dict[st
     """
     pictures = {key: space for key, space in observed.items() if is_picture(space) and key not in grids}
     sides = {key: arranged_shape(space.shape)[:2] for key, space in pictures.items()}
-    size = common_size(set(sides.values()))
-    found = {key: _view(key, space, None if sides[key] == size else size) for key, space in pictures.items()}
+    size = common_size({one for key, one in sides.items() if key not in sizes_kept})
+    found = {
+        key: _view(key, space, None if key in sizes_kept or sides[key] == size else size)
+        for key, space in pictures.items()
+    }
     for key in sorted(grids):
         symbols = spaces.Box(0, SYMBOLS - 1, observed[key].shape, np.uint8)
         found[key] = View(key, symbols, symbols=True, told=f"a grid of symbols below {SYMBOLS}")

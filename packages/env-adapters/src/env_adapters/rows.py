@@ -85,7 +85,9 @@ class Runner:
         self._axis, self._beside = team.axis, Beside(team, self._codec.spec)
         self._signals = {name: team.axis if name in team.agent_signals else () for name in team.signals}
         self._observed = [(key, rows[key]) for key in first.observation_space.spaces]  # type: ignore[attr-defined]
-        self._reader = Reader(first.observation_space, team.taken, axis=team.axis)  # of what no Adapted has read
+        kept = fact(first, "sizes_kept", ())
+        # of what no Adapted has read
+        self._reader = Reader(first.observation_space, team.taken, axis=team.axis, sizes_kept=kept)
         self._steps = dict.fromkeys(mine, 0)  # since bounds were looked at
         self._notices: Notices = {}
         self._told: set[str] = set()

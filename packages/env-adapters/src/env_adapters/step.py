@@ -233,12 +233,14 @@ def decode_action(space: Space, vector: NDArray[Any]) -> Any:
 # ---------------------------------------------------------------- observations
 
 
-def observation_space(space: Space, signals: Collection[str] = (), grids: Collection[str] = ()) -> spaces.Dict:
+def observation_space(
+    space: Space, signals: Collection[str] = (), grids: Collection[str] = (), sizes_kept: Collection[str] = ()
+) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
     A plain observation is called "image" if it is a picture, else "vector"; nested keys are joined by "/", and no name is
     one of the step's own or of the `signals` (see `names`); pictures become bytes (H, W, C) with sides that an encoder
-    takes, unless their name is among the `grids` (see `pictures`); float64 becomes float32, and Discrete and MultiDiscrete
+    takes, unless their name is among the `grids`, or `sizes_kept` (see `pictures`); float64 becomes float32, and Discrete and MultiDiscrete
     begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with two entries of one name, with an entry
     that is empty, or with none.
 
@@ -260,12 +262,12 @@ def observation_space(space: Space, signals: Collection[str] = (), grids: Collec
             )
         if 0 in (leaf.shape or ()):
             raise TaskError(f"the observation {key!r} of shape {leaf.shape} shows nothing; leave it out with a wrapper")
-    seen = views(flat, grids)
+    seen = views(flat, grids, sizes_kept)
     return spaces.Dict({key: seen[key].space if key in seen else _single(leaf) for key, leaf in flat.items()})
 
 
 class Reader:
-    """Observations of `space` -> entries of `observation_space(space, signals, grids)`, every value as it is (see
+    """Observations of `space` -> entries of `observation_space(space, signals, grids, sizes_kept)`, every value as it is (see
     `values`), pictures as they are looked at. axis: (N,) where N agents each show one along the first axis of every entry.
 
     notices: kind -> sentence, of what is taken though it is not as the space says. TaskError for what cannot be.
@@ -280,10 +282,11 @@ class Reader:
         signals: Collection[str] = (),
         grids: Collection[str] = (),
         axis: tuple[int, ...] = (),
+        sizes_kept: Collection[str] = (),
     ) -> None:
         self.notices: Notices = {}
         named = named_leaves(space, signals)
-        seen = views(dict(named), grids)
+        seen = views(dict(named), grids, sizes_kept)
         self.entries = [entry(name, leaf, self.notices, seen.get(name), axis) for name, leaf in named]
         self._space = space
         self._keys = tuple(space.spaces) if isinstance(space, spaces.Dict) else None

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from env_adapters.errors import Diverged, TaskError, brief
-from env_adapters.facts import fact, offers
+from env_adapters.facts import fact, offers, repeats
 from env_adapters.generators import Generators
 from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
@@ -52,8 +52,10 @@ def adapt(
     taken = team_of(env).taken
     guest = Guest(env, generators)
     named = dict(named_leaves(env.observation_space, taken))
-    grids = symbols(guest, unclear(named), taken) if grids is None else named_grids(grids, named)
-    flat = observation_space(env.observation_space, taken, grids)
+    sizes_kept = fact(env, "sizes_kept", ())  # of pictures, then, whatever their values are
+    open_ = unclear({key: space for key, space in named.items() if key not in sizes_kept})
+    grids = symbols(guest, open_, taken) if grids is None else named_grids(grids, named)
+    flat = observation_space(env.observation_space, taken, grids, sizes_kept)
     native = offers(env) and callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
     known = type(env).__module__.partition(".")[0] == __name__.partition(".")[0]
     if known and native and fact(env, "protocol", None) is not None and flat == env.observation_space:
@@ -94,12 +96,12 @@ class Adapted(Wrapper):
 
     def __init__(self, env: Environment, name: str, grids: Collection[str] = ()) -> None:
         super().__init__(env)
-        team = team_of(env)
-        self.observation_space = observation_space(env.observation_space, team.taken, grids)
+        team, sizes_kept = team_of(env), fact(env, "sizes_kept", ())
+        self.observation_space = observation_space(env.observation_space, team.taken, grids, sizes_kept)
         self.grids = tuple(sorted(grids))
         self.sources = sources(env.observation_space, team.taken)
-        self.views = views(dict(named_leaves(env.observation_space, team.taken)), grids)
-        self.reader = Reader(env.observation_space, team.taken, grids, team.axis)
+        self.views = views(dict(named_leaves(env.observation_space, team.taken)), grids, sizes_kept)
+        self.reader = Reader(env.observation_space, team.taken, grids, team.axis, sizes_kept)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None
         id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
@@ -149,7 +151,9 @@ class Reexecuted(Wrapper):
         super().__init__(env)
         self._seed: int | None = None
         self._options: dict[str, Any] | None = None
-        self._restorable = bool((env.metadata or {}).get("restorable", True))
+        self._lost = "" if (env.metadata or {}).get("restorable", True) else 'it says so (metadata["restorable"])'
+        if not repeats(fact(env, "protocol", None) or {}):
+            self._lost = "it does not repeat under a seed (its protocol's deterministic)"
         self._kinds, self._actions, self._axis = leaves(env.action_space), KeptActions(most), team_of(env).axis
         self._arrived: Any = None
 
@@ -163,7 +167,7 @@ class Reexecuted(Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As gymnasium's."""
-        if self._restorable:
+        if not self._lost:
             parts = zip(self._kinds, split_actions(self.action_space, action, self._axis), strict=True)
             self._actions.add([np.asarray(one, kind.dtype) for kind, one in parts])
         result = self.env.step(action)
@@ -174,8 +178,8 @@ class Reexecuted(Wrapper):
         """`seed`, `actions` (one array (t, ...) per leaf of the action space) and a fingerprint of the last record."""
         if self._options:
             raise TaskError("an episode that was reset with options has no snapshot; give them to the factory instead")
-        if not self._restorable:
-            return {LOST: 'it says so (metadata["restorable"])'}
+        if self._lost:
+            return {LOST: self._lost}
         if self._actions.full:
             return {LOST: f"its episode had more than {self._actions.most:,} actions"}
         return {"seed": self._seed, "actions": self._actions.arrays(), "arrived": digest(self._arrived)}
