@@ -95,6 +95,17 @@ def test_alone_it_is_an_rssm_whose_prior_is_the_predictor_on_one_token(given: Gi
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
+def test_who_communicates_is_not_decentralised(given: Given) -> None:
+    """One agent's observation moves everybody's state a step later, and its own prior alone at once."""
+    agent, batch, other = given.small(cell="communicating", predictor="alone"), given.teams(), given.teams()
+    other.steps["vector"][:, 0, 1] += 3.0
+    for one in (batch, other):
+        one.steps["reset"][:, 1:] = False
+    one, two = traced(agent, batch), traced(agent, other)
+    assert moved(one.latent.deter[:, :1], two.latent.deter[:, :1]) == [False, False, False]
+    assert moved(one.latent.deter[:, 1:], two.latent.deter[:, 1:]) == [True, True, True]
+
+
 def test_a_dream_couples_agents_of_one_moment_alone(given: Given, agent: Dmawm) -> None:
     """The prior after one imagined step moves for the team of the agent whose start was changed, and for nobody else."""
     trace = traced(agent, given.teams())
@@ -174,7 +185,7 @@ def test_the_dead_count_once_and_no_more_where_there_is_no_absorbing_state(given
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"cell": "gru"}, {"heads_input": "hz"}, {"value_loss": "squared"}, {"masks": "sample"}, {"chunks": 2},
+    "numbers", [{"cell": "gru"}, {"cell": "communicating"}, {"heads_input": "hz"}, {"value_loss": "squared"}, {"masks": "sample"}, {"chunks": 2},
                 {"critic": "alone"}, {"team_heads": "alone"}, {"absent": "team"}, {"dream_last": 3}],
 )  # fmt: skip
 def test_every_switch_learns(given: Given, numbers: dict[str, Any]) -> None:

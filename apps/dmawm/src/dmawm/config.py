@@ -14,8 +14,9 @@ class Config(RunConfig):
     """Every number of DMAWM; the defaults are the paper's (Table 2), and where it is silent the README says whose."""
 
     # agent module
-    cell: Literal["gru", "block"] = "gru"
-    """Recurrent model: a GRU over [z, a] (2023's), or DreamerV3's block-diagonal GRU, which a CPU learns faster."""
+    cell: Literal["gru", "block", "communicating"] = "gru"
+    """Recurrent model: a GRU over [z, a] (2023's); DreamerV3's block-diagonal GRU, which a CPU learns faster; or a GRU over
+    what a transformer makes of all agents' [z, a], which ends decentralised execution (MAMBA)."""
     deter: Count = 512
     """Width of an agent's deterministic state."""
     hidden: Count = 512

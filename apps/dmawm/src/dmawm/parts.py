@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.contracts import ScalarDistribution
 from wm_core.distributions import Bernoullis, filled
@@ -30,6 +30,7 @@ from wm_marl import (
 )
 from wm_memory.norm_gru import NormGRU
 
+from dmawm.communicating import CommunicatingCell
 from dmawm.config import Config
 
 VALUES: dict[str, Callable[[Tensor], ScalarDistribution]] = {"twohot": TwoHot, "squared": Squared}
@@ -83,7 +84,12 @@ def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM
     """h = GRU(h, z, a) and z ~ q(h, o) of each agent alone, with the interaction predictor as prior."""
     stoch = config.stoch, config.classes
     flat = config.stoch * config.classes
-    cell = NormGRU(deter=config.deter, state=(flat,), action=actions, hidden=config.hidden)
+    cell: nn.Module | None = None  # RSSM's own: DreamerV3's
+    if config.cell == "gru":
+        cell = NormGRU(deter=config.deter, state=(flat,), action=actions, hidden=config.hidden)
+    elif config.cell == "communicating":
+        tokens = transformer(config, flat + actions, agents)
+        cell = CommunicatingCell(tokens, deter=config.deter, action=actions, hidden=config.hidden)
     return RSSM(
         deter=config.deter,
         stoch=stoch,
@@ -92,7 +98,7 @@ def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM
         hidden=config.hidden,
         blocks=config.blocks,
         unimix=config.unimix,
-        cell=cell if config.cell == "gru" else None,
+        cell=cell,  # type: ignore[arg-type]
         prior=interaction_predictor(
             mixer(config, config.predictor, config.deter, agents),
             stoch,
@@ -104,7 +110,13 @@ def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM
 
 def mixer(config: Config, kind: str, inputs: int, agents: int) -> AgentTransformer | Alone:
     """A transformer over the agents, or what takes its place in an ablation."""
-    transformer = AgentTransformer(
+    made = transformer(config, inputs, agents)
+    return made if kind == "transformer" else alone_like(made)
+
+
+def transformer(config: Config, inputs: int, agents: int) -> AgentTransformer:
+    """One of the transformers, over tokens of `inputs` features."""
+    return AgentTransformer(
         inputs,
         agents=agents,
         width=config.width,
@@ -113,7 +125,6 @@ def mixer(config: Config, kind: str, inputs: int, agents: int) -> AgentTransform
         hidden=config.feedforward,
         identity=config.identity,
     )
-    return transformer if kind == "transformer" else alone_like(transformer)
 
 
 def make_behaviour(config: Config, widths: dict[str, int], spec: Any, agents: int) -> PPO:
