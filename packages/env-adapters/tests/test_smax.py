@@ -134,12 +134,46 @@ def test_the_dead_see_nothing_and_only_stop(records) -> None:
     assert (steps["vector"][~dead].any(-1)).all()
 
 
-def test_ends_are_as_the_units_say(records) -> None:
-    steps, units = records
-    ours, theirs = (units["state.unit_alive"][..., part].any(-1) for part in (slice(AGENTS), slice(AGENTS, None)))
-    assert (steps["terminal"] == ~(ours & theirs)).all()
-    assert (steps["won"] == (ours & ~theirs)).all()
-    assert (steps["last"] == (steps["terminal"] | (units["state.step"] > 100))).all()
+def focused(env, rng, step):
+    """Attack the first enemy in range, else wait for one: wins some battles and loses some."""
+    scores = np.zeros(step["action_mask"].shape) + [0, 0, 0, 0, 1, 4, 3, 2]
+    return choose(env.action_spec, scores, step["action_mask"])
+
+
+@pytest.mark.parametrize(("policy", "won"), [(chosen, 0), (focused, 5)])
+def test_ends_are_as_the_units_say(env, policy, won) -> None:
+    rng, step, found, lost = np.random.default_rng(6), env.reset(seed=6), 0, 0
+    for _ in range(100):
+        step = env.step(policy(env, rng, step))
+        units = env.state()["units"]
+        ours, theirs = (units["state.unit_alive"][:, part].any(1) for part in (slice(AGENTS), slice(AGENTS, None)))
+        assert (step["terminal"] == ~(ours & theirs)).all()
+        assert (step["won"] == (ours & ~theirs)).all()
+        assert (step["last"] == (step["terminal"] | (units["state.step"] > 100))).all()
+        assert (step["reward"][step["won"]] >= 1).all() and not (step["reward"][~step["won"]] >= 1).any()
+        found, lost = found + step["won"].sum(), lost + (step["terminal"] & ~step["won"]).sum()
+    assert found >= won and lost > 5
+
+
+@pytest.mark.parametrize("time", [3, 100])
+@pytest.mark.parametrize(("ally", "enemy", "won"), [(1, 1, False), (1, 45, False), (45, 1, True), (45, 45, False)])
+def test_who_dies_at_once_draws_and_an_end_at_the_limit_is_an_end(env, ally, enemy, won, time) -> None:
+    """Three duels, each within range of its own enemy alone; the next shots are deadly where health is 1."""
+    env.reset(seed=0)
+    state = env.state()
+    units = state["units"]
+    rows = np.array([9.0, 16.0, 23.0])
+    units["state.unit_positions"][:] = [[14, y] for y in rows] + [[18, y] for y in rows]
+    units["state.unit_health"][:, :AGENTS], units["state.unit_health"][:, AGENTS:] = ally, enemy
+    units["state.unit_weapon_cooldowns"][:], units["state.step"][:] = 0, time
+    state["step"]["action_mask"][:] = True
+    env.load_state(state)
+    step = env.step(EYE[np.tile([5, 6, 7], (N, 1))])
+    over = 1 in (ally, enemy)
+    assert (step["terminal"] == over).all() and (step["won"] == won).all()
+    assert (step["last"] == (over or time == 100)).all()
+    assert (step["alive"] == (ally > 1)).all()
+    assert (step["reward"] >= 1).all() == won
 
 
 def test_two_instances_give_the_same_records(records) -> None:
@@ -167,28 +201,32 @@ with make_vec("smax:3m", len(state["episode"])) as env:
 """
 
 
-def test_a_snapshot_goes_on_bit_for_bit_here_and_in_another_process(env) -> None:
+@pytest.fixture(scope="module")
+def snapshot(env):
+    """A state in the middle of episodes, and what 200 steps give from there."""
     rng = np.random.default_rng(1)
     before = play(env, env.reset(seed=3), 37, rng)
     state = env.state()
     kept = pickle.dumps(state)
     ahead = play(env, before[-1], 200, rng)
+    assert pickle.dumps(state) == kept  # the memory that the steps were given is not the snapshot's
     assert sum(one["last"].sum() for one in ahead) > 20
-    assert pickle.dumps(state) == kept  # what was donated since is not it
-    actions = [one["action"] for one in ahead]
+    return state, ahead
+
+
+def test_a_snapshot_goes_on_bit_for_bit(snapshot) -> None:
+    state, ahead = snapshot
     with made() as other:
-        assert other.load_state(pickle.loads(kept)) is None
-        assert digest([other.step(action) for action in actions]) == digest(ahead)
-    answer = subprocess.run(
-        [sys.executable, "-c", FRESH],
-        input=pickle.dumps((state, actions)),
-        capture_output=True,
-        check=False,
-        timeout=300,
-    )
-    assert answer.stdout.decode() == f"{digest(ahead)} True\n", (
-        answer.stderr.decode()
-    )  # and jaxmarl's words are not there
+        assert other.load_state(pickle.loads(pickle.dumps(state))) is None
+        assert digest([other.step(one["action"]) for one in ahead]) == digest(ahead)
+
+
+def test_a_snapshot_goes_on_in_a_fresh_process_which_says_nothing_else(snapshot) -> None:
+    state, ahead = snapshot
+    given = pickle.dumps((state, [one["action"] for one in ahead]))
+    run = [sys.executable, "-c", FRESH]
+    answer = subprocess.run(run, input=given, capture_output=True, check=False, timeout=300)
+    assert answer.stdout.decode() == f"{digest(ahead)} True\n", answer.stderr.decode()
 
 
 def test_an_illegal_action_is_refused(env) -> None:
