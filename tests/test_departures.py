@@ -17,7 +17,7 @@ from env_adapters import ActionSpec, make_vec
 from gymnasium import spaces
 from torch import nn
 from wm_core import draws
-from wm_core.images import ConvEncoder
+from wm_core.images import StridedEncoder
 from wm_core.norm import RMSNorm
 from wm_core.returns import quantile
 from wm_core.twohot import TwoHot, symexp, twohot_bins
@@ -311,7 +311,7 @@ LOOKS: dict[tuple[str, str], Callable[[], bool]] = {
     ("mappo", "value norm"): the_norm_moves_once_an_update,
     ("mappo", "losses of a minibatch"): shares_are_those_of_the_whole_batch,
     ("mappo", "value before the update"): values_before_the_update_are_computed,
-    ("mappo", "images"): lambda: isinstance(mappo()[0].actor.sight.conv, ConvEncoder),
+    ("mappo", "images"): lambda: isinstance(mappo()[0].actor.sight.conv, StridedEncoder),
     ("dreamer", "a limit of time"): a_time_limit_is_a_truncation,
     ("dreamer", "weights that act"): the_newest_weights_act,
     ("dreamer", "two-hot bins"): bins_are_those_of_float64,

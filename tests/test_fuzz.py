@@ -19,7 +19,8 @@ from wm_run.cli import main
 
 COUNT = int(os.environ.get("FUZZ", "6"))
 TASKS = ("toy:catch", "toy:doors", "toy:doors_image", "gym:CartPole-v1", "gym:Pendulum-v1", "gym:FrozenLake-v1")
-APPS = ("dreamer", "po_dreamer", "r2i", "storm")
+TEAMS = ("toy:whisper", "toy:leavers")
+APPS = ("dreamer", "mappo", "po_dreamer", "r2i", "storm")
 WHOLE = (-2, -1, 0, 1, 2, 3, 4, 5, 8, 16)
 REAL = (-1.0, 0.0, 1e-3, 0.3, 1.0, 2.0, 64.0, float("nan"), float("inf"))
 FIXED = {"steps", "task", "device", "devices", "log", "init_from", "tensorboard", "threads", "workers"}
@@ -27,10 +28,11 @@ FIXED = {"steps", "task", "device", "devices", "log", "init_from", "tensorboard"
 
 def words(app: str, source: random.Random) -> list[str]:
     """A command line with one to four fields of random values."""
-    config = importlib.import_module(f"{app}.cli").APP.config
+    made = importlib.import_module(f"{app}.cli").APP
+    config, tasks = made.config, TEAMS if made.teams else TASKS
     kinds = typing.get_type_hints(config)
     names = [field.name for field in dataclasses.fields(config) if field.name not in FIXED]
-    found = ["train", "--preset", "tiny", "--device", "cpu", "--task", source.choice(TASKS), "--steps", "24"]
+    found = ["train", "--preset", "tiny", "--device", "cpu", "--task", source.choice(tasks), "--steps", "24"]
     found += ["--learning-starts", "8", "--workers", "0"]
     for name in source.sample(names, source.randint(1, 4)):
         kind = kinds[name]

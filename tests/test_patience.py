@@ -11,7 +11,7 @@ import pytest
 WISHES = {"dreamer": {"protocol": "dreamerv3"}, "r2i": {"resize": "opencv-area"}, "storm": {"protocol": "storm"}}
 
 
-@pytest.mark.parametrize("app", ["dreamer", "po_dreamer", "r2i", "storm"])
+@pytest.mark.parametrize("app", ["dmawm", "dreamer", "mappo", "po_dreamer", "r2i", "storm"])
 def test_patience_attempts_restoring_and_grids_reach_them(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(env_adapters, "make_vec", lambda task, n, **options: given.update(options))

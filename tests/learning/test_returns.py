@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from env_adapters import VectorEnv, make_vec
+from env_adapters import make_vec
 from wm_core.agent import Agent
+from wm_core.learner import Learner
 from wm_run.configs import resolve
+from wm_run.loading import build
 from wm_run.loop import Position, evaluate, train
 from wm_run.replay import Replay
 from wm_run.session import seed_all
@@ -65,6 +67,7 @@ CASES = {
     "doors": Case(
         "po_dreamer", "toy:doors", {"cues": 4, "redraw": 0}, "doors", DOORS, 0.31, "mode", episodes=25, skipped=12
     ),
+    "whisper": Case("mappo", "toy:whisper", {}, "cpu", {"steps": 30_000}, threshold=0.5),  # at random 1/4
 }
 
 
@@ -73,24 +76,24 @@ class Silent:
 
     def metrics(self, step: int, values: Any) -> None: ...
 
-    def score(self, step: int, score: float, length: int) -> None: ...
+    def score(self, step: int, score: float, length: int, **outcomes: float) -> None: ...
 
 
-def environments(case: Case, n: int) -> VectorEnv:
+def environments(case: Case, n: int) -> Any:
     return make_vec(case.task, n, workers=0, **case.options)
 
 
-def score(case: Case, agent: Agent, seed: int) -> float:
+def score(case: Case, agent: Learner, seed: int) -> float:
     """The mean return of fresh episodes; nothing is remembered of training."""
     with closing(environments(case, 64)) as envs:
         many, mode = 64 * case.episodes, case.acting == "mode"
         found = evaluate(agent, envs, episodes=many, seed=seed + 10_000, mode=mode)
-    returns = np.array([one for one, _ in found]).reshape(64, case.episodes)
+    returns = np.array([one.score for one in found]).reshape(64, case.episodes)
     return float(returns[:, case.skipped :].mean())
 
 
 def learned(
-    name: str, *, seed: int = 0, share: float = 1.0, before: Callable[[Agent], None] = lambda agent: None
+    name: str, *, seed: int = 0, share: float = 1.0, before: Callable[[Any], None] = lambda agent: None
 ) -> float:
     """The score after that share of the case's steps; `before` may change the agent."""
     case = CASES[name]
@@ -103,7 +106,7 @@ def learned(
     seed_all(seed)
     try:
         with closing(environments(case, config.envs)) as envs:
-            agent: Agent = app.part("build")(config, envs.observation_space, envs.action_spec)
+            agent = build(app, config, envs)
             before(agent)
             replay = Replay(
                 None,
@@ -113,10 +116,11 @@ def learned(
                 chunk=256,
                 length=config.length,
                 online=agent.online,
+                stride=config.stride,
+                aligned=agent.aligned,
                 seed=seed,
             )
-            replayed = config.batch * config.length
-            at = Position.begin(agent, envs, seed=seed, train_ratio=config.train_ratio, replayed=replayed)
+            at = Position.begin(agent, envs, seed=seed, train_ratio=config.train_ratio, replayed=config.replayed)
             train(
                 agent,
                 envs,
@@ -126,6 +130,7 @@ def learned(
                 log_every=10**9,
                 learning_starts=config.learning_starts,
                 length=config.longest,
+                count_resets=config.ratio_counts == "records",
                 go_on=lambda at: at.steps < share * config.steps,
             )
         return score(case, agent, seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from wm_core import draws, names
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.fast.compiled import Part
+from wm_core.images import StridedEncoder
 from wm_core.learner import Learner, trainable
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together
@@ -176,7 +177,7 @@ class Mappo(Learner):
 def build(config: Config, observation_space: Any, action_spec: Any, team: Team) -> Mappo:
     """The learner of a config for one agent's spaces and its team; UserError for a space that cannot be read."""
     torch.manual_seed(config.seed)
-    seen = describe(observation_space)
+    seen = describe(observation_space, multiple=StridedEncoder.multiple)
     recurrent = config.actor == "gru"
     with torch.device(config.device):
         actor = Actor(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.contracts import ActionDistribution
 from wm_core.heads import PolicyHead
-from wm_core.images import ConvEncoder
+from wm_core.images import StridedEncoder
 from wm_core.observations import Observations
 from wm_core.precision import wide
 from wm_core.types import Carry, Steps
@@ -37,7 +37,7 @@ class Sight(nn.Module):
         if observations.images:
             height, width, _ = next(iter(observations.images.values()))
             channels = sum(shape[2] for shape in observations.images.values())
-            self.conv = ConvEncoder((height, width, channels), depth=depth)
+            self.conv = StridedEncoder((height, width, channels), depth=depth)
             self.width += self.conv.width
 
     def forward(self, steps: Steps) -> Tensor:
