@@ -35,6 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "results" / "gpu.jsonl"
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")
+TEAMS = ("mappo",)  # of several agents
 FIGURES = (
     "dreamer 1m, vectors",
     *(f"dreamer {size}, pixels" for size in ("12m", "50m", "200m")),
@@ -42,7 +43,7 @@ FIGURES = (
 )
 NAMES = (
     "environment",
-    *(f"{kind} {app}" for kind in ("graph", "half") for app in APPS),
+    *(f"{kind} {app}" for kind in ("graph", "half") for app in (*APPS, *TEAMS)),
     *("triton", "resume", "ranks"),
     *(f"update {name}" for name in FIGURES),
     *("act 1", "act 16", "loop 16", "peer r2dreamer"),

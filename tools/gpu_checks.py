@@ -42,13 +42,25 @@ def environment(place: Place) -> str:
     return f"Python {platform.python_version()}, torch {torch.__version__} {triton} Triton, {card}"
 
 
+PIXELS = ("--task", "toy:catch")
+GRAPHED: dict[str, tuple[str, ...]] = {"mappo": ("--task", "toy:whisper", "--actor", "gru", "--backward", "4")}
+
+
 def graph(place: Place, app: str) -> str:
     """Updates and acts as one graph each against plain ones, with an evaluation in the middle."""
     place.as_on_a_gpu()
     updates, precision = (FEW, "fp32") if place.rehearsal else (UPDATES, "bf16")
 
     def run(recorded: bool) -> tuple[Outcome, list[str], bool]:
-        options = ["--preset", "tiny", "--task", "toy:catch", "--device", place.device.type, "--precision", precision]
+        options = [
+            "--preset",
+            "tiny",
+            *GRAPHED.get(app, PIXELS),
+            "--device",
+            place.device.type,
+            "--precision",
+            precision,
+        ]
         case = cases.prepare(app, options)
         agent, said, given = case.agent, list[str](), list[Any]()
         torch.manual_seed(0)
@@ -93,6 +105,16 @@ def evaluated(case: cases.Case) -> list[Any]:
 
 VECTORS = ("--task", "gym:CartPole-v1")  # the gradient through an image's decoder is a sum of thousands: noise in bf16
 TASKS: dict[str, tuple[str, ...]] = {"dreamer": VECTORS, "r2i": VECTORS, "storm": VECTORS, "po_dreamer": ()}
+TASKS["mappo"] = (
+    "--epochs",
+    "1",
+    "--minibatches",
+    "1",
+    "--actor",
+    "gru",
+    "--backward",
+    "4",
+)  # one step of each optimiser
 MOST, MIDDLE = 0.8, 0.1  # of a tensor's error in bf16, and of their median: 1 is a gradient that is not there
 
 

@@ -29,7 +29,8 @@ class Forced(draws.Generator):
         return self._classes(shape, device) * (1 - 1e-7)
 
     def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        return 1 - self._classes(shape, device) * (1 - 1e-9)
+        """1e-9 for one class, 1 for the others; never 0, which is no such number and would choose what a mask forbids."""
+        return 1e-9 ** self._classes(shape, device)
 
 
 class Seen(Alone):
@@ -81,7 +82,7 @@ def errors(app: str, options: list[str]) -> dict[str, float]:
 def of(name: str) -> str:
     """Whose gradient it is: those of world model, actor and critic are of very different sizes."""
     first, second, *_ = name.split(".")
-    return first if first == "world" else second
+    return first if first in ("world", "actor", "critic") else second
 
 
 def rms(gradients: list[Tensor]) -> float:
