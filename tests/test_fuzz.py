@@ -24,6 +24,7 @@ APPS = ("dreamer", "mappo", "po_dreamer", "r2i", "storm")
 WHOLE = (-2, -1, 0, 1, 2, 3, 4, 5, 8, 16)
 REAL = (-1.0, 0.0, 1e-3, 0.3, 1.0, 2.0, 64.0, float("nan"), float("inf"))
 FIXED = {"steps", "task", "device", "devices", "log", "init_from", "tensorboard", "threads", "workers"}
+ALIKE = {"mappo": {"envs", "batch", "train_ratio"}}  # one of them alone is refused nearly always
 
 
 def words(app: str, source: random.Random) -> list[str]:
@@ -31,7 +32,8 @@ def words(app: str, source: random.Random) -> list[str]:
     made = importlib.import_module(f"{app}.cli").APP
     config, tasks = made.config, TEAMS if made.teams else TASKS
     kinds = typing.get_type_hints(config)
-    names = [field.name for field in dataclasses.fields(config) if field.name not in FIXED]
+    fixed = FIXED | ALIKE.get(app, set())
+    names = [field.name for field in dataclasses.fields(config) if field.name not in fixed]
     found = ["train", "--preset", "tiny", "--device", "cpu", "--task", source.choice(tasks), "--steps", "24"]
     found += ["--learning-starts", "8", "--workers", "0"]
     for name in source.sample(names, source.randint(1, 4)):
