@@ -75,16 +75,16 @@ def vectors(agent, batch, context, *, seed=0):
     return {"vector": perfect(agent, batch, context)["vector"]}
 
 
-def test_a_run_without_images_has_no_video_but_an_open_loop(fakes, capsys, monkeypatch):
+def test_a_run_without_images_has_no_video_but_a_picture_of_an_open_loop(fakes, capsys, monkeypatch):
     monkeypatch.setattr(dreams, "openloop", vectors)
     main(fakes.app, ["train", "--preset", "tiny", "--task", "blind", "--steps", "40", "--logdir", "D"])
     step = checkpoint.load(checkpoint.latest("D")).step
-    assert not (Path("D") / "video").exists()
+    assert {path.name for path in (Path("D") / "video").iterdir()} == {f"openloop-{step}.png"}
     assert json.loads((Path("D") / f"dream/{step}.json").read_text())["error"]["model"][0] == pytest.approx(0.01)
     capsys.readouterr()
     main(fakes.app, ["dream", "D", "--observed", "2", "--imagined", "4"])
     out = capsys.readouterr().out
-    assert out.startswith("mean squared error of 'vector'") and not (Path("D") / "video").exists()
+    assert out.startswith("mean squared error of 'vector'") and out.endswith(f"D/video/openloop-{step}.png\n")
 
 
 def test_what_is_not_decoded_cannot_be_dreamed(fakes, quiet, capsys, monkeypatch):

@@ -32,6 +32,7 @@ from wm_run.results import plain_json, write_json
 from wm_run.scoring import FRESH, fresh
 from wm_run.session import Session
 from wm_run.stop import say
+from wm_run.traces import traces
 from wm_run.video import write_video
 
 STOPPED = "the run was told to stop"
@@ -54,7 +55,7 @@ def dream(app: App, command: Command) -> int:
         untrained = with_world(app, build(app, loaded.config, envs))
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
     first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed)
-    paths = show(logdir, name, first, options.rows) if first.image else []
+    paths = show(logdir, name, first, options.rows)
     maps = sensitivity.show(logdir, loaded, first, name) if options.sensitivity else []
     for key, errors in measured(logdir, app, loaded.config, loaded.step, found, paths, blank, changed).items():
         unit = "share of wrong values" if found[key].discrete else "mean squared error"
@@ -186,12 +187,18 @@ def _rows(batch: Batch, rows: Tensor) -> Batch:
 
 
 def show(logdir: Path, name: str, found: OpenLoop, rows: int) -> list[Path]:
-    """Video and picture of an open loop."""
+    """Video and picture of an open loop of images, a picture of one of vectors; of discrete values there is none."""
+    if found.discrete:
+        return []
     folder = logdir / "video"
     folder.mkdir(parents=True, exist_ok=True)
     end = int(found.valid[:rows].any(0).sum())  # no longer than one of the rows is predicted
     parts = (found.true, found.predicted, found.valid)
     true, predicted, valid = (value[:rows, :end].cpu().numpy() for value in parts)
+    if not found.image:
+        path = folder / f"openloop-{name}.png"
+        filmstrip.save_png(path, traces(true, predicted, valid, found.context))
+        return [path]
     paths = [folder / f"openloop-{name}.mp4", folder / f"openloop-{name}.png"]
     write_video(paths[0], filmstrip.film(true, predicted, valid, found.context), FPS / 2)
     filmstrip.save_png(paths[1], filmstrip.strip(true, predicted, valid, found.context))
@@ -218,6 +225,6 @@ def videos(session: Session, step: int) -> list[Path]:
     if not found:
         return paths
     first = next(iter(found.values()))
-    shown = show(run.logdir, str(step), first, 4) if first.image else []
+    shown = show(run.logdir, str(step), first, 4)
     measured(run.logdir, app, config, step, found, shown, {}, {})
     return [*paths, *shown]
