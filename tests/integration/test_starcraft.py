@@ -3,7 +3,10 @@
 import importlib.util
 import os
 import pathlib
+import pickle
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -22,7 +25,7 @@ def starcraft(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("starcraft_server", SERVER)
     assert spec is not None and spec.loader is not None
     server = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, "starcraft_server", server)
+    monkeypatch.setitem(sys.modules, "starcraft_server", server)
     spec.loader.exec_module(server)
     folder = server.install(tmp_path / "StarCraftII")
     monkeypatch.setenv("SC2PATH", str(folder))
@@ -61,11 +64,10 @@ def attack(step):
     """Attack if one can, else go towards the nearest enemy; of one environment, whose state says where they are."""
     mask, state = step["action_mask"][0], step["state"][0]
     agents, width = mask.shape
-    bits = (
-        8 if agents == 5 else 4
-    )  # of an ally: health, cooldown, x, y, of SMACv2's protoss also a shield and three types
+    foes = width - 6  # an enemy shows a health, x, y and maybe a shield and types, an ally one number more
+    bits = (state.size - agents * width - agents) // (agents + foes) + 1
     allies, rest = np.split(state[: -agents * width], [agents * bits])
-    enemies = rest.reshape(width - 6, -1)
+    enemies = rest.reshape(foes, bits - 1)
     there = enemies[enemies[:, 0] > 0, 1:3]
     worth = np.ones(mask.shape)
     worth[:, 6:] = 3
@@ -123,6 +125,123 @@ def test_whole_episodes_end_as_the_battle_does(starcraft, task, agents, sizes, l
             assert won or 0 <= score < 10
             step = env.step(attack(last))
         assert env.take_faults() == [] and env.protocol["starcraft"] == "build 75689"
+
+
+@pytest.mark.parametrize("race", ["terran", "zerg"])
+def test_the_other_races_play_whole_episodes(starcraft, race) -> None:
+    starcraft({"ALLIES": 20, "ENEMIES": 1})
+    with make_vec(f"smacv2:{race}_5_vs_5", 1) as env:
+        assert (env.observation_space["vector"].shape, env.action_spec.size, env.state_size) == ((82,), 11, 120)
+        step = env.reset(seed=0)
+        for _ in range(2):
+            step = play(env, step)[-1]
+            assert step["terminal"][0] and step["won"][0]
+            step = env.step(attack(step))
+        assert env.take_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("task", "observation", "state", "types"),
+    [
+        ("2s3z", 80, 120, [2, 3]),
+        ("1c3s5z", 162, 270, [1, 3, 5]),
+        ("MMM", 160, 290, [2, 7, 1]),
+        ("bane_vs_bane", 336, 984, [4, 20]),
+    ],
+)
+def test_maps_of_several_types_have_smacs_numbers(starcraft, task, observation, state, types) -> None:
+    """Which SMACv2's code counts from the enemies' types: its observations of 2s3z lie outside their array."""
+    starcraft(STANDING)
+    kinds = np.repeat(np.eye(len(types)), types, 0)
+    rng = np.random.default_rng(0)
+    with make_vec(f"smac:{task}", 1) as env:
+        assert (env.observation_space["vector"].shape, env.state_size) == ((observation,), state)
+        step = env.reset(seed=0)
+        for _ in range(12):
+            assert (step["vector"][0, :, -len(types) :] == kinds).all()
+            scores = rng.random(step["action_mask"].shape) * step["action_mask"]
+            step = env.step(np.eye(env.action_spec.size, dtype=np.float32)[scores.argmax(-1)])
+        assert env.take_faults() == []
+
+
+@pytest.mark.parametrize("task", ["MMM", "bane_vs_bane"])
+def test_on_smacs_maps_an_agent_sees_every_enemy_within_its_sight(starcraft, task) -> None:
+    """SMACv2's code blanks those that come before one whom nobody has seen, or that lies dead out of sight."""
+    starcraft({"ALLIES": 9, "ENEMIES": 6})
+    seen = hidden = 0
+    with make_vec(f"smac:{task}", 1) as env:
+        step = env.reset(seed=0)
+        agents, foes, size = env.agents, env.action_spec.size - 6, env.state_size
+        for _ in range(40):
+            step = env.step(attack(step))
+            width = (size - agents * env.action_spec.size - agents) // (agents + foes)  # of an enemy in the state
+            state = step["state"][0]
+            mine = state[: agents * (width + 1)].reshape(agents, -1)
+            theirs = state[agents * (width + 1) :][: foes * width].reshape(foes, -1)
+            far = 32 * np.linalg.norm(mine[:, None, 2:4] - theirs[None, :, 1:3], axis=-1)
+            there = (mine[:, :1] > 0) & (theirs[None, :, 0] > 0)
+            shown = step["vector"][0, :, 4 : 4 + foes * (width + 2)].reshape(agents, foes, -1).any(-1)
+            sure = abs(far - 9) > 0.01
+            assert (shown == (there & (far < 9)))[sure].all()
+            seen, hidden = seen + shown.sum(), hidden + (there & (far > 9)).sum()
+    assert seen > 100 and hidden > 100
+
+
+OTHER = """
+import os, pickle, sys
+os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
+import numpy as np
+
+which, task, out = sys.argv[1:]
+if which == "smac":
+    sys.path.insert(0, os.environ["SMAC_SOURCE"])
+    from absl import flags
+    flags.FLAGS(["smac"])
+    from smac.env import StarCraft2Env
+    env = StarCraft2Env(map_name=task)
+    reset, observations, masks, state = env.reset, env.get_obs, env.get_avail_actions, env.get_state
+    def step(actions):
+        reward, over, info = env.step(actions)
+        return reward, over, info["battle_won"]
+else:
+    from env_adapters.smac_game import Game
+    env = Game({"map_name": task, "difficulty": "7"})
+    observations, masks, state = env.observations, env.masks, env.state
+    def reset():
+        env.reset(np.random.default_rng(0))
+    def step(actions):
+        reward, terminal, late, won = env.step(actions)
+        return reward, terminal or late, won
+records = []
+for _ in range(2):
+    reset()
+    over = False
+    while not over:
+        mask = np.array(masks(), bool)
+        actions = np.arange(mask.shape[1])
+        scores = np.random.default_rng(len(records)).random(mask.shape) + 2 * (actions >= 6) + (actions == 4)
+        records.append([np.array(observations(), np.float32), np.array(state(), np.float32), mask])
+        records[-1] += step(np.where(mask, scores, -1).argmax(1).tolist())
+        over = records[-1][4]
+with open(out, "wb") as file:
+    pickle.dump(records, file)
+env.close()
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("SMAC_SOURCE"), reason="SMAC_SOURCE names no checkout of SMAC, the first one")
+@pytest.mark.parametrize("task", ["3m", "2m_vs_1z", "2s3z", "1c3s5z", "MMM", "bane_vs_bane"])
+def test_smacs_maps_are_as_smacs_own_code_has_them(starcraft, task, tmp_path) -> None:
+    """Observations, states, masks, rewards and ends of two episodes, bit for bit, by the two codes."""
+    starcraft({"ALLIES": 9, "ENEMIES": 6})
+    found = []
+    for which in ("smac", "smacv2"):
+        file = tmp_path / which
+        subprocess.run([sys.executable, "-c", OTHER, which, task, file], check=True, timeout=120)
+        found.append(pickle.loads(file.read_bytes()))
+    assert len(found[0]) == len(found[1]) > 10
+    for one, two in zip(*found, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_the_limit_truncates(starcraft) -> None:

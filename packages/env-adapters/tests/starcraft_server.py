@@ -2,7 +2,7 @@
 
 `install(folder)` lays out an installation whose binary is this file. It speaks s2clientprotocol on /sc2api as the game of
 version 4.10 does: a status in every response, an error in words for what may not be asked now, answers in binary frames,
-requests in binary or text frames (pysc2 sends protobuf in the latter). The maps of `ROSTERS` have units that appear again
+requests in binary or text frames (pysc2 sends protobuf in the latter). The maps of `ROSTERS` have units, which appear again
 once an observation has shown none, as the maps' own triggers have it; any other map is empty until units are created.
 
 Every unit shoots at a range of 6 and hits once in 8 game loops. SC2_TEST_ALLIES and SC2_TEST_ENEMIES are the damage of a hit
@@ -30,13 +30,21 @@ RANGE, SIGHT, SPEED, COOLDOWN = 6.0, 9.0, 0.2, 8  # cells, cells, cells a game l
 STATS = {
     9: (30, 0), 4: (200, 150), 107: (90, 0), 51: (125, 0), 48: (45, 0), 54: (150, 0), 74: (80, 80), 73: (100, 50), 105: (35, 0)
 }  # fmt: skip
-STATS |= {CUSTOM + at: stats for at, stats in enumerate(list(STATS.values()))}
-# map -> types of the allies, of the enemies
-MARINE = CUSTOM + 4
-ROSTERS = {"3m": ((MARINE, 3), (48, 3)), "8m": ((MARINE, 8), (48, 8)), "2m_vs_1z": ((MARINE, 2), (73, 1))}
+MEDIVAC = 54
+BASE = {kind: kind for kind in STATS} | {CUSTOM + at: kind for at, kind in enumerate(STATS)}  # what a type is like
+# map -> (type, count) of each side; allies have types of the map's own, in this order
+ROSTERS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
+    "3m": (((48, 3),),) * 2,
+    "2m_vs_1z": (((48, 2),), ((73, 1),)),
+    "2s3z": (((74, 2), (73, 3)),) * 2,
+    "1c3s5z": (((4, 1), (74, 3), (73, 5)),) * 2,
+    "MMM": (((51, 2), (48, 7), (54, 1)),) * 2,
+    "bane_vs_bane": (((9, 4), (105, 20)),) * 2,
+}
+OWN = 1900  # the first type of a map's own
 
 
-def install(folder: pathlib.Path, maps: tuple[str, ...] = ("3m", "8m", "2m_vs_1z", "32x32_flat")) -> pathlib.Path:
+def install(folder: pathlib.Path, maps: tuple[str, ...] = (*ROSTERS, "32x32_flat")) -> pathlib.Path:
     """An installation of StarCraft II whose binary is this server; the folder is what SC2PATH should name."""
     binary = folder / "Versions" / f"Base{BUILD}" / "SC2_x64"
     for one in (binary.parent, folder / "Maps" / "SMAC_Maps", folder / "pids"):
@@ -52,10 +60,11 @@ def install(folder: pathlib.Path, maps: tuple[str, ...] = ("3m", "8m", "2m_vs_1z
 
 @dataclass
 class Unit:
-    """One unit of player 1 or 2; order is ("move", x, y), ("attack", tag) or nothing."""
+    """One unit of player 1 or 2; order is ("move", x, y), ("attack", tag), ("heal", tag) or nothing."""
 
     tag: int
     kind: int
+    base: int
     owner: int
     x: float
     y: float
@@ -77,11 +86,12 @@ class Game:
         self._walk = os.environ.get("SC2_TEST_WALK", "1") != "0"
         self._appear()
 
-    def create(self, kind: int, owner: int, x: float, y: float) -> None:
-        health, shield = STATS[kind]
+    def create(self, kind: int, owner: int, x: float, y: float, base: int | None = None) -> None:
+        base = BASE[kind] if base is None else base
+        health, shield = STATS[base]
         x, y = min(max(x, 0.0), SIZE - 0.01), min(max(y, 0.0), SIZE - 0.01)
         tag = next(self._tags)
-        self.units[tag] = Unit(tag, kind, owner, x, y, health, shield)
+        self.units[tag] = Unit(tag, kind, base, owner, x, y, health, shield)
 
     def kill(self, tags: list[int]) -> None:
         for tag in tags:
@@ -104,9 +114,12 @@ class Game:
         if self.roster is None or not self._seen_empty or self.units:
             return
         self._seen_empty = False
-        for owner, (kind, count) in enumerate(self.roster, 1):
-            for at in range(count):
-                self.create(kind, owner, 9.0 if owner == 1 else 23.0, SIZE / 2 + at - count / 2)
+        for owner, side in enumerate(self.roster, 1):
+            kinds = [
+                (OWN + at if owner == 1 else kind, kind) for at, (kind, count) in enumerate(side) for _ in range(count)
+            ]
+            for at, (kind, base) in enumerate(kinds):
+                self.create(kind, owner, 9.0 if owner == 1 else 23.0, SIZE / 2 + at - len(kinds) / 2, base)
 
     def _act(self, unit: Unit) -> None:
         unit.cooldown = max(0, unit.cooldown - 1)
@@ -123,10 +136,12 @@ class Game:
         if unit.order and unit.order[0] == "move":
             self._go(unit, float(unit.order[1]), float(unit.order[2]))  # type: ignore[arg-type]
         elif unit.order and (target := self.units.get(unit.order[1])) is not None:  # type: ignore[call-overload]
-            if _distance(unit, target) <= RANGE:
-                self._hit(unit, target)
-            else:
+            if _distance(unit, target) > RANGE:
                 self._go(unit, target.x, target.y)
+            elif unit.order[0] == "heal":
+                target.health = min(target.health + 1, STATS[target.base][0])
+            else:
+                self._hit(unit, target)
 
     def _go(self, unit: Unit, x: float, y: float) -> None:
         far = math.hypot(x - unit.x, y - unit.y)
@@ -136,7 +151,7 @@ class Game:
 
     def _hit(self, unit: Unit, target: Unit) -> None:
         damage = self._damage[unit.owner]
-        if unit.cooldown or damage == 0:
+        if unit.cooldown or damage == 0 or unit.base == MEDIVAC:
             return
         unit.cooldown = COOLDOWN
         shielded = min(target.shield, damage)
@@ -226,7 +241,9 @@ class Session:
                 order = "move", command.target_world_space_pos.x, command.target_world_space_pos.y
             elif command.ability_id == ATTACK and command.target_unit_tag in self.game.units:
                 order = "attack", command.target_unit_tag
-            elif command.ability_id in (STOP, HEAL):
+            elif command.ability_id == HEAL and command.target_unit_tag in self.game.units:
+                order = "heal", command.target_unit_tag
+            elif command.ability_id == STOP:
                 order = ()
             mine = [tag for tag in command.unit_tags if tag in self.game.units and self.game.units[tag].owner == 1]
             for tag in mine if order is not None else ():
@@ -249,7 +266,7 @@ class Session:
         seen.game_loop, seen.player_common.player_id = self.game.loop, 1
         seen.raw_data.player.SetInParent()
         for unit in self.game.units.values():
-            full = STATS[unit.kind]
+            full = STATS[unit.base]
             one = seen.raw_data.units.add(
                 tag=unit.tag,
                 unit_type=unit.kind,

@@ -285,7 +285,7 @@ STAND_IN = {
                 assert os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] == "python"
                 self.n_agents, self.n_enemies, self.game_version = 3, 2, game_version
                 self.max_reward, self.timeouts, self._episode_count, self._seed = 220, 0, 0, None
-                self._sc2_proc, self.placed = None, 0
+                self._sc2_proc, self.placed, self.obs_enemies = None, 0, np.zeros((2, 3))
             def log(self, **said):
                 with open(os.environ["STAND_IN_LOG"], "a") as file:
                     print(json.dumps(said), file=file)
@@ -326,6 +326,8 @@ STAND_IN = {
                 return np.array([self.drawn, self._steps])
             def get_avail_actions(self):
                 return [[0, 1, 1, 1, 1, 1, 0, 1] if self.agents[i].health else [1] + [0] * 7 for i in range(3)]
+            def get_unit_type_id(self, unit, ally):
+                return 0
             def get_unit_by_id(self, i):
                 return self.agents[i]
             def close(self):
@@ -460,4 +462,4 @@ def test_code_that_does_not_load_is_told(whole) -> None:
     file.write_text("import os\nos._exit(3)\n")
     os.utime(file, (time.time() + 5, time.time() + 5))
     with pytest.raises(TaskError, match=r"SMACv2's code does not run here \(exit code 3\)"):
-        make_vec("smac:8m", 1)
+        make_vec("smac:2s3z", 1)

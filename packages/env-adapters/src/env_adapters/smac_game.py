@@ -13,7 +13,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -51,6 +51,9 @@ class Game:
         self._env: Any = getattr(env, "env", env)  # without the wrapper, whose reset gives None after a second try
         self._draws: dict[str, Any] = getattr(env, "env_key_to_distribution_map", {})
         self._impossible: type[Exception] = known.CannotResetException
+        self._drawn = "capability_config" in arguments
+        if not self._drawn:
+            self._number_types(self._env.get_unit_type_id)
         # The package would start another game by itself, call the episode terminal and the step worth nothing.
         self._env.full_restart = self._lost
         self._least = float(self._env.max_reward)  # before the enemies' health is added, with the first episode
@@ -108,6 +111,10 @@ class Game:
 
     def observations(self) -> NDArray[np.float32]:
         """(N, d)."""
+        if not self._drawn:
+            # Who has seen whom, which SMAC does not ask: what is within sight is shown. SMACv2's code blanks all enemies before
+            # one that nobody has seen, or that lies dead out of sight.
+            self._env.obs_enemies[:] = 1
         return np.array(self._env.get_obs(), np.float32)
 
     def state(self) -> NDArray[np.float32]:
@@ -126,6 +133,16 @@ class Game:
         """End StarCraft II."""
         self._env.close()
         vars(self._env)["_sc2_proc"] = None  # the package holds this environment for as long as the process lives
+
+    def _number_types(self, numbered: Callable[[Any, bool], int]) -> None:
+        """On SMAC's maps an ally's type counts from the first of its side's, as in SMAC's own code; SMACv2's code looks it up
+        among the enemies' types: outside the observation's array (2s3z, 3s5z), or as another type (MMM, 1c3s5z, bane_vs_bane).
+        """
+
+        def number(unit: Any, ally: bool) -> int:
+            return int(unit.unit_type - vars(self._env)["_min_unit_type"]) if ally else numbered(unit, ally)
+
+        self._env.get_unit_type_id = number
 
     def _lost(self) -> None:
         raise StarCraftLost("StarCraft II is gone: its process ended, or broke the connection")
