@@ -11,6 +11,7 @@ from torch import Tensor
 from wm_core import draws, health, names
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
+from wm_core.images import StridedEncoder
 from wm_core.joint import loss_scales
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, averages, total
@@ -126,7 +127,7 @@ def masks_told(told: Tensor | None, true: Tensor) -> Metrics:
 def build(config: Config, observation_space: Any, action_spec: Any, team: Team) -> Dmawm:
     """The agent of a config for the spaces of one agent of a team; UserError for a space that the encoder cannot read."""
     torch.manual_seed(config.seed)
-    seen = describe(observation_space)
+    seen = describe(observation_space, multiple=StridedEncoder.multiple)
     with torch.device(config.device):
         world = make_world(config, seen, action_spec.size, team.agents)
         behaviour = make_behaviour(config, dict(world.dynamics.widths), action_spec, team.agents)

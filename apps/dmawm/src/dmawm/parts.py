@@ -11,6 +11,7 @@ from wm_core.contracts import ScalarDistribution
 from wm_core.distributions import Bernoullis, filled
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import PolicyHead
+from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
 from wm_core.rssm import RSSM
@@ -59,7 +60,9 @@ def muted(steps: Steps) -> Steps:
 
 def make_world(config: Config, seen: Observations, actions: int, agents: int) -> WorldModel:
     """Every agent's own model of what it sees (equation 1), and what couples them (equation 2)."""
-    encoder = MultiEncoder(seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers)
+    encoder = MultiEncoder(
+        seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers, images=StridedEncoder
+    )
     dynamics = make_dynamics(config, encoder.width, actions, agents)
     reads = READS[config.heads_input]
     read = sum(dynamics.widths[name] for name in reads)
@@ -67,7 +70,7 @@ def make_world(config: Config, seen: Observations, actions: int, agents: int) ->
     return WorldModel(
         encoder=encoder,
         dynamics=Interleaved(dynamics, agents),
-        decoder=MultiDecoder(seen, widths=dynamics.widths, depth=config.depth, blocks=1, **sizes),
+        decoder=MultiDecoder(seen, widths=dynamics.widths, depth=config.depth, images=StridedDecoder, **sizes),
         heads=team_heads(
             mixer(config, config.team_heads, read, agents),
             actions,

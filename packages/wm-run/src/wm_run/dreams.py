@@ -215,7 +215,7 @@ def videos(session: Session, step: int) -> list[Path]:
         frames: list[NDArray[np.uint8]] = []
         with closing(fresh(app, config, 1)) as envs:
             for record in rollout(agent, envs, seed=config.seed + FRESH):
-                frames.append(filmstrip.rgb(record[key][0]))
+                frames.append(filmstrip.beside(filmstrip.rgb(record[key][0])))
                 if session.stopped():
                     raise UserError(STOPPED)
                 if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:

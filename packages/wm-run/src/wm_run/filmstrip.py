@@ -34,6 +34,15 @@ def rgb(frames: NDArray[Any]) -> Pixels:
     return frames[..., -3:]
 
 
+def beside(pictures: Pixels) -> Pixels:
+    """(H, W, 3) as it is; those of a team's N agents, (N, H, W, 3), as one (H, N*W, 3), the first on the left.
+
+    >>> beside(np.zeros((4, 4, 3), np.uint8)).shape, beside(np.zeros((2, 4, 4, 3), np.uint8)).shape
+    ((4, 4, 3), (4, 8, 3))
+    """
+    return pictures if pictures.ndim == 3 else np.concatenate(list(pictures), 1)
+
+
 def panels(true: NDArray[Any], predicted: NDArray[Any], valid: NDArray[np.bool_]) -> Pixels:
     """True, predicted and absolute error as pictures: uint8 (3, B, T, H, W, 3). Grey where no prediction is asked."""
     difference = np.abs(true.astype(np.float32) - predicted.astype(np.float32)).max(-1, keepdims=True)

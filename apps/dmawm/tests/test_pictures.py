@@ -1,0 +1,57 @@
+"""Teams that see pictures: sides of 44, an open loop of every agent, and a film of all of them."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dmawm.cli import APP
+from wm_core.images import StridedDecoder, StridedEncoder
+from wm_run.cli import main
+
+PAIR = """
+    import numpy as np
+    from env_adapters import TeamEnv
+    from gymnasium import spaces
+
+    class Pair(TeamEnv):
+        agents, noop, cheap, sizes_kept = 2, 0, True, ("image",)
+        observation_space = spaces.Dict(image=spaces.Box(0, 255, (44, 44, 3), np.uint8))
+        action_space = spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.time = 0
+            return self.shown(), {}
+
+        def step(self, actions):
+            self.time += 1
+            return self.shown(), np.array(actions, np.float64), False, self.time == 12, {}
+
+        def shown(self):
+            image = np.zeros((2, 44, 44, 3), np.uint8)
+            image[0, :, : 3 * self.time] = 200
+            image[1, :, 30:] = 90
+            return {"image": image}
+"""
+
+
+def test_a_team_in_pictures_of_44_trains_dreams_and_is_filmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pictured_pair.py").write_text(textwrap.dedent(PAIR))
+    monkeypatch.syspath_prepend(tmp_path)
+    filmed: list[np.ndarray] = []
+    monkeypatch.setattr("wm_run.folder.write_video", lambda path, frames, fps: filmed.append(frames))
+    log = tmp_path / "log"
+    task = ["--task", "pictured_pair:Pair", "--steps", "80", "--final_video", "True"]
+    main(APP, ["train", "--preset", "tiny", *task, "--logdir", str(log)])
+    told = capsys.readouterr()
+    assert "no video" not in told.out + told.err
+    (frames,) = filmed
+    assert frames.shape[1:] == (44, 88, 3) and (frames[:, :, 74:] == 90).all() and (frames[5, :, :15] == 200).all()
+    assert (log / "dream" / "80.json").exists()
+    agent = APP.load(log).agent
+    assert isinstance(agent.world.encoder.conv, StridedEncoder) and isinstance(agent.world.decoder.conv, StridedDecoder)
