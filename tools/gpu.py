@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "results" / "gpu.jsonl"
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")
-TEAMS = ("mappo",)  # of several agents
+TEAMS = ("dmawm", "mappo")  # of several agents
 FIGURES = (
     "dreamer 1m, vectors",
     *(f"dreamer {size}, pixels" for size in ("12m", "50m", "200m")),

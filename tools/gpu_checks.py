@@ -43,7 +43,10 @@ def environment(place: Place) -> str:
 
 
 PIXELS = ("--task", "toy:catch")
-GRAPHED: dict[str, tuple[str, ...]] = {"mappo": ("--task", "toy:whisper", "--actor", "gru", "--backward", "4")}
+GRAPHED: dict[str, tuple[str, ...]] = {
+    "dmawm": ("--task", "toy:leavers"),
+    "mappo": ("--task", "toy:whisper", "--actor", "gru", "--backward", "4"),
+}
 
 
 def graph(place: Place, app: str) -> str:
@@ -105,6 +108,7 @@ def evaluated(case: cases.Case) -> list[Any]:
 
 VECTORS = ("--task", "gym:CartPole-v1")  # the gradient through an image's decoder is a sum of thousands: noise in bf16
 TASKS: dict[str, tuple[str, ...]] = {"dreamer": VECTORS, "r2i": VECTORS, "storm": VECTORS, "po_dreamer": ()}
+TASKS["dmawm"] = ("--task", "toy:leavers", "--epochs", "1")
 TASKS["mappo"] = (
     "--epochs",
     "1",
