@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from env_adapters import TaskError, make, make_vec, smac_installed, smac_maps, tasks
+from env_adapters import TaskError, check_env, make, make_vec, smac_installed, smac_maps, tasks
 
 HERE = pathlib.Path(__file__).parent
 SERVER = HERE / "starcraft_server.py"
@@ -305,7 +305,7 @@ STAND_IN = {
                 self.log(restarted=True)
             def step(self, actions):
                 assert all(self.get_avail_actions()[i][a] for i, a in enumerate(actions))
-                if actions[0] == 5:
+                if actions[0] == 5 and not os.environ.get("STAND_IN_STANDS"):
                     self.full_restart()
                     return 0, True, {}
                 self._steps += 1
@@ -439,6 +439,25 @@ def test_it_plays_in_no_process_that_began_otherwise(whole) -> None:
     assert env.observation_space["vector"].shape == (4,)
     with pytest.raises(TaskError, match=r"use make_vec\('smac:3m', 1\), or begin this process with PROTOCOL_BUFFERS"):
         env.reset()
+
+
+def test_a_check_is_made_where_it_can_be(whole) -> None:
+    """`python -m env_adapters check` goes on in a process that begins as the workers do."""
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-m", "env_adapters", "check", "smac:3m", "--steps", "20"],
+        env=os.environ | {"PYTHONPATH": path, "STAND_IN_STANDS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == "smac:3m", done.stdout + done.stderr
+    assert "verdict: usable" in done.stdout and "does not repeat under a seed" in done.stdout
+    with pytest.raises(
+        TaskError, match="lives in processes that begin with PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
+    ):
+        check_env("smac:3m")
 
 
 @pytest.mark.parametrize(

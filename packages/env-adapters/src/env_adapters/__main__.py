@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from env_adapters import meltingpot_home
 from env_adapters.audit import audit, table
-from env_adapters.errors import TaskError
+from env_adapters.errors import Elsewhere, TaskError
 from env_adapters.make import tasks
 
 
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise TaskError("--steps is at least 4, --envs at least 1, --seed at least 0")
         options = dict(_option(one) for one in given.options)
         found = audit(given.task, steps=given.steps, envs=given.envs, seed=given.seed, **options)
+    except Elsewhere as error:
+        again = [sys.executable, "-m", "env_adapters", *(sys.argv[1:] if arguments is None else arguments)]
+        return subprocess.run(again, env=os.environ | error.variables, check=False).returncode
     except TaskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

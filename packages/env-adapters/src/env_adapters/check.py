@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from env_adapters.errors import CheckError, Diverged, TaskError
+from env_adapters.errors import CheckError, Diverged, Elsewhere, TaskError
 from env_adapters.facts import fact, repeats, unread
 from env_adapters.kept import LOST
 from env_adapters.make import Factory, make
@@ -54,7 +55,8 @@ class Finding:
 
 
 def examine(env: str | Factory | Environment, *, steps: int = 200, seed: int = 0, **options: Any) -> list[Finding]:
-    """The parts of `check_env` one after another, until one fails.
+    """The parts of `check_env` one after another, until one fails. Elsewhere, a TaskError, for one that lives `apart`, in a
+    process that did not begin with its variables.
 
     >>> [one.what for one in examine("toy:catch", steps=20)]
     ['protocol', 'actions', 'records', 'seeding', 'snapshot', 'episode ends']
@@ -66,6 +68,10 @@ def examine(env: str | Factory | Environment, *, steps: int = 200, seed: int = 0
             env = adapt(env, type(env.unwrapped).__name__)
         except TaskError as error:
             return [Finding("spaces", "fails", str(error))]
+    apart: dict[str, str] = fact(env, "apart", None) or {}
+    if lacking := {name: value for name, value in apart.items() if os.environ.get(name) != value}:
+        env.close()
+        raise Elsewhere(lacking)
     findings: list[Finding] = []
     for what, part in _parts(env, steps, seed).items():
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
@@ -9,6 +10,15 @@ from gymnasium import spaces
 
 class TaskError(ValueError):
     """A task, an option or a space that cannot be used; the message is one sentence with the way out."""
+
+
+class Elsewhere(TaskError):
+    """The environment lives in processes that begin with variables which this one lacks; `variables` are those."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        told = " ".join(f"{name}={value}" for name, value in variables.items())
+        super().__init__(f"the environment lives in processes that begin with {told}: begin this one so")
+        self.variables = dict(variables)
 
 
 class Diverged(RuntimeError):

@@ -46,7 +46,6 @@ class Smac(TeamEnv):
 
     metadata = {"render_modes": [], "restorable": False}  # noqa: RUF012 - gymnasium declares it so
     apart = VARIABLES
-    deterministic = False
     repeat = 1
     noop = 0
     signals = outcomes = ("won",)
