@@ -122,9 +122,7 @@ class Smax:
         self._scale = np.float32(reward_scale)
         self._shape = n, self.agents, self.program.actions  # of actions
         # (n, N) of each agent's first action in a flat mask
-        self._places = (
-            np.arange(n * self.agents).reshape(n, -1) * self.program.actions
-        )  # of each agent's first action in a flat mask
+        self._places = np.arange(n * self.agents).reshape(n, -1) * self.program.actions
         self._process = os.getpid()
         self._seed, self._episode = 0, np.zeros(n, np.int64)  # (n,) of the episodes under way
         self._keys = np.zeros((n, 2), np.uint32)
@@ -139,10 +137,8 @@ class Smax:
         self._seed, self._sent, self._last = int(seed), None, None
         self._episode[:] = -1  # none has begun
         self._carry = self.program.blank()
-        n, agents, width = self.num_envs, self.agents, self.action_spec.size
-        self._begin(
-            np.zeros((n, agents, width), np.float32), np.full((n, agents), NOOP, np.int32), np.ones(n, np.bool_)
-        )
+        choice = np.full(self._shape[:2], NOOP, np.int32)
+        self._begin(np.zeros(self._shape, np.float32), choice, np.ones(self.num_envs, np.bool_))
         return self.receive()
 
     def step(self, action: NDArray[Any]) -> Step:
@@ -188,7 +184,7 @@ class Smax:
         if self._last is None or self._carry is None:
             raise RuntimeError("there is no state before reset(seed)")
         self._settled()
-        # np.asarray would look into memory that the next step is given
+        # copies: whoever looks into the memory itself keeps the next step from taking it over
         units = {name: np.array(leaf) for name, leaf in zip(self.program.names, self._carry, strict=True)}
         return {
             "seed": self._seed,

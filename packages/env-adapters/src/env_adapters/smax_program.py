@@ -176,7 +176,7 @@ def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bo
 
         def chosen(new: Any, old: Any, kind: Any) -> Any:
             rows = renew.reshape(-1, *[1] * (new.ndim - 1))
-            return jnp.where(rows, jax.lax.convert_element_type(new, kind), jax.lax.convert_element_type(old, kind))
+            return jax.lax.convert_element_type(jnp.where(rows, new, old), kind)
 
         after = tuple(map(chosen, fresh, jax.tree.leaves(stepped), kinds))
         shown = jax.vmap(show)(jax.tree.unflatten(form, after)[0])
