@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from wm_core import Carry, Dream, Dynamics, Latent, Past, Start, Trace
 
@@ -27,7 +28,7 @@ def by_moments(value: Tensor, agents: int, last: int) -> Tensor:
     >>> by_moments(torch.tensor([0, 1, 2, 10, 11, 12]), agents=2, last=3).tolist()  # 10*i + t
     [0, 10, 1, 11, 2, 12]
     """
-    return value.unflatten(0, (-1, agents, last)).transpose(1, 2).flatten(0, 2)
+    return rearrange(value, "(b n t) ... -> (b t n) ...", n=agents, t=last)
 
 
 def by_rows(value: Whole, agents: int, last: int) -> Whole:
@@ -37,7 +38,7 @@ def by_rows(value: Whole, agents: int, last: int) -> Whole:
     """
 
     def reordered(leaf: Tensor) -> Tensor:
-        return leaf.unflatten(0, (-1, last, agents)).transpose(1, 2).flatten(0, 2)
+        return rearrange(leaf, "(b t n) ... -> (b n t) ...", n=agents, t=last)
 
     found: Whole = tree_map(reordered, value)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from einops import rearrange, repeat
 from torch import Tensor
 from wm_core import Batch, Past, Steps
 
@@ -21,17 +22,17 @@ def rows_of(value: Tensor) -> Tensor:
     >>> rows_of(torch.arange(6).view(1, 3, 2)).tolist()
     [[0, 2, 4], [1, 3, 5]]
     """
-    return value.transpose(1, 2).flatten(0, 1)
+    return rearrange(value, "b t n ... -> (b n) t ...")
 
 
 def agents_of(value: Tensor, agents: int) -> Tensor:
     """(B*N, T, ...) -> (B, T, N, ...), the inverse of `rows_of`."""
-    return value.unflatten(0, (-1, agents)).transpose(1, 2)
+    return rearrange(value, "(b n) t ... -> b t n ...", n=agents)
 
 
 def repeated(value: Tensor, agents: int) -> Tensor:
     """What is the team's, (B, ...), for each of its agents: (B*N, ...)."""
-    return value[:, None].expand(-1, agents, *value.shape[1:]).flatten(0, 1)
+    return repeat(value, "b ... -> (b n) ...", n=agents)
 
 
 def fold_steps(steps: Steps, agents: int, *, state: bool = False) -> Steps:
