@@ -80,6 +80,17 @@ def test_a_preset_is_one_update_of_every_environments_newest_steps(preset: str) 
     assert config.longest == config.length and config.train_ratio == 1 and config.ratio_counts == "records"
 
 
+@pytest.mark.parametrize("ablation", ["ippo", "living-values", "raw-values"])
+def test_an_ablation_is_another_learner(ablation: str, play: Any, tiny: Any) -> None:
+    """One number is another, and what is learned from the same rows is, too."""
+    plain, other = resolve(APP, "tiny"), resolve(APP, "tiny", ablation=ablation)
+    (field,) = (name for name, value in vars(other).items() if vars(plain)[name] != value)
+    rows = play(rows=2)
+    expected = rows.agent.update(rows.rows[-1])[0]["loss/value"]
+    changed = play(rows=2, **{field: vars(other)[field]})
+    assert changed.agent.update(changed.rows[-1])[0]["loss/value"] != expected
+
+
 MISTAKES = {
     "--batch 4": "batch is 4 and envs 2",
     "--envs 4": "give both alike",
