@@ -64,14 +64,16 @@ def attack(step):
     """Attack if one can, else go towards the nearest enemy; of one environment, whose state says where they are."""
     mask, state = step["action_mask"][0], step["state"][0]
     agents, width = mask.shape
-    foes = width - 6  # an enemy shows a health, x, y and maybe a shield and types, an ally one number more
-    bits = (state.size - agents * width - agents) // (agents + foes) + 1
-    allies, rest = np.split(state[: -agents * width], [agents * bits])
-    enemies = rest.reshape(foes, bits - 1)
+    foes, units = width - 6, state.size - agents * width
+    # an enemy shows a health, x, y, maybe a shield and types, an ally a cooldown more; one race has shields, another has not
+    more = next(more for more in (1, 0) if (units - agents * more) % (agents + foes) == 0)
+    size = (units - agents * more) // (agents + foes)
+    allies, rest = np.split(state[:units], [agents * (size + more)])
+    enemies = rest.reshape(foes, size)
     there = enemies[enemies[:, 0] > 0, 1:3]
     worth = np.ones(mask.shape)
     worth[:, 6:] = 3
-    for agent, place in enumerate(allies.reshape(agents, bits)[:, 2:4]):
+    for agent, place in enumerate(allies.reshape(agents, -1)[:, 2:4]):
         if len(there):
             way = there[np.linalg.norm(there - place, axis=1).argmin()] - place
             east, north = (4 if way[0] > 0 else 5), (2 if way[1] > 0 else 3)
