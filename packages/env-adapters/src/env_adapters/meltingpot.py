@@ -46,7 +46,7 @@ class MeltingPot(TeamEnv):
 
     An episode is truncated after `max_steps`, or where the substrate ends it by chance, from 1,000 steps on.
 
-    Melting Pot does not repeat: one seed gives other episodes each time, and a resumed run cuts the episode under way short.
+    Melting Pot does not repeat: one seed leads to one of several episodes, and a resumed run cuts the episode under way short.
 
     >>> from env_adapters.errors import TaskError
     >>> try:
