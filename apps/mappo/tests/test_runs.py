@@ -72,7 +72,7 @@ def test_smax_is_played_without_a_forbidden_action_and_won_or_lost(tmp_path: Pat
 # ---- numbers
 
 
-@pytest.mark.parametrize("preset", ["smax", "paper", "cpu", "tiny"])
+@pytest.mark.parametrize("preset", ["smax", "paper", "meltingpot", "cpu", "tiny"])
 def test_a_preset_is_one_update_of_every_environments_newest_steps(preset: str) -> None:
     config: Any = resolve(APP, preset)
     assert config.mistake == ""
