@@ -43,7 +43,7 @@ class Smax:
     process: the n environments are one call of compiled code, and after JAX has run a forked process hangs. With `send` the
     code is begun, `receive` waits for it.
 
-    The first step of a scenario and n is compiled, 10 seconds and more, and kept in a folder of the user's
+    The first step of a scenario and n is compiled, 7 to 10 seconds of a processor, and kept in a folder of the user's
     (XDG_CACHE_HOME; ENV_ADAPTERS_JAX_CACHE names another, or "off").
 
     num_envs, observation_space, action_space, action_spec, sources, views, grids, repeat, signals, protocol, cut, failure:
