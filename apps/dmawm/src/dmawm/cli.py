@@ -4,5 +4,12 @@ from wm_run.app import App
 
 from dmawm.config import Config
 
-APP = App.of("dmawm", Config, teams=True, paper="smac", acting=("unimix", "actor_unimix"))
+APP = App.of(
+    "dmawm",
+    Config,
+    teams=True,
+    task_options=("players", "share_reward"),
+    paper="smac",
+    acting=("unimix", "actor_unimix"),
+)
 main, load = APP.main, APP.load

@@ -113,3 +113,8 @@ class Config(RunConfig):
     """Of the policy."""
     critic_lr: float = 3e-5
     """Of the critic."""
+    # environment
+    players: Count = 4
+    """Of a substrate of Melting Pot."""
+    share_reward: Literal["none", "mean", "sum"] = "none"
+    """What each of them is given there: its own reward, or the mean or the sum of all."""

@@ -81,6 +81,11 @@ class Config(RunConfig):
     """Learning rate of the critic."""
     grad_clip: float = 10.0
     """Bound of the norm of each one's gradient."""
+    # environment
+    players: Count = 4
+    """Of a substrate of Melting Pot."""
+    share_reward: Literal["none", "mean", "sum"] = "none"
+    """What each of them is given there: its own reward, or the mean or the sum of all."""
 
     @property
     def transitions(self) -> int:

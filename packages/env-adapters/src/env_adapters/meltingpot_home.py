@@ -65,8 +65,9 @@ def python() -> Path:
             raise TaskError(f"{NAMED} names {named}, which is no program; name a Python that has dm-meltingpot")
         return Path(named)
     if not (folder() / _MADE).is_file():
+        started = "uv run" if "UV_RUN_RECURSION_DEPTH" in os.environ else "python"  # uv has this in what it runs alone
         raise TaskError(
-            "Melting Pot runs in a Python of its own, which is not there yet: `python -m env_adapters meltingpot` makes it "
+            f"Melting Pot runs in a Python of its own, which is not there yet: `{started} -m env_adapters meltingpot` makes it "
             f"(about 600 MB in {folder()}), or {NAMED} names one that has dm-meltingpot"
         )
     return folder() / "bin" / "python"
