@@ -289,3 +289,25 @@ def test_a_failure_in_another_process_saves_this_one_at_the_same_step(fakes: Any
     assert (
         f"an environment of another process failed, and that one says why; the run is saved at step {step_of()}" in said
     )
+
+
+def test_many_updates_at_once_are_told_and_can_be_stopped(
+    fakes: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing else is asked while they are made, which may take minutes."""
+    told: list[int] = []
+    real = Progress.update
+
+    def update(self: Progress, step: int, **values: Any) -> None:
+        real(self, step, **values)
+        told.extend([values["updates due"]] if "updates due" in values else [])
+        if told[-1:] == [20]:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "update", update)
+    with pytest.raises(SystemExit) as stop:
+        main(fakes.app, [*TRAIN, "--first_updates", "40", "--final_video", "False"])
+    assert stop.value.code == 128 + signal.SIGTERM and told == list(range(39, 19, -1))
+    monkeypatch.setattr(Progress, "update", real)
+    main(fakes.app, ["train", "--logdir", "D", "--final_video", "False"])
+    assert "updates due" not in capsys.readouterr().err.splitlines()[-1]

@@ -177,7 +177,7 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                     count_resets=config.ratio_counts == "records",
                     go_on=watch,
                     feed=session.feed,
-                    stopped=session.stopped,
+                    stopped=watch.between,
                     say=say,
                 )
                 if watch.saved != at.steps or at.arrived is not None or saved is None and begun == at.steps:

@@ -24,13 +24,14 @@ from wm_run.session import Session
 from wm_run.stop import say
 
 T = TypeVar("T")
+DUE = "updates due"
 
 
 class Watch:
     """Asked before every iteration: saves, evaluates and films by step, and says whether to go on. Passes logs on."""
 
     def __init__(self, session: Session, progress: Progress, at: Position) -> None:
-        self.session, self.progress, self.stopped = session, progress, session.stopped
+        self.session, self.progress, self.stopped, self.at = session, progress, session.stopped, at
         config = session.config
         shows = {} if config.exclusive else {"eval": config.eval_every, "video": config.video_every}
         self.every = shows | {"save": config.save_every}
@@ -58,12 +59,18 @@ class Watch:
                 what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
                 with learning_with(Alone()):
                     possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
+        self.progress.values.pop(DUE, None)
         crowded, stopped, failed = ranks().total(self.session.replay.crowded, self.stopped(), failure)
         if crowded:
             self._save(at)
         self.progress.update(at.steps)
         self.failed = bool(failed)
         return at.steps < self.session.config.steps and not stopped and not failed
+
+    def between(self) -> bool:
+        """Asked between two updates of one iteration, of which there may be hundreds: whether the run was told to stop."""
+        self.progress.update(self.at.steps, **{DUE: self.at.due})
+        return self.stopped()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.session.run.metrics(step, values)
