@@ -228,7 +228,7 @@ def test_continuous_actions_lie_in_the_native_space(
     """Pendulum's torque lies in [-2, 2], the agent's in [-1, 1] or, for a sample, beyond."""
     task = ("--task", "gym:Pendulum-v1", "--learning_starts", 12)
     run("train", "--preset", "tiny", "--device", "cpu", *task, "--steps", 30, "--logdir", tmp_path)
-    assert not (tmp_path / "video").exists()
+    assert {path.suffix for path in (tmp_path / "video").iterdir()} == {".png"}
     loaded, env = load(tmp_path), make("gym:Pendulum-v1")
     assert loaded.action_space == env.action_space
     observation, _ = env.reset(seed=0)

@@ -66,8 +66,9 @@ class RunConfig:
 
     task: str = ""
     """Environment: atari100k_<game>, dmc_<domain>_<task>, dmc_vision_<domain>_<task>, memory_maze_<size>,
-    bsuite_<experiment>/<id>, popgym_<name>, toy:<name>, gym:<id>, smax:<scenario> (for apps of several agents), or
-    <module>:<factory> of your own; `uv run -m env_adapters tasks` lists them."""
+    bsuite_<experiment>/<id>, popgym_<name>, toy:<name>, gym:<id>, or <module>:<factory> of your own; for apps of
+    several agents smax:<scenario>, smac:<map>, smacv2:<race>_<n>_vs_<m>, meltingpot:<substrate>, zoo:<module>;
+    `uv run -m env_adapters tasks` lists them."""
     seed: Annotated[int, Bounds(below=2**62, why="must lie in [0, 2**62)")] = 0
     """Of weights, environments, replay and policy."""
     steps: Resumable[int] = 400_000
