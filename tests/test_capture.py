@@ -240,4 +240,5 @@ def test_half_precision_needs_no_scaler(app: str) -> None:
     assert losses["fp32"].keys() == losses["bf16"].keys() and len(losses["fp32"]) > 3
     for name, exact in losses["fp32"].items():
         share = 0.02 if name.startswith("loss/") else 0.5  # in a small batch where some samples fall otherwise
-        assert losses["bf16"][name].item() == pytest.approx(exact.item(), rel=share, abs=1e-4), name
+        least = 1e-3 if name == "loss/policy" else 1e-4  # a mean of advantages of size 1, which all but cancel
+        assert losses["bf16"][name].item() == pytest.approx(exact.item(), rel=share, abs=least), name

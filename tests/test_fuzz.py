@@ -54,7 +54,9 @@ def test_no_configuration_ends_in_a_traceback(
 ) -> None:
     monkeypatch.setattr(dreams, "videos", lambda *_: [])  # films are no part of a configuration
     source, trained = random.Random(0), 0
-    for i in range(COUNT):
+    for i in range(5 * COUNT):
+        if i >= COUNT and trained:  # by chance all of the first few may be refused
+            break
         line = [*words(app, source), "--logdir", str(tmp_path / str(i))]
         try:
             main(importlib.import_module(f"{app}.cli").APP, line)
@@ -66,7 +68,7 @@ def test_no_configuration_ends_in_a_traceback(
         except Exception as error:
             raise AssertionError(f"{' '.join(line)}: {type(error).__name__}: {error}") from error
     assert trained or COUNT < 6
-    print(f"{app}: {trained} of {COUNT} trained")
+    print(f"{app}: {trained} of {i} trained")
 
 
 def test_the_values_are_of_every_kind() -> None:
