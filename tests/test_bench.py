@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from env_adapters.actions import ActionSpec
 from env_adapters.smax_program import Program
-from env_adapters.step import ActionSpec
 from torch import Tensor
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

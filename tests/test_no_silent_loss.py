@@ -25,9 +25,10 @@ from wm_core import names
 from wm_core.errors import UserError
 from wm_run.configs import resolve
 from wm_run.dreams import collect
-from wm_run.loop import Position, evaluate, train
+from wm_run.loop import Position, train
 from wm_run.openloop import openloop
 from wm_run.replay import Replay
+from wm_run.rollout import evaluate
 
 LAW, SPACES = int(os.environ.get("LAW", "4")), int(os.environ.get("SPACES", "24"))
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")

@@ -64,7 +64,7 @@ def measure(app: str, preset: str, seed: int) -> None:
 
 def scores_of(agent: Any, envs: Any, seed: int) -> list[float]:
     """Of an agent's fresh episodes, with sampled actions."""
-    from wm_run.loop import evaluate
+    from wm_run.rollout import evaluate
 
     return [episode.score for episode in evaluate(agent, envs, episodes=EPISODES, seed=seed, mode=False)]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from wm_core import draws
 from wm_core.fast.agreement import Outcome, difference
 from wm_run import checkpoint
-from wm_run.loop import drawing_from
+from wm_run.rollout import drawing_from
 
 UPDATES, FEW = 20, 8  # updates of a comparison, an evaluation in their middle; so few in a rehearsal
 TOOLS = Path(__file__).resolve().parent

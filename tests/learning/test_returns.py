@@ -20,8 +20,9 @@ from wm_core.agent import Agent
 from wm_core.learner import Learner
 from wm_run.configs import resolve
 from wm_run.loading import build
-from wm_run.loop import Position, evaluate, train
+from wm_run.loop import Position, train
 from wm_run.replay import Replay
+from wm_run.rollout import evaluate
 from wm_run.session import seed_all
 
 

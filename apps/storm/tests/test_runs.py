@@ -24,7 +24,7 @@ from wm_core.testing import assert_same, check_dynamics
 from wm_run import checkpoint, dreams
 from wm_run.cli import parse
 from wm_run.configs import resolve
-from wm_run.loop import check_carry
+from wm_run.rollout import check_carry
 
 PRIVATE = ("fps/", "usage/")  # what no run shares with another
 

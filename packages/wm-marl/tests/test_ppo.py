@@ -164,9 +164,9 @@ def test_an_epoch_sees_the_weights_that_the_last_one_left_in_half_precision():
         assert any((one != two).any() for one, two in zip(found[0][name][0], found[0][name][1], strict=True))
 
 
-@pytest.mark.parametrize("chunks", [2, 3, 6])
+@pytest.mark.parametrize("chunks", [2, 3, 6, 100])
 def test_chunks_have_the_gradient_of_the_whole(chunks: int):
-    """Also where they are not of one size: 6 teams in 4 chunks."""
+    """Also where they are not of one size, 6 teams in 4 chunks, or where there are not as many teams."""
     found = []
     for parts in (1, chunks, 4):
         ppo = behaviour(chunks=parts, slow_rate=0.1)

@@ -13,12 +13,14 @@ import safetensors.torch
 import torch
 from wm_core.clock import Clock
 from wm_core.testing import assert_same
-from wm_run import checkpoint, loop
+from wm_run import checkpoint
+from wm_run import rollout as rollout_module
 from wm_run.alarm import NotFinite, dump
 from wm_run.cli import main
-from wm_run.loop import Position, Ratio, evaluate, rollout, train
+from wm_run.loop import Position, Ratio, train
 from wm_run.meter import Meter
 from wm_run.replay import Replay
+from wm_run.rollout import evaluate, rollout
 from wm_run.stop import ASKING
 
 
@@ -264,7 +266,7 @@ def test_an_evaluation_can_be_stopped_and_does_not_wait_for_ever(fakes, monkeypa
     )
     assert len(asked) == 50 and 10 < len(results) < 50
     endless = fakes.envs(2)
-    monkeypatch.setattr(loop, "LONGEST", 40)
+    monkeypatch.setattr(rollout_module, "LONGEST", 40)
     monkeypatch.setattr(endless, "reset", lambda seed: type(endless).reset(endless, seed) | {"last": np.zeros(2, bool)})
     step = type(endless).step
     monkeypatch.setattr(endless, "step", lambda action: endless_step(endless, step, action))

@@ -27,8 +27,8 @@ from wm_run import checkpoint, play
 from wm_run import window as window_module
 from wm_run.canvas import Canvas
 from wm_run.cli import main
-from wm_run.loop import rollout
 from wm_run.play import Moment, Observer, Predictions, film, in_dream, in_environment, key_shown, watch
+from wm_run.rollout import rollout
 from wm_run.toml import to_toml
 from wm_run.window import Keyboard
 

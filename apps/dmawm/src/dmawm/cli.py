@@ -9,7 +9,7 @@ APP = App.of(
     Config,
     teams=True,
     task_options=("players", "share_reward"),
-    paper="smac",
+    paper="paper",
     acting=("unimix", "actor_unimix"),
 )
 main, load = APP.main, APP.load

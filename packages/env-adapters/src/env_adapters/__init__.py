@@ -8,11 +8,11 @@
 >>> step = env.step(np.zeros((4, env.action_spec.size), np.float32))
 """
 
+from env_adapters.actions import ActionSpec, action_spec, decode_action, encode_action
 from env_adapters.check import check_env
 from env_adapters.errors import CheckError, TaskError
 from env_adapters.make import make, make_vec, tasks
 from env_adapters.parallel import parallel_env
-from env_adapters.step import ActionSpec, action_spec, decode_action, encode_action
 from env_adapters.team import TeamEnv
 from env_adapters.vector import VectorEnv
 

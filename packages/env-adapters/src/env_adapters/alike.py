@@ -12,7 +12,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from env_adapters.errors import TaskError, brief
-from env_adapters.step import Space, join, leaves, named_leaves, rebuilt, split
+from env_adapters.nested import Space, join, leaves, rebuilt, split
+from env_adapters.step import named_leaves
 
 IDENTITY = "id"  # of an agent among entries
 

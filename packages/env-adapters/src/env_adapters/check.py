@@ -12,11 +12,12 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
+from env_adapters.actions import ActionCodec
 from env_adapters.errors import CheckError, Diverged, Elsewhere, TaskError
 from env_adapters.facts import fact, repeats, unread
 from env_adapters.kept import LOST
 from env_adapters.make import Factory, make
-from env_adapters.step import ActionCodec, Environment, Reader, digest
+from env_adapters.step import Environment, Reader, digest
 from env_adapters.team import Beside, Bools, choose, decoded, team_of
 from env_adapters.values import flags, numbers
 from env_adapters.wrappers import Adapted, adapt

@@ -13,11 +13,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.actions import ActionCodec
 from env_adapters.errors import Diverged
 from env_adapters.facts import fact
 from env_adapters.faults import Fault, fault_of
 from env_adapters.kept import LOST
-from env_adapters.step import ActionCodec, Environment, Reader, entries
+from env_adapters.step import Environment, Reader, entries
 from env_adapters.team import Beside, Team, decoded, team_of
 from env_adapters.values import Notices, flag, flags, numbers
 from env_adapters.wrappers import Adapted

@@ -19,12 +19,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.actions import ActionCodec
 from env_adapters.errors import TaskError
 from env_adapters.pictures import View, named_grids
 from env_adapters.seeds import episode_seed
 from env_adapters.smax_program import NOOP, program
 from env_adapters.smax_scenarios import scenario
-from env_adapters.step import ActionCodec, Step, sources
+from env_adapters.step import Step, sources
 from env_adapters.team import check_allowed
 
 Attack = Literal["closest", "random"]

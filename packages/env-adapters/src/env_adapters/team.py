@@ -18,10 +18,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.actions import ActionCodec, ActionSpec
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact
 from env_adapters.names import RESERVED, TEAM
-from env_adapters.step import ActionCodec, ActionSpec, Environment, Space, join, split
+from env_adapters.nested import Space, join, split
+from env_adapters.step import Environment
 from env_adapters.values import Notices, entry
 
 Bools = NDArray[np.bool_]

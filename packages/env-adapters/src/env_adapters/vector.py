@@ -12,16 +12,18 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.actions import ActionCodec
 from env_adapters.attempts import Attempts
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, unread
 from env_adapters.faults import Fault, fault_of
 from env_adapters.kept import LOST
 from env_adapters.local import Local
+from env_adapters.lost_rows import cut, stand_in
 from env_adapters.pictures import View
 from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
 from env_adapters.seeds import episode_seed, instance_seed
-from env_adapters.step import ActionCodec, Environment, Step, sources
+from env_adapters.step import Environment, Step, sources
 from env_adapters.team import check_allowed, team_of
 from env_adapters.workers import Workers, default_count
 from env_adapters.wrappers import Adapted
@@ -88,8 +90,8 @@ class VectorEnv:
         the others are made by what that gives for the first.
 
         workers: processes, 0 for none (the environments live here), None for the default: none for toys and for a
-        single environment, else one per core; at least one where the environment says `apart`. timeout: seconds after which a worker counts as hung, in a step or a
-        reset. attempts: failures of an environment without a step between that are one too many. restore: whether a
+        single environment, else one per core; at least one where the environment says `apart`. timeout: seconds after
+        which a worker counts as hung, in a step or a reset. attempts: failures of an environment without a step between that are one too many. restore: whether a
         state puts episodes under way back; False for what cannot be put back (a robot, a server): they are cut.
 
         TaskError where the first environment cannot be made.
@@ -391,22 +393,15 @@ class VectorEnv:
         step = {name: rows[name].copy() for name in self._outputs}
         self.cut = lost.copy()
         if lost.any():
-            self._cut(step)
+            assert self._last is not None
+            cut(step, self._last, lost, rows["/action"], self.signals)
+            told = "the episode of environment {} was cut short as a truncation"
+            self._faults += [told.format(row) for row in np.flatnonzero(lost)]
         if awaited.any():
-            self._stand_in(step, awaited)
+            stand_in(step, self._last, awaited, self.signals)
         self._awaited, self._lost = awaited, after & ~awaited & ~step["last"]
         self._last = step
         return {name: array.copy() for name, array in step.items()}
-
-    def _stand_in(self, step: Step, rows: NDArray[np.bool_]) -> None:
-        """After a failure: resets that did not happen look like the last record; nobody acts on it."""
-        if self._last is not None:
-            for name, array in step.items():
-                array[rows] = self._last[name][rows]
-        step["action"][rows], step["reward"][rows] = 0.0, 0.0
-        for name in ("last", "terminal", *self.signals):
-            step[name][rows] = False
-        step["first"][rows] = True
 
     def _tell(self) -> None:
         """Warn of what the environments' rows could hold though it is not as their spaces say, each kind once."""
@@ -415,20 +410,3 @@ class VectorEnv:
                 self._told.add(kind)
                 warnings.warn(told, stacklevel=4)  # whoever called reset, step or receive
         self._crew.notices = {}
-
-    def _cut(self, step: Step) -> None:
-        """Lost rows repeat their last record as a truncation."""
-        assert self._last is not None
-        lost = self._lost
-        for name, array in step.items():
-            array[lost] = self._last[name][lost]
-        step["action"][lost] = self._crew.rows["/action"][lost]
-        step["reward"][lost] = 0.0
-        step["first"][lost] = step["terminal"][lost] = False
-        step["last"][lost] = True
-        for name in self.signals:
-            step[name][lost] = False
-        self._faults += [
-            f"the episode of environment {row} was cut short as a truncation" for row in np.flatnonzero(lost)
-        ]
-        self._lost = np.zeros_like(lost)

@@ -11,25 +11,15 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.actions import ActionCodec
 from env_adapters.errors import Diverged, TaskError, brief
 from env_adapters.facts import fact, offers, repeats
 from env_adapters.generators import Generators
 from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
+from env_adapters.nested import join, leaves, rebuilt, split
 from env_adapters.pictures import SYMBOLS, arranged, arranged_shape, is_picture, named_grids, order, unclear, views
-from env_adapters.step import (
-    ActionCodec,
-    Environment,
-    Reader,
-    digest,
-    join,
-    leaves,
-    named_leaves,
-    observation_space,
-    rebuilt,
-    sources,
-    split,
-)
+from env_adapters.step import Environment, Reader, digest, named_leaves, observation_space, sources
 from env_adapters.team import join_actions, sample, split_actions, team_of
 from env_adapters.values import number
 

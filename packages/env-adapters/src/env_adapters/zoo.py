@@ -15,10 +15,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from env_adapters.actions import ActionCodec
 from env_adapters.alike import Alike
 from env_adapters.errors import TaskError, brief
 from env_adapters.modules import imported
-from env_adapters.step import ActionCodec, Space
+from env_adapters.nested import Space
 from env_adapters.team import TeamEnv
 
 MASK = "action_mask"

@@ -13,9 +13,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv  # type: ignore[import-untyped]
 
+from env_adapters.actions import ActionCodec
 from env_adapters.errors import TaskError
 from env_adapters.make import Factory, make_vec
-from env_adapters.step import ActionCodec, Step
+from env_adapters.step import Step
 
 
 class Parallel(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # it has no types

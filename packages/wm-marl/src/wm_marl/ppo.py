@@ -159,8 +159,9 @@ class PPO(nn.Module):
         share = weight / mean(weight).clamp(min=TINY)
         standard = standardised(advantage, share, self.least)
         whole = [seen, features[:, :-1], dream.action, standard, torch.stack(targets, -1), share]
-        masks: Any = [None] * self.chunks if dream.mask is None else self.split(dream.mask[:, :-1])
-        parts = [Part(*piece) for piece in zip(*map(self.split, whole), masks, strict=True)]
+        split: list[Any] = [self.split(one) for one in whole]
+        masks = [None] * len(split[0]) if dream.mask is None else self.split(dream.mask[:, :-1])
+        parts = [Part(*piece) for piece in zip(*split, masks, strict=True)]
         return parts, {
             "behaviour/return": returns.mean(),
             "behaviour/value": value[:, :-1].mean(),
@@ -175,8 +176,9 @@ class PPO(nn.Module):
         return wide(torch.cat([critic.from_features(part).mode() for part in self.split(features)]))
 
     def split(self, value: Tensor) -> list[Tensor]:
-        """(M, ...) in chunks of whole teams."""
-        return [part.flatten(0, 1) for part in value.unflatten(0, (-1, self.agents)).tensor_split(self.chunks)]
+        """(M, ...) in chunks of whole teams, in as many as there are teams where more are asked for."""
+        teams = value.unflatten(0, (-1, self.agents))
+        return [part.flatten(0, 1) for part in teams.tensor_split(min(self.chunks, len(teams)))]
 
     def gradients(self, parts: list[Part], old: list[Tensor]) -> tuple[dict[str, list[Tensor]], Metrics]:
         """Of an epoch's mean loss, by the optimisers' names, and what it was made of. `old` takes the first epoch's

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from wm_run.config import RunConfig, now
     from wm_run.errors import RunError
     from wm_run.loading import Loaded, load
-    from wm_run.loop import Environments, Log, Position, evaluate, train
+    from wm_run.loop import Environments, Log, Position, train
     from wm_run.replay import Replay
+    from wm_run.rollout import evaluate
     from wm_run.tasks import Tasks
 else:  # hidden from type checkers, which would believe in any name
     _HOMES = {
@@ -42,8 +43,9 @@ else:  # hidden from type checkers, which would believe in any name
         "config": {"RunConfig", "now"},
         "errors": {"RunError"},
         "loading": {"Loaded", "load"},
-        "loop": {"Environments", "Log", "Position", "evaluate", "train"},
+        "loop": {"Environments", "Log", "Position", "train"},
         "replay": {"Replay"},
+        "rollout": {"evaluate"},
         "tasks": {"Tasks"},
     }
 

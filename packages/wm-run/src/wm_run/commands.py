@@ -27,12 +27,13 @@ from wm_run.estimate import estimate, sentence, told
 from wm_run.folder import Run, default_logdir, plain
 from wm_run.loading import build, environments, has_world, initialise, restore, runtime
 from wm_run.lock import locked
-from wm_run.loop import LONGEST, check_carry, rest
+from wm_run.loop import rest
 from wm_run.loop import train as train_loop
 from wm_run.options import Eval, Info, Train
 from wm_run.progress import Progress
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
+from wm_run.rollout import LONGEST, check_carry
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
 from wm_run.writers import outside

@@ -23,12 +23,13 @@ from wm_run.app import App
 from wm_run.cli import Command
 from wm_run.config import RunConfig
 from wm_run.loading import build, environments, has_world, restore, with_world
-from wm_run.loop import Environments, rollout
+from wm_run.loop import Environments
 from wm_run.openloop import OpenLoop, openloop
 from wm_run.options import Dream
 from wm_run.play import key_shown
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
+from wm_run.rollout import rollout
 from wm_run.scoring import FRESH, fresh
 from wm_run.session import Session
 from wm_run.stop import say

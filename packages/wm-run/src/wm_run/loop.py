@@ -1,4 +1,4 @@
-"""env -> act -> replay -> learn -> env: the one training loop, and evaluation without learning.
+"""env -> act -> replay -> learn -> env: the one training loop.
 
 Sizes: n environments, A action. `steps` are environment steps with action repeat; reset records are not counted.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,9 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map  # noqa: PLC2701 - torch's own, and it has no other door
-from wm_core import draws
-from wm_core.errors import UserError
 from wm_core.learner import Learner
 from wm_core.ranks import ranks
 from wm_core.types import Carry
@@ -32,7 +28,6 @@ from wm_run.replay import Replay
 from wm_run.stop import say
 
 Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
-LONGEST = 200_000  # steps of an episode in an evaluation; Atari's are cut at 27,000, and some environments never end
 PRIVATE = ("fps/", "usage/")  # metrics that are no function of the run's seed
 
 
@@ -279,101 +274,6 @@ def rest(at: Position, agent: Learner, replay: Replay) -> dict[str, float]:
     """Of the interval that a run's end cuts short, what a line of it would say but for the machine's speed; {} where nothing
     has happened since the last line. Nothing is forgotten, for a run with more steps goes on with the interval."""
     return _learned(at, agent, replay, at.meter.means()) if at.played else {}
-
-
-def evaluate(
-    agent: Learner,
-    envs: Environments,
-    *,
-    episodes: int,
-    seed: int,
-    mode: bool = False,
-    carry: Carry = None,
-    go_on: Callable[[], bool] = lambda: True,
-    say: Callable[[str], None] = say,
-) -> list[Episode]:
-    """`episodes` episodes in these environments, learning nothing and disturbing nothing.
-
-    Each environment plays its share, whatever the episodes' lengths, for whoever takes the first to end prefers short
-    ones. A memory that outlives episodes goes on within one environment. Draws depend on `seed` alone. Fewer episodes
-    come back where `go_on`, asked at every step, says no, or where one has not ended after `LONGEST` steps. An episode
-    that a fault of its environment cuts short has no score; it is told, and another is played.
-    """
-    n = envs.num_envs
-    share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
-    results: list[list[Episode]] = [[] for _ in range(n)]
-    score, length = np.zeros(n), np.zeros(n, np.int64)
-    for step in rollout(agent, envs, seed=seed, mode=mode, carry=carry, say=say):
-        score = np.where(step["first"], 0.0, score + score_of(envs, step))
-        length = np.where(step["first"], 0, length + 1)
-        for i in np.flatnonzero(step["last"] & ~envs.cut).tolist():
-            if len(results[i]) < share[i]:
-                results[i].append(Episode(float(score[i]), int(length[i]), outcomes_of(envs, step, i)))
-        if all(len(done) == wanted for done, wanted in zip(results, share, strict=True)):
-            break
-        if length.max() >= LONGEST or not go_on():
-            break
-    return [result for each in results for result in each]
-
-
-def remembered(carry: Carry, n: int) -> Carry:
-    """A copy of what m environments left in a carry, for n others: each gets that of one of them, in turn.
-
-    >>> remembered({"key": torch.tensor([[1.0], [2.0]])}, 3)["key"].tolist()
-    [[1.0], [2.0], [1.0]]
-    """
-    return tree_map(lambda x: x[torch.arange(n, device=x.device) % len(x)], carry)
-
-
-def check_carry(agent: Learner, carry: Carry) -> None:
-    """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory.
-
-    An axis on which an empty memory has nothing grows while acting, as STORM's window does, and may have any size.
-    """
-    empty, kept = (
-        [tuple(leaf.shape[1:]) for leaf in tree_leaves(one) if leaf is not None] for one in (agent.initial(1), carry)
-    )
-    fits = len(empty) == len(kept) and all(
-        len(mine) == len(theirs) and all(m in (0, n) for m, n in zip(mine, theirs, strict=True))
-        for mine, theirs in zip(empty, kept, strict=True)
-    )
-    if not fits:
-        raise UserError("what training remembered does not fit this agent's memory: give --memory empty")
-
-
-def rollout(
-    agent: Learner,
-    envs: Environments,
-    *,
-    seed: int,
-    mode: bool = False,
-    carry: Carry = None,
-    say: Callable[[str], None] = say,
-) -> Iterator[dict[str, Any]]:
-    """Play for ever: records of n environments with the notes of acting, each (n, ...). The generator is put back. What
-    became of environments on the way is told."""
-    step = envs.reset(seed)
-    carry = agent.initial(envs.num_envs) if carry is None else carry
-    source = draws.Generator(seed, agent.device)
-    while True:
-        with drawing_from(agent, source):
-            carry, action, notes = agent.act(carry, step, mode)
-        for sentence in envs.take_faults():
-            say(sentence)
-        yield {**step, **notes}
-        step = envs.step(action)
-
-
-@contextmanager
-def drawing_from(agent: Learner, source: draws.Generator) -> Iterator[None]:
-    """The agent draws from another generator inside; torch's global ones are put back too."""
-    kept, agent.source = agent.source, source
-    devices = [agent.device] if agent.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        agent.source = kept
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:

@@ -17,7 +17,8 @@ from wm_run.cli import mistaken
 from wm_run.config import RunConfig
 from wm_run.episodes import Episode
 from wm_run.loading import environments
-from wm_run.loop import Environments, evaluate, remembered
+from wm_run.loop import Environments
+from wm_run.rollout import evaluate, remembered
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -76,7 +77,7 @@ def play(
     """`episodes` episodes as the config has them played: `eval_envs` environments with seeds of their own.
 
     protocol: of the environments that the agent was trained in. carry: of training's environments, where it outlives
-    episodes. Fewer episodes come back where `go_on` says no, or where one does not end (`loop.evaluate`).
+    episodes. Fewer episodes come back where `go_on` says no, or where one does not end (`rollout.evaluate`).
     """
     n = min(config.envs if config.exclusive else config.eval_envs or config.envs, episodes)
     with closing(fresh(app, config, n)) as envs:

@@ -21,9 +21,10 @@ from wm_run.alarm import NotFinite, check_weights, dump
 from wm_run.config import RunConfig
 from wm_run.folder import Run
 from wm_run.loading import fit
-from wm_run.loop import Environments, Position, drawing_from
+from wm_run.loop import Environments, Position
 from wm_run.preflight import check_disk, check_memory, disk_bytes, free_memory, nested_bytes
 from wm_run.replay import Replay
+from wm_run.rollout import drawing_from
 
 if TYPE_CHECKING:
     from wm_run.app import App

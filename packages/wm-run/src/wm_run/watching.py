@@ -15,10 +15,11 @@ from wm_core.ranks import Alone, learning_with, ranks
 from wm_run import dreams, evaluation, scoring
 from wm_run.cli import mistaken
 from wm_run.loading import has_world
-from wm_run.loop import LONGEST, Position
+from wm_run.loop import Position
 from wm_run.play import key_shown
 from wm_run.progress import Progress
 from wm_run.results import plain_json, write_json
+from wm_run.rollout import LONGEST
 from wm_run.scoring import Unmade
 from wm_run.session import Session
 from wm_run.stop import say
