@@ -1,12 +1,11 @@
 """Win rates of teams: several methods on a task over seeds, by the evaluations of their runs.
 
 battles.py run TASK --steps N [--every 20000] [--arms mappo dmawm] [--seeds 3] [--jobs 1]   what has no row yet; resumable
-battles.py random TASK                                                                      play by chance, as a row
 battles.py table                                                                            what docs/results/battles.jsonl says
 
 An evaluation is 128 greedy episodes in environments of their own. A row holds a run's evaluations, the means of its last
 three and last five, and the mean over all of them, which is the area under the curve. A stopped run has no row, and goes
-on; runs lie in runs/battles. Every run commits its own row where --commit is said.
+on; runs lie in runs/battles. Every run commits its own row where --commit is said. Random play and the scripted ally are lines of tools/smax_lines.py.
 """
 
 from __future__ import annotations
@@ -22,10 +21,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from wm_run.machine import describe_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "results" / "battles.jsonl"
@@ -111,33 +106,6 @@ def write(row: dict[str, Any]) -> None:
     PAGE.write_text(table(rows()))
 
 
-def by_chance(task: str, seed: int = 0) -> dict[str, Any]:
-    """Uniform actions among those allowed."""
-    from contextlib import closing
-
-    from env_adapters import make_vec
-
-    rng, won = np.random.default_rng(seed), list[float]()
-    with closing(make_vec(task, 64)) as envs:
-        step = envs.reset(seed + 10_000)
-        while len(won) < EPISODES:
-            step = envs.step(uniform(step["action_mask"], rng))
-            won += step["won"][step["last"]].astype(float).tolist()
-    here = describe_environment()
-    found = [(0, round(statistics.mean(won[:EPISODES]), 4))]
-    about = {"task": task, "arm": "random", "seed": seed, "steps": 0, "every": 0}
-    return about | summary(found) | {"evaluations": found, "commit": here["commit"], "hardware": here["hardware"]}
-
-
-def uniform(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    """One-hots (n, N, A) of actions that masks allow.
-
-    >>> uniform(np.array([[[False, True]]]), np.random.default_rng(0)).tolist()
-    [[[0.0, 1.0]]]
-    """
-    return np.eye(mask.shape[-1], dtype=np.float32)[(rng.random(mask.shape) * mask).argmax(-1)]
-
-
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Rows as Markdown: a line for each task, arm and number of steps, means over seeds and each seed."""
     lines = [
@@ -159,7 +127,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "random", "table"))
+    parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("task", nargs="?", default="smax:3m")
     parser.add_argument("--steps", type=int, default=300_000)
     parser.add_argument("--every", type=int, default=20_000)
@@ -168,9 +136,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--commit", action="store_true")
     asked = parser.parse_args()
-    if asked.what == "random":
-        write(by_chance(asked.task))
-    elif asked.what == "run":
+    if asked.what == "run":
         made = {(row["task"], row["arm"], row["seed"], row["steps"]) for row in rows()}
         wanted = [
             Battle(asked.task, arm, seed, asked.steps, asked.every) for seed in range(asked.seeds) for arm in asked.arms

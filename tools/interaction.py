@@ -30,6 +30,8 @@ import numpy as np
 import torch
 from dmawm.cli import APP
 from dmawm.parts import make_dynamics
+from env_adapters import ActionSpec
+from env_adapters.team import choose
 from numpy.typing import NDArray
 from torch import Tensor
 from wm_core import draws
@@ -57,10 +59,10 @@ def config_of(preset: str, variant: str, seed: int, task: str = "") -> Any:
 
 def chosen(mask: NDArray[np.bool_], rng: np.random.Generator, attacks: int | None) -> NDArray[np.float32]:
     """One-hots (n, N, A) of actions that masks allow, at random; half of them at least `attacks`, where one can be."""
-    wish = rng.random(mask.shape) * mask
+    wish = rng.random(mask.shape)
     if attacks is not None:
-        wish[..., attacks:] += (rng.random(mask.shape[:-1]) < 0.5)[..., None] * mask[..., attacks:]
-    return np.eye(mask.shape[-1], dtype=np.float32)[wish.argmax(-1)]
+        wish[..., attacks:] += (rng.random(mask.shape[:-1]) < 0.5)[..., None]
+    return choose(ActionSpec((mask.shape[-1],)), wish, mask)
 
 
 def recorded(envs: Any, seed: int, records: int, length: int, attacks: int | None = None) -> Replay:

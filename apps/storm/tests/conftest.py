@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,34 +11,12 @@ import torch
 from env_adapters import ActionSpec, make
 from storm.agent import Storm, build
 from storm.cli import APP
-from wm_run import dreams
-from wm_run.cli import main
 from wm_run.configs import resolve
+from wm_run.testing.fixtures import command, finished, short_films
 
-Run = Callable[..., None]
-
-
-@pytest.fixture(scope="session")
-def run() -> Run:
-    """run("train", "--steps", 10): a command line, in this process."""
-    return lambda *words: main(APP, [str(word) for word in words])
-
-
-@pytest.fixture(scope="module")
-def short_films() -> Iterator[None]:
-    """Enough frames to see that there are some."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dreams, "VIDEO_STEPS", 12)
-        patch.setattr(dreams, "DREAM_STEPS", 20)
-        yield
-
-
-@pytest.fixture(scope="module")
-def catch(run: Run, short_films: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of the preset tiny on toy:catch, with value alignment in its second half."""
-    logdir = tmp_path_factory.mktemp("runs") / "catch"
-    run("train", "--preset", "tiny", "--device", "cpu", "--train_ratio", 16, "--var", True, "--logdir", logdir)
-    return logdir
+__all__ = ["catch", "run", "short_films", "tiny"]
+run = command(APP)
+catch = finished(APP, "--train_ratio", 16, "--var", True)  # value alignment in its second half
 
 
 @pytest.fixture

@@ -90,7 +90,11 @@ def test_without_a_no_op_all_is_allowed_and_the_action_is_zero():
 
 
 def test_dead_agents_can_be_muted_instead():
-    assert muted(steps(terminal="000", alive="101"))["weight"].tolist() == [[1, 0, 1]]
+    given = steps(terminal="00000", alive="10010")
+    given["first"] = torch.zeros(1, 5, dtype=torch.bool)
+    assert muted(given)["weight"].tolist() == [[1, 1, 0, 1, 1]]
+    given["first"][0, 1] = True  # dead from an episode's beginning on: no death is seen there
+    assert muted(given)["weight"].tolist() == [[1, 0, 0, 1, 1]]
 
 
 def in_words(terminal: list[bool], records: int) -> list[bool]:

@@ -16,11 +16,11 @@ from wm_core.joint import loss_scales
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, averages, total
 from wm_core.types import Batch, Carry, Steps, Trace
-from wm_marl import PPO, absent, by_rows, fold_steps
+from wm_marl import PPO, absent, by_rows, fold_steps, muted
 from wm_run.teams import Team
 
 from dmawm.config import Config
-from dmawm.parts import make_behaviour, make_world, muted
+from dmawm.parts import make_behaviour, make_world
 
 
 class Dmawm(Agent):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from wm_core.contracts import ScalarDistribution
 from wm_core.distributions import Bernoullis, filled
 from wm_core.encoders import MultiDecoder, MultiEncoder
@@ -16,7 +15,6 @@ from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
 from wm_core.rssm import RSSM
 from wm_core.twohot import TwoHot
-from wm_core.types import Steps
 from wm_core.world import WorldModel
 from wm_marl import (
     PPO,
@@ -48,14 +46,6 @@ class SampledBernoullis(Bernoullis):
 
     def allowed(self) -> Tensor:
         return filled(self.sample(), self.logits)
-
-
-def muted(steps: Steps) -> Steps:
-    """Folded steps in which a dead agent's records count for nothing, but the first of them: it is what the continuation
-    flag learns its end from. DMAWM-AS, as we read "absence is predicted using a binary value for each agent"."""
-    alive = steps["alive"]
-    just = F.pad(alive[:, :-1], (1, 0)) & ~alive & ~steps["first"]
-    return steps | {"weight": steps["weight"] * (alive | just)}
 
 
 def make_world(config: Config, seen: Observations, actions: int, agents: int) -> WorldModel:

@@ -92,8 +92,11 @@ def absent(steps: Steps, *, observations: Iterable[str], noop: int | None, recor
 
 
 def muted(steps: Steps) -> Steps:
-    """Steps in which the records of dead agents count for nothing: their weight is 0. What the ablation AS has instead."""
-    return steps | {"weight": steps["weight"] * steps["alive"]}
+    """Steps in which the records of dead agents count for nothing, but the first of them: it is what the continuation flag
+    learns the death from. What the ablation AS has instead, as we read "absence is predicted using a binary value"."""
+    alive = steps["alive"]
+    just = F.pad(alive[:, :-1], (1, 0)) & ~alive & ~steps["first"]
+    return steps | {"weight": steps["weight"] * (alive | just)}
 
 
 def _filled(value: Tensor, where: Tensor, content: float) -> Tensor:
