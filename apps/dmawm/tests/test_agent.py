@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import dmawm.agent
 import pytest
 import torch
 from dmawm.agent import Dmawm
@@ -182,6 +183,24 @@ def test_the_dead_count_once_and_no_more_where_there_is_no_absorbing_state(given
         True,
         False,
     ]
+
+
+def test_health_is_told_of_each_row_where_its_dreams_began(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dreams come moment by moment; whoever measures them row by row gets them back in the order of the rows."""
+    agent, seen, traces = given.small(dream_last=3), list[Any](), list[Trace]()
+    real, starts = dmawm.agent.health.dreamed, agent.world.starts
+    monkeypatch.setattr(dmawm.agent.health, "dreamed", lambda dream, *rest: seen.append(dream) or real(dream, *rest))
+    monkeypatch.setattr(agent.world, "starts", lambda trace, last: traces.append(trace) or starts(trace, last))
+    agent.update(given.teams())
+    begun = seen[0].latent.deter[:, 0].unflatten(0, (-1, 3))
+    assert torch.equal(begun, traces[0].latent.deter[:, -3:])
+
+
+def test_the_model_learns_from_relabelled_steps(given: Given) -> None:
+    agent, batch = given.small(absorbing=2), given.teams()
+    learned, told = agent.update_model(batch)[2], agent.relabel(agent.rows(batch.steps))
+    assert learned.keys() == told.keys() and all(torch.equal(learned[name], told[name]) for name in told)
+    assert not torch.equal(told["vector"], agent.rows(batch.steps)["vector"])  # there is something to relabel
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,27 @@ def run() -> Callable[..., None]:
 def leavers(run: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run in which agents leave and masks change."""
     logdir = tmp_path_factory.mktemp("runs") / "leavers"
-    run("train", "--preset", "tiny", "--task", "toy:leavers", "--final_episodes", 4, "--logdir", logdir)
+    run(
+        "train",
+        "--preset",
+        "tiny",
+        "--task",
+        "toy:leavers",
+        "--final_episodes",
+        4,
+        "--eval_every",
+        100,
+        "--logdir",
+        logdir,
+    )
     return logdir
 
 
 def test_its_episodes_have_outcomes(leavers: Path) -> None:
     rows = [json.loads(line) for line in (leavers / "scores.jsonl").read_text().splitlines()]
     assert rows and all(row["episode/won"] in (0, 1) and row["episode/length"] == 6 for row in rows)
+    logged = [json.loads(line) for line in (leavers / "metrics.jsonl").read_text().splitlines()]
+    assert [0 <= row["eval/won"] <= 1 for row in logged if "eval/score" in row] == [True] * 2
     (found,) = (leavers / "eval").glob("*.json")
     assert 0 <= json.loads(found.read_text())["won"] <= 1
 

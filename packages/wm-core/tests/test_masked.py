@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from wm_core import draws
+from wm_core.actor_critic import ActorCritic
 from wm_core.distributions import Bernoulli, Bernoullis, OneHot, filled
 from wm_core.heads import Head, PolicyHead
 from wm_core.kl import BalancedKL
@@ -151,6 +152,17 @@ def test_a_dream_obeys_the_masks_that_it_predicts() -> None:
     assert dream.mask is not None and dream.mask.shape == (500, 7, 3)
     assert (dream.action[..., 1] == 0).all() and dream.action.sum() == 500 * 6
     assert (dream.action.bool() <= dream.mask[:, :-1]).all()
+
+
+def test_a_policy_is_judged_by_the_mask_that_it_acted_under() -> None:
+    world = world_with_masks(torch.tensor([5.0, -5.0, 5.0]))
+    behaviour = ActorCritic.of((3,), 0, widths=world.dynamics.widths, units=8, layers=1)
+    latent = Latent(torch.randn(20, 8), torch.zeros(20, 4, 3))
+    with draws.drawing(draws.Generator(0)):
+        dream = world.dream(({"deter": latent.deter, "stoch": latent.stoch}, latent), behaviour.policy, 4)
+    policy = behaviour.evaluate(dream).policy
+    assert isinstance(policy, OneHot)
+    assert (policy.logits.exp()[..., 1] == 0).all() and (policy.log_prob(dream.action) > -2).all()
 
 
 def test_the_mask_head_learns_what_was_allowed() -> None:
