@@ -35,6 +35,7 @@ DIAGNOSES = (
     *("recall/entropy", "recall/age", "recall/past_episodes", "recall/cosine_gap"),
     *("recall/worth_reward", "recall/worth_cont", "recall/worth_vector"),
     *("kl/co", "kl/mg", "bottleneck/mean", "bottleneck/std", "stale/cosine", "stale/overlap"),
+    *("recall/latent_mean", "recall/latent_variance"),
 )
 
 

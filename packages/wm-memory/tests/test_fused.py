@@ -399,6 +399,39 @@ def test_diagnostics_of_a_memory_written_by_hand() -> None:
     assert found["bottleneck/std"] > 0
 
 
+@pytest.mark.parametrize("kind", [Recall, Repeat])
+@pytest.mark.parametrize("make", [fused, recalled])
+def test_the_memory_latent_is_told_over_rows_steps_and_units(
+    make: Callable[[Memory], FusedRSSM | RecalledRSSM], kind: type[Recall]
+) -> None:
+    """Against the moments of every step one by one, then of a bottleneck that is written by hand."""
+    model = make(memory(recall=recall(kind), sight=across_episodes)).eval()
+    carry, inputs, bottleneck = model.initial(2), steps(9), model.memory.bottleneck
+    found, read = model.diagnose(carry, *inputs), model.memory(carry, *inputs)
+    means, variances = [], []
+    for f in read.f.detach().flatten(0, 1).split(1):
+        mean, std = bottleneck.moments(f)
+        means += mean[0].tolist()
+        variances += [one**2 for one in std[0].tolist()]
+    assert len(means) == 2 * 9 * 12
+    assert found["recall/latent_mean"].item() == pytest.approx(sum(means) / len(means), abs=1e-5)
+    assert found["recall/latent_variance"].item() == pytest.approx(sum(variances) / len(variances), rel=1e-4)
+    with torch.no_grad():
+        for layer, values in ((bottleneck.mean, [-3.0, 1.0]), (bottleneck.raw, [0.5, 2.0])):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor(values * 6))
+        bottleneck.raw.bias.copy_((bottleneck.raw.bias - 1e-3).expm1().log())  # the inverse of softplus
+    found = model.diagnose(carry, *inputs)
+    assert found["recall/latent_mean"].item() == pytest.approx(-1.0, abs=1e-5)  # |mu| has 2
+    assert found["recall/latent_variance"].item() == pytest.approx(2.125, abs=1e-4)  # mean sigma squared is 1.5625
+
+
+def test_a_memory_without_a_bottleneck_has_no_latent_to_tell() -> None:
+    model = fused(Memory(recall(), action=A, window=M))
+    found = model.diagnose(model.initial(2), *steps(9))
+    assert "recall/found" in found and not [name for name in found if "latent" in name or "bottleneck" in name]
+
+
 def test_diagnosing_changes_nothing() -> None:
     model = fused()
     before = {name: value.clone() for name, value in model.state_dict().items()}

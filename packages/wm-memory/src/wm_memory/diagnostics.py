@@ -70,7 +70,12 @@ def diagnose(
     recall/past_episodes: share of the selected keys that lie in earlier episodes
     recall/cosine, recall/cosine_gap: mean similarity of the selected keys, and how far it lies above all visible ones
     recall/found: mean number of selected keys
+    recall/latent_mean, recall/latent_variance: of the memory latent N(mu, sigma^2), the paper's 20 numbers: the mean over
+        rows, steps and units of mu, with its sign, and of sigma^2 (Figure 4 c and d)
     bottleneck/mean, bottleneck/spread, bottleneck/std: mean |mu|, deviation of mu over steps, mean sigma
+
+    Steps at which nothing is recalled count in the last two lines, as the others do: they have a latent too. A memory whose
+    bottleneck has no moments (w/o VAE) lacks both lines.
     """
     with evaluating(memory):
         columns, reading, similarity = memory.look(carry, embed, action, reset)
@@ -97,6 +102,8 @@ def diagnose(
         if isinstance(memory.bottleneck, Gaussian):
             mean, std = memory.bottleneck.moments(reading.f)
             found |= {
+                "recall/latent_mean": mean.mean(),
+                "recall/latent_variance": std.square().mean(),
                 "bottleneck/mean": mean.abs().mean(),
                 "bottleneck/spread": mean.flatten(0, 1).std(0, unbiased=False).mean(),
                 "bottleneck/std": std.mean(),
