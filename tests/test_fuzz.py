@@ -19,7 +19,7 @@ from wm_run.cli import main
 
 COUNT = int(os.environ.get("FUZZ", "6"))
 TASKS = ("toy:catch", "toy:doors", "toy:doors_image", "gym:CartPole-v1", "gym:Pendulum-v1", "gym:FrozenLake-v1")
-TEAMS = ("toy:whisper", "toy:leavers")
+TEAMS = ("toy:whisper", "toy:leavers", "toy:doors_team")
 APPS = ("dmawm", "dreamer", "mappo", "po_dreamer", "r2i", "storm")
 WHOLE = (-2, -1, 0, 1, 2, 3, 4, 5, 8, 16)
 REAL = (-1.0, 0.0, 1e-3, 0.3, 1.0, 2.0, 64.0, float("nan"), float("inf"))

@@ -24,6 +24,7 @@ from env_adapters.modules import imported
 from env_adapters.smax_scenarios import SCENARIOS
 from env_adapters.step import Environment
 from env_adapters.toys import Catch, DistractedCatch, Doors
+from env_adapters.toys_doors_team import DoorsTeam
 from env_adapters.toys_teams import Leavers, Whisper
 from env_adapters.vector import VectorEnv
 from env_adapters.wrappers import adapt
@@ -36,6 +37,7 @@ _TOYS: dict[str, Factory] = {
     "toy:catch_distracted": DistractedCatch,
     "toy:doors": functools.partial(Doors, image=False),
     "toy:doors_image": functools.partial(Doors, image=True),
+    "toy:doors_team": DoorsTeam,
     "toy:leavers": Leavers,
     "toy:whisper": Whisper,
 }
@@ -61,8 +63,8 @@ _BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {"smax:": (
 def tasks() -> list[str]:
     """Names of the built-in tasks and of the suites that installed packages publish.
 
-    >>> tasks()[-6:]
-    ['toy:catch', 'toy:catch_distracted', 'toy:doors', 'toy:doors_image', 'toy:leavers', 'toy:whisper']
+    >>> tasks()[-7:]
+    ['toy:catch', 'toy:catch_distracted', 'toy:doors', 'toy:doors_image', 'toy:doors_team', 'toy:leavers', 'toy:whisper']
     """
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
@@ -77,7 +79,7 @@ def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = 
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
         `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
-        `toy:doors_image`, `toy:leavers`, `toy:whisper`, `smac:<map>`, `smacv2:<race>_<n>_vs_<m>`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
+        `toy:doors_image`, `toy:doors_team`, `toy:leavers`, `toy:whisper`, `smac:<map>`, `smacv2:<race>_<n>_vs_<m>`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes. grids: see `make_vec`.
     options: keyword arguments of the factory.
