@@ -6,6 +6,10 @@ from wm_marl.alone import Alone, alone_like
 from wm_marl.critic import Squared, team_critic
 from wm_marl.interaction import interaction_predictor
 from wm_marl.interleaved import Interleaved, by_moments, by_rows
+from wm_marl.mat import MATPolicy
+from wm_marl.mat_actions import MATActions
+from wm_marl.mat_critic import mat_critic
+from wm_marl.mat_networks import MATDecoder, MATEncoder
 from wm_marl.ppo import PPO, clipped_loss, standardised
 from wm_marl.rows import agents_of, fold, fold_steps, rows_of, unfold
 from wm_marl.team import TeamHead, Trunk, team_heads
@@ -17,6 +21,10 @@ __all__ = [
     "AgentTransformer",
     "Alone",
     "Interleaved",
+    "MATActions",
+    "MATDecoder",
+    "MATEncoder",
+    "MATPolicy",
     "Squared",
     "TeamHead",
     "Trunk",
@@ -30,6 +38,7 @@ __all__ = [
     "fold",
     "fold_steps",
     "interaction_predictor",
+    "mat_critic",
     "muted",
     "rows_of",
     "standardised",

@@ -31,11 +31,29 @@ class AcrossAgents(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., B*N, D) -> (..., B*N, E), or with rows at axis 0 (B*N, ..., D) -> (B*N, ..., E)."""
-        if x.shape[self.rows] % self.agents:
-            raise ValueError(f"{x.shape[self.rows]} rows are no teams of {self.agents}: {tuple(x.shape)}")
-        apart = x.unflatten(self.rows, (-1, self.agents))  # (..., B, N, D), or (B, N, ..., D)
         if self.rows:
-            found: Tensor = self.module(apart)
+            found: Tensor = self.module(teams_of(x, self.agents, self.rows))  # (..., B, N, D)
             return found.flatten(-3, -2)
-        mixed: Tensor = self.module(apart.movedim(1, -2))
-        return mixed.movedim(-2, 1).flatten(0, 1)
+        return joined(self.module(apart(x, self.agents)))
+
+
+def teams_of(x: Tensor, agents: int, rows: int) -> Tensor:
+    """The axis of the rows as two, teams and agents. Raises ValueError where N divides the rows not."""
+    if x.shape[rows] % agents:
+        raise ValueError(f"{x.shape[rows]} rows are no teams of {agents}: {tuple(x.shape)}")
+    return x.unflatten(rows, (-1, agents))
+
+
+def apart(rows: Tensor, agents: int) -> Tensor:
+    """Rows at axis 0 as teams of tokens: (B*N, ..., D) -> (B, ..., N, D), a view.
+
+    >>> import torch
+    >>> apart(torch.arange(8).view(4, 2, 1), agents=2)[1, 0, :, 0].tolist()  # the second team at the first moment
+    [4, 6]
+    """
+    return teams_of(rows, agents, 0).movedim(1, -2)
+
+
+def joined(tokens: Tensor) -> Tensor:
+    """The inverse: (B, ..., N, D) -> (B*N, ..., D)."""
+    return tokens.movedim(-2, 1).flatten(0, 1)

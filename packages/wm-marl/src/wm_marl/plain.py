@@ -1,8 +1,8 @@
 """What agents say to each other and what a policy learns of a dream, in straight lines: read these first.
 
-`block` and `transformer` are what `wm_marl.transformer` computes, `ppo` the losses of an epoch of `wm_marl.ppo.PPO`; the
-tests hold the one to the other, values and gradients, in float64.
-Sizes: N agents, D width, H heads, d = D / H; of a dream M rows, H horizon.
+`block` and `transformer` are what `wm_marl.transformer` computes, `mat` what `wm_marl.mat.MATPolicy` says of a team's actions,
+`ppo` the losses of an epoch of `wm_marl.ppo.PPO`; the tests hold the one to the other, values and gradients, in float64.
+Sizes: N agents, F features, A numbers of an action, D width, H heads, d = D / H; of a dream M rows, H horizon.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from wm_marl.mat import MATPolicy
     from wm_marl.transformer import AgentTransformer
 
 
@@ -32,23 +33,89 @@ def transformer(network: AgentTransformer, tokens: Tensor) -> Tensor:
 def block(network: Any, x: Tensor) -> Tensor:
     """One team's tokens (N, D) -> (N, D), by a Block's weights: pre-norm attention, pre-norm MLP."""
     # three times (N, D)
-    layer = network.queries_keys_values
-    query, key, value = (norm(network.first, x) @ layer.weight.mT + layer.bias).chunk(3, -1)
+    query, key, value = affine(network.queries_keys_values, norm(network.first, x)).chunk(3, -1)
+    # (N, D)
+    x = x + affine(network.out, listened(query, key, value, network.heads))
+    # (N, D)
+    return x + perceptron(network.mlp, norm(network.second, x))
+
+
+def mat(policy: MATPolicy, features: Tensor, mask: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of each agent's choice (N,), given those before it, by a MATPolicy with one discrete action.
+
+    features (N, F), mask (N, A) bool, action (N, A) one-hot, agents in the order in which they choose. An agent's turn is
+    computed from the beginning; nothing is kept.
+    """
+    encoder: Any = policy.encoder
+    decoder: Any = policy.decoder
+    # (N, D)
+    seen = gelu(affine(encoder.begin[1], norm(encoder.begin[0], features)))
+    if encoder.identity is not None:
+        # (N, D): who is who
+        seen = seen + encoder.identity
+    seen = norm(encoder.norm, seen)
+    for one in encoder.blocks:
+        # (N, D): all hear all
+        seen = norm(one.first, seen + attended(one.attend, seen, seen))
+        seen = norm(one.second, seen + perceptron(one.mlp, seen))
+    log_probs, entropies = [], []
+    for i in range(len(action)):
+        # (i + 1, A + 1): a start, and what was chosen before
+        told = torch.zeros(i + 1, 1 + action.shape[1], dtype=action.dtype)
+        told[0, 0] = 1
+        told[1:, 1:] = action[:i]
+        # (i + 1, D)
+        x = norm(decoder.begin[2], gelu(told @ decoder.begin[0].weight.mT))
+        for one in decoder.blocks:
+            # (i + 1, D): the stream of actions by itself, then as each agent asks it
+            x = norm(one.first, x + attended(one.own, x, x, causal=True))
+            x = norm(one.second, seen[: i + 1] + attended(one.cross, seen[: i + 1], x, causal=True))
+            x = norm(one.third, x + perceptron(one.mlp, x))
+        # (A,): of agent i alone
+        last = norm(decoder.end[2], gelu(affine(decoder.end[0], x[i])))
+        probs = torch.softmax(affine(decoder.head.out, last), -1)
+        unimix = decoder.head.unimix
+        # (A,): the uniform's share, then what is allowed
+        probs = ((1 - unimix) * probs + unimix / len(probs)) * mask[i]
+        probs = probs / probs.sum()
+        log_probs.append((probs * action[i]).sum().log())
+        entropies.append(-sum(p * p.log() for p in probs if p > 0))
+    return torch.stack(log_probs), torch.stack(entropies)
+
+
+def attended(network: Any, asking: Tensor, told: Tensor, causal: bool = False) -> Tensor:
+    """What tokens `asking` (N, D) hear of tokens `told` (N, D), by an Attention's weights: (N, D)."""
+    key, value = affine(network.keys_values, told).chunk(2, -1)
+    return affine(network.out, listened(affine(network.query, asking), key, value, network.heads, causal))
+
+
+def listened(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool = False) -> Tensor:
+    """Attention of each head, side by side: three times (N, D) -> (N, D)."""
     heard = []
-    for q, k, v in zip(*(part.chunk(network.heads, -1) for part in (query, key, value)), strict=True):
+    for q, k, v in zip(*(part.chunk(heads, -1) for part in (query, key, value)), strict=True):
         # (N, N): how much agent i listens to agent j
-        weight = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), -1)
+        score = q @ k.mT / math.sqrt(q.shape[-1])
+        if causal:
+            score = score.masked_fill(torch.ones_like(score).triu(1).bool(), -torch.inf)
         # (N, d)
-        heard.append(weight @ v)
-    # (N, D)
-    x = x + torch.cat(heard, -1) @ network.out.weight.mT + network.out.bias
-    inner, _, outer = network.mlp
-    # (N, hidden)
-    y = norm(network.second, x) @ inner.weight.mT + inner.bias
-    # (N, hidden): GELU
-    y = y * 0.5 * (1 + torch.erf(y / math.sqrt(2)))
-    # (N, D)
-    return x + y @ outer.weight.mT + outer.bias
+        heard.append(torch.softmax(score, -1) @ v)
+    return torch.cat(heard, -1)
+
+
+def perceptron(network: Any, x: Tensor) -> Tensor:
+    """Linear, GELU, Linear: (..., D) -> (..., D)."""
+    inner, _, outer = network
+    return affine(outer, gelu(affine(inner, x)))
+
+
+def affine(layer: Any, x: Tensor) -> Tensor:
+    """(..., I) -> (..., O)."""
+    return x @ layer.weight.mT + layer.bias
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the probability that a standard normal number is below it."""
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
 def norm(network: Any, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from wm_core.optim import Adam, NormClip
 from wm_core.precision import wide
 from wm_core.ranks import mean, ranks
 from wm_core.returns import gae
+
+from wm_marl.mat import MATPolicy
+from wm_marl.mat_critic import EncoderCritic
 
 TOLD = ("policy", "value", "entropy", "policy_kl", "clipped")  # what an epoch says of itself
 TINY = 1e-8  # of the mean weight, so that a dream of the absent alone is no division by zero
@@ -65,7 +69,7 @@ class Part:
 
 
 class PPO(nn.Module):
-    """Policy and critic that take their own steps on a dream, each by an Adam of its own.
+    """Policy and critic that take their own steps on a dream, each by an Adam of its own, or both by one.
 
     An `OptimisingBehaviour`; `rules` are the optimisers, which belong to the learner's state:
     `optimiser=Together(model=..., **behaviour.rules)`.
@@ -76,8 +80,8 @@ class PPO(nn.Module):
     A critic that reads several agents at once (`wm_marl.team_critic`) sees those of one moment, as the dream has them.
 
     Args:
-        policy: told of the dream's masks where it has any.
-        critic: a head of scalars.
+        policy: told of the dream's masks where it has any; a `MATPolicy`, or a PolicyHead.
+        critic: a head of scalars; a `mat_critic` is of this policy, whose encoder then runs once an epoch for both.
         agents: N; `chunks` does not part a team.
         lam: of the advantages; the discount is in `dream.cont`.
         clip, epochs, entropy: of PPO.
@@ -85,12 +89,14 @@ class PPO(nn.Module):
         least: a floor under the spread by which advantages are divided.
         chunks: in how many pieces an epoch is computed, to save memory; the gradient is that of the whole.
         slow_rate: with it, a slow critic follows the critic, which is also drawn to the slow one's values.
+        together: one Adam, "behaviour", over policy and critic, with one norm clip and one learning rate, so that
+            `critic_lr` must be as `actor_lr`: how MAT is learned, whose encoder serves both.
     """
 
     def __init__(
         self,
         *,
-        policy: PolicyHead,
+        policy: PolicyHead | MATPolicy,
         critic: Any,
         agents: int = 1,
         lam: float = 0.95,
@@ -104,18 +110,32 @@ class PPO(nn.Module):
         least: float = 1e-5,
         chunks: int = 1,
         slow_rate: float | None = None,
+        together: bool = False,
     ) -> None:
         super().__init__()
         if min(epochs, chunks) < 1:
             raise ValueError(f"PPO needs at least one epoch and one chunk, not {epochs} and {chunks}")
+        if together and actor_lr != critic_lr:
+            raise ValueError(
+                f"one optimiser for both has one learning rate: give critic_lr as actor_lr, {actor_lr:g}, not {critic_lr:g}"
+            )
+        if isinstance(policy, MATPolicy) and policy.agents != agents:
+            raise ValueError(f"the policy is of {policy.agents} agents and PPO of {agents}")
+        self.common = isinstance(critic, EncoderCritic)
+        if self.common and critic.policy is not policy:
+            raise ValueError("the critic is on another policy's encoder: make it by mat_critic of this one")
+        if self.common and slow_rate is not None:
+            raise ValueError(
+                "a critic on the policy's encoder has no slow copy, whose encoder nobody would move: leave slow_rate out"
+            )
         self.actor, self.critic = policy, critic
         self.slow = None if slow_rate is None else copy.deepcopy(critic).requires_grad_(False)
         self.agents, self.lam, self.clip, self.epochs, self.entropy = agents, lam, clip, epochs, entropy
         self.least, self.chunks, self.slow_rate = least, chunks, slow_rate
-        self.rules = {
-            "actor": Adam(policy.parameters(), lr=actor_lr, clip=NormClip(bound), eps=eps),
-            "critic": Adam(critic.parameters(), lr=critic_lr, clip=NormClip(bound), eps=eps),
-        }
+        moved = {"actor": (policy.parameters(), actor_lr), "critic": (critic.parameters(), critic_lr)}
+        if together:
+            moved = {"behaviour": (iter([*policy.parameters(), *critic.parameters()]), actor_lr)}
+        self.rules = {name: Adam(params, lr=lr, clip=NormClip(bound), eps=eps) for name, (params, lr) in moved.items()}
 
     def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
         return self.actor(latent, mask)
@@ -125,7 +145,9 @@ class PPO(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the slow critic, if there is one, towards the critic."""
+        """Move the slow critic, if there is one, towards the critic; a new order of agents, where the policy has one."""
+        if isinstance(self.actor, MATPolicy):
+            self.actor.follow()
         if self.slow is not None and self.slow_rate is not None:
             slow: list[Tensor] = list(self.slow.parameters())
             torch._foreach_lerp_(slow, list(self.critic.parameters()), self.slow_rate)
@@ -183,18 +205,17 @@ class PPO(nn.Module):
     def gradients(self, parts: list[Part], old: list[Tensor]) -> tuple[dict[str, list[Tensor]], Metrics]:
         """Of an epoch's mean loss, by the optimisers' names, and what it was made of. `old` takes the first epoch's
         log-probabilities: the ratio is exactly 1 there, whatever the precision."""
-        actor = len(self.rules["actor"].params)
-        params = [*self.rules["actor"].params, *self.rules["critic"].params]
+        params = [param for rule in self.rules.values() for param in rule.params]
         total: list[Tensor] = []
         sums: list[Tensor] = []
         count = sum(part.share.numel() for part in parts)
         for at, part in enumerate(parts):
-            policy = self.actor.from_features(part.seen, part.mask)
+            policy, critic = self.distributions(part)
             log_prob, entropy = policy.log_prob(part.action), policy.entropy()
             if len(old) == at:
                 old.append(log_prob.detach())
             surrogate = clipped_loss(log_prob, old[at], part.advantage, self.clip) - self.entropy * entropy
-            value = self.critic.from_features(part.features).loss_to(part.targets, (1.0,) * part.targets.shape[-1])
+            value = critic.loss_to(part.targets, (1.0,) * part.targets.shape[-1])
             loss = (part.share * (surrogate + value)).sum() / count
             grads = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
             total = list(torch._foreach_add(total, grads)) if total else list(grads)  # noqa: SLF001
@@ -203,4 +224,12 @@ class PPO(nn.Module):
                 told = (surrogate, value, entropy, rise - rise.log1p(), rise.abs() > self.clip)
                 sums.append(torch.stack([(part.share * one).sum() for one in told]) / count)
         metrics = dict(zip(TOLD, sum_of(sums).unbind(), strict=True))
-        return {"actor": total[:actor], "critic": total[actor:]}, metrics
+        apart = iter(total)
+        return {name: list(islice(apart, len(rule.params))) for name, rule in self.rules.items()}, metrics
+
+    def distributions(self, part: Part) -> tuple[ActionDistribution, Any]:
+        """Of actions and values; what both are made of, if they share it, is made once."""
+        if isinstance(self.actor, MATPolicy) and self.common:
+            encoded = self.actor.encoded(part.seen)
+            return self.actor.from_encoded(encoded, part.mask), self.critic.from_encoded(encoded)
+        return self.actor.from_features(part.seen, part.mask), self.critic.from_features(part.features)
