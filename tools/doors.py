@@ -1,10 +1,15 @@
 """Doors: does the memory hold what weights cannot? Train the variants, measure them on fresh rules, plot.
 
-doors.py run [--seeds 3] [--variants full ...] [--jobs 2]   train and measure what is not there yet; resumable
-doors.py table                                              the table and the plot in docs/results from the rows
+doors.py run [--task doors] [--seeds 3] [--variants full ...] [--jobs 2]     train and measure what is not there yet; resumable
+doors.py run --task doors_team [--policies mat decentralised] [--commit]     the same of a team: each agent has its own rule
+doors.py table [--task doors_team]                                           the table and the plot in docs/results from the rows
 
-Measured with frozen weights on 50 fresh rules from an empty bank: P(right door | k-th visit of a cue), acting by the
-policy's mode (its entropy bonus keeps it nearly random on purpose). While measured, a rule stays. Beside it: chance, the oracle, a nearest-neighbour memory, and the untrained agent.
+Measured with frozen weights on some 50 fresh rules from an empty bank: P(right door | k-th visit of a cue), acting by the
+policy's mode (its entropy bonus keeps it nearly random on purpose). While measured, a rule stays. Beside it: chance, the
+oracle, a nearest-neighbour memory, and the untrained agent. Of a team an agent's own doors are counted, and a memory that
+its agents share is beside it: that is right half of the time, knowing nothing of whose rule it was. A row of
+docs/results/<task>.jsonl is a run; a stopped one has none, and goes on. Runs lie in runs/<task>. With --commit each row is
+committed as it comes.
 """
 
 from __future__ import annotations
@@ -15,63 +20,81 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from visits import VISITS, NearestNeighbour, visits
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-ROWS = RESULTS / "doors.jsonl"
 VARIANTS = {"full": "", "this-episode": "this-episode", "co-only": "co-only", "co-co": "co-co"}
-VISITS, RULES, STEPS, FRESH = 10, 50, 1000, 77_000
+FRESH = 77_000
+SHOWN = (1, 2, 3, 5, 10)
+CHANCE = 0.25
 
 
-def visits(agent: Any, envs: Any, seed: int, *, rules: int = RULES, steps: int = STEPS) -> dict[str, Any]:
-    """P(right door | k-th visit) for k = 1 .. 10 of an agent with frozen weights, acting by its mode, one rule a row."""
-    step, carry = envs.reset(seed), agent.initial(rules)
-    count = np.zeros((rules, 32), np.int64)
-    right, total = np.zeros(VISITS + 1), np.zeros(VISITS + 1)
-    cue = np.zeros(rules, np.int64)
-    for _ in range(steps):
-        begun, ended = step["first"], step["last"]
-        cue[begun] = step["vector"][begun, :32].argmax(-1)
-        count[np.flatnonzero(begun), cue[begun]] += 1
-        for row in np.flatnonzero(ended):
-            if (k := count[row, cue[row]]) <= VISITS:
-                right[k] += step["reward"][row]
-                total[k] += 1
-        carry, action, _ = agent.act(carry, step, mode=True)
-        step = envs.step(action)
-    return {str(k): right[k] / total[k] for k in range(1, VISITS + 1)} | {"n": total[1:].astype(int).tolist()}
+@dataclass(frozen=True)
+class Task:
+    """What is trained, by the preset of its name, and measured in `envs` environments of `agents` agents each."""
+
+    name: str
+    envs: int
+    agents: int = 1
+    policies: tuple[str, ...] = ("",)  # values of --policy; "" where there is no such choice
+
+    @property
+    def rows(self) -> pathlib.Path:
+        return RESULTS / f"{self.name}.jsonl"
+
+    @property
+    def page(self) -> pathlib.Path:
+        return RESULTS / f"{self.name}-table.md"
+
+    @property
+    def plot(self) -> pathlib.Path:
+        return RESULTS / f"{self.name}.png"
+
+    def environments(self) -> Any:
+        from env_adapters import make_vec
+
+        return make_vec(f"toy:{self.name}", self.envs, workers=0, redraw=0)
 
 
-class NearestNeighbour:
-    """A memory that needs no learning: the last visit of the cue among the last 800 records tells the door."""
-
-    def __init__(self, window: int = 800, seed: int = 0) -> None:
-        self.window, self.random = window, np.random.default_rng(seed)
-
-    def initial(self, n: int) -> list[list[np.ndarray]]:
-        return [[] for _ in range(n)]
-
-    def act(
-        self, carry: list[list[np.ndarray]], step: Any, mode: bool = True
-    ) -> tuple[Any, np.ndarray, dict[str, Any]]:
-        action = np.zeros((len(carry), 4), np.float32)
-        for row, (bank, seen) in enumerate(zip(carry, step["vector"], strict=True)):
-            known = [old[32:] for old in bank if old[:32] @ seen[:32] > 0 and old[32:].sum() > 0]
-            door = known[-1].argmax() if known else self.random.integers(4)
-            action[row, door] = 1
-            bank.append(seen)
-            del bank[: -self.window]
-        return carry, action, {}
+TASKS = {task.name: task for task in (Task("doors", 50), Task("doors_team", 17, 3, ("mat", "decentralised")))}
 
 
-def measure(logdir: pathlib.Path, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Run:
+    """One run, and its words for `train`."""
+
+    task: Task
+    variant: str
+    policy: str
+    seed: int
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.variant, self.policy, str(self.seed))))
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.variant, self.policy, self.seed
+
+    def words(self, logdir: pathlib.Path) -> list[str]:
+        words = ["train", "--preset", self.task.name, "--seed", str(self.seed), "--logdir", str(logdir)]
+        words += ["--ablation", VARIANTS[self.variant]] if VARIANTS[self.variant] else []
+        words += ["--policy", self.policy] if self.policy else []
+        return [*words, *self.options]
+
+
+def measure(task: Task, logdir: pathlib.Path, seed: int) -> dict[str, Any]:
     """The trained agent of a run and its untrained twin on the same fresh rules."""
     import torch
-    from env_adapters import make_vec
     from po_dreamer import load
     from wm_core import draws
     from wm_run.loading import build
@@ -79,7 +102,7 @@ def measure(logdir: pathlib.Path, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     loaded = load(logdir)
     found: dict[str, Any] = {"step": loaded.step}
-    envs = make_vec("toy:doors", RULES, workers=0, redraw=0)
+    envs = task.environments()
     loaded.agent.source = draws.Generator(FRESH + seed)
     found["trained"] = visits(loaded.agent, envs, FRESH + seed)
     fresh = build(loaded.app, loaded.config, envs)
@@ -87,108 +110,183 @@ def measure(logdir: pathlib.Path, seed: int) -> dict[str, Any]:
     return found
 
 
-def run_one(variant: str, seed: int, folder: pathlib.Path, options: list[str]) -> None:
+def run_one(run: Run, folder: pathlib.Path) -> str:
     """Train (or finish training) one run, measure it, add its row."""
-    logdir = folder / f"{variant}-{seed}"
+    logdir, diary = folder / run.name, folder / f"{run.name}.seconds"
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "po_dreamer", "train", "--preset", "doors", "--seed", str(seed)]
-    command += ["--logdir", str(logdir), *options]
-    command += ["--ablation", VARIANTS[variant]] if VARIANTS[variant] else []
-    with (folder / f"{variant}-{seed}.log").open("a") as log:
+    with (folder / f"{run.name}.log").open("a") as log:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "po_dreamer", *run.words(logdir)]
         done = subprocess.run(command, check=False, env=env, cwd=ROOT, stdout=log, stderr=log)
+        seconds = time.monotonic() - began + (float(diary.read_text()) if diary.exists() else 0.0)
+        diary.write_text(f"{seconds}")  # over all the processes of a run that is stopped and goes on
         if done.returncode:
-            print(f"{variant} seed {seed} failed; see {log.name}", flush=True)
-            return
-        code = f"import sys; sys.path.insert(0, 'tools'); import doors; doors.add({variant!r}, {seed}, {str(logdir)!r})"
-        subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, stdout=log, stderr=log, check=False)
-    print(f"{variant} seed {seed} done", flush=True)
+            return f"{run.name} failed; see {log.name}"
+        code = "import sys; sys.path.insert(0, 'tools'); import doors; doors.add(sys.argv[1], sys.argv[2], sys.argv[3])"
+        about = {"variant": run.variant, "seed": run.seed, "minutes": round(seconds / 60, 2)}
+        about |= {"policy": run.policy} if run.policy else {}
+        about |= {"options": list(run.options)} if run.options else {}
+        command = [sys.executable, "-c", code, run.task.name, json.dumps(about), str(logdir)]
+        done = subprocess.run(command, env=env, cwd=ROOT, stdout=log, stderr=log, check=False)
+    return f"{run.name} could not be measured; see {log.name}" if done.returncode else f"{run.name} done"
 
 
-def add(variant: str, seed: int, logdir: str) -> None:
-    """Measure a run and append its row to docs/results/doors.jsonl."""
-    path = pathlib.Path(logdir)
-    found = measure(path, seed)
+def add(name: str, about: str, logdir: str) -> None:
+    """Measure a run and append its row."""
+    task, path, row = TASKS[name], pathlib.Path(logdir), json.loads(about)
     metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, check=True, text=True
-    )
-    row = {"variant": variant, "seed": seed, "commit": commit.stdout.strip(), **found}
+    where = json.loads((path / "env.json").read_text())
+    row |= {"commit": where["commit"], "hardware": where["hardware"]} | measure(task, path, row["seed"])
     row["updates"] = round(metrics[-1]["train/updates"])
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
-    with ROWS.open("a") as file:
+    task.rows.parent.mkdir(parents=True, exist_ok=True)
+    with task.rows.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def rows() -> list[dict[str, Any]]:
-    """The rows so far; the last one of a (variant, seed) counts."""
-    if not ROWS.exists():
+def rows(task: Task) -> list[dict[str, Any]]:
+    """The rows so far; the last one of a (variant, policy, seed) counts."""
+    if not task.rows.exists():
         return []
-    found = [json.loads(line) for line in ROWS.read_text().splitlines()]
-    return list({(row["variant"], row["seed"]): row for row in found}.values())
+    found = [json.loads(line) for line in task.rows.read_text().splitlines()]
+    return list({(row["variant"], row.get("policy", ""), row["seed"]): row for row in found}.values())
 
 
-def run(args: argparse.Namespace) -> None:
-    args.folder.mkdir(parents=True, exist_ok=True)
-    have = {(row["variant"], row["seed"]) for row in rows()}
-    plan = [(v, s) for s in range(args.seeds) for v in args.variants if (v, s) not in have]
+def planned(task: Task, args: argparse.Namespace) -> list[Run]:
+    """What has no row yet, a seed of everything before the next seed."""
+    have = {(row["variant"], row.get("policy", ""), row["seed"]) for row in rows(task)}
+    policies = [one for one in task.policies if not args.policies or one in args.policies]
+    every = [
+        Run(task, v, p, s, tuple(args.options)) for s in range(args.seeds) for p in policies for v in args.variants
+    ]
+    return [one for one in every if one.key not in have]
+
+
+def start(args: argparse.Namespace) -> None:
+    """Everything planned; then table and plot."""
+    task = TASKS[args.task]
+    folder = args.folder or ROOT / "runs" / task.name
+    folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda one: run_one(one[0], one[1], args.folder, args.options), plan))
-    table(args)
+        for told in pool.map(lambda one: run_one(one, folder), planned(task, args)):
+            print(told, flush=True)
+            if args.commit and task.rows.exists():
+                task.page.write_text(table(task))
+                commit(task, task.rows, task.page)
+    show(args)
+    if args.commit:
+        commit(task, task.rows, task.page, task.plot)
 
 
-def table(_: argparse.Namespace) -> None:
-    """Markdown and plot: mean over seeds, and the range between the worst and the best of them."""
+def commit(task: Task, *files: pathlib.Path) -> None:
+    """These files and nothing else; what is as it was makes no commit."""
+    named = [str(file) for file in files if file.exists()]
+    subprocess.run(["git", "add", "--", *named], check=True, cwd=ROOT)
+    subprocess.run(["git", "commit", "-qm", f"docs/results: {task.name}", "--", *named], check=False, cwd=ROOT)
+
+
+def lines_of(task: Task) -> dict[str, list[dict[str, Any]]]:
+    """What is in the table -> its measurements, one a seed; `visits` of each."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for policy in task.policies:
+        for variant in VARIANTS:
+            mine = [row for row in rows(task) if (row["variant"], row.get("policy", "")) == (variant, policy)]
+            if mine:
+                found[", ".join(filter(None, (variant, policy)))] = [row["trained"] for row in mine]
+    return found
+
+
+def references(task: Task) -> dict[str, dict[str, Any]]:
+    """Memories that need no learning, and knowing everything."""
+    envs = task.environments()
+    found = {"nearest-neighbour memory": visits(NearestNeighbour(task.agents), envs, FRESH)}
+    if task.agents > 1:
+        shared = NearestNeighbour(task.agents, shared=True)
+        found["nearest-neighbour memory, shared by the team"] = visits(shared, envs, FRESH)
+    return found | {"oracle": {str(k): CHANCE if k == 1 else 1.0 for k in range(1, VISITS + 1)}}
+
+
+def verdict(name: str, found: Sequence[dict[str, Any]]) -> str:
+    """Whether each seed of the full model is right more often than not at the fifth visit, and each other at chance.
+
+    >>> verdict("full, mat", [{"5": 0.9}, {"5": 0.4}]), verdict("co-only, mat", [{"5": 0.27}])
+    ('fails', 'holds')
+    """
+    holds = [one["5"] > 0.5 if name.startswith("full") else abs(one["5"] - CHANCE) <= 0.04 for one in found]
+    return "holds" if all(holds) else "fails"
+
+
+def table(task: Task, beside: dict[str, dict[str, Any]] | None = None) -> str:
+    """Markdown: mean over seeds, and the range between the worst and the best of them; of a team, the range of its agents
+    over all seeds, too."""
+    team = task.agents > 1
+    more = ["its agents, k = 5", "each seed at k = 5: full > .5, others .25 +- .04"] if team else []
+    lines = ["| " + " | ".join(["agent", "seeds", *(f"k = {k}" for k in SHOWN), *more]) + " |"]
+    lines.append("|---" * (2 + len(SHOWN) + len(more)) + "|")
+
+    def line(*cells: str) -> None:
+        lines.append("| " + " | ".join([*cells, *[""] * (2 + len(SHOWN) + len(more) - len(cells))]) + " |")
+
+    for name, found in lines_of(task).items():
+        values = np.array([[one[str(k)] for k in SHOWN] for one in found])
+        cells = [f"{v.mean():.2f} ({v.min():.2f}-{v.max():.2f})" for v in values.T]
+        if team:
+            each = [agent[4] for one in found for agent in one["agents"]]
+            cells += [f"{min(each):.2f}-{max(each):.2f}", verdict(name, found)]
+        line(name, str(len(found)), *cells)
+    for policy in task.policies:
+        fresh = [r["untrained"] for r in rows(task) if (r["variant"], r.get("policy", "")) == ("full", policy)]
+        if fresh:
+            name = ", ".join(filter(None, ("full", policy, "untrained")))
+            line(name, str(len(fresh)), *(f"{np.nanmean([one[str(k)] for one in fresh]):.2f}" for k in SHOWN))
+    for name, reference in (beside or references(task)).items():
+        line(name, "-", *(f"{reference[str(k)]:.2f}" for k in SHOWN))
+    line("chance", "-", *(f"{CHANCE:.2f}" for _ in SHOWN))
+    return "\n".join(lines) + "\n"
+
+
+def show(args: argparse.Namespace) -> None:
+    """The table, and the plot: the mean over seeds, shaded from the worst to the best."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from env_adapters import make_vec
     from matplotlib import pyplot
 
-    shown = (1, 2, 3, 5, 10)
-    envs = make_vec("toy:doors", RULES, workers=0, redraw=0)
-    nearest = visits(NearestNeighbour(), envs, FRESH)
-    oracle = {str(k): 0.25 if k == 1 else 1.0 for k in range(1, VISITS + 1)}
-    lines = ["| agent | seeds | " + " | ".join(f"k = {k}" for k in shown) + " |", "|---|---|" + "---|" * len(shown)]
+    task = TASKS[args.task]
+    beside, every = references(task), range(1, VISITS + 1)
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    every = range(1, VISITS + 1)
-    for variant in VARIANTS:
-        runs = [row for row in rows() if row["variant"] == variant]
-        if not runs:
-            continue
-        values = np.array([[row["trained"][str(k)] for k in every] for row in runs])
-        cells = [f"{v.mean():.2f} ({v.min():.2f}-{v.max():.2f})" for v in values[:, [k - 1 for k in shown]].T]
-        lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
-        axes.plot(every, values.mean(0), marker="o", label=f"{variant} ({len(runs)} seeds)")
+    for name, found in lines_of(task).items():
+        values = np.array([[one[str(k)] for k in every] for one in found])
+        axes.plot(every, values.mean(0), marker="o", label=f"{name} ({len(found)} seeds)")
         axes.fill_between(every, values.min(0), values.max(0), alpha=0.2)
-    untrained = [row["untrained"] for row in rows() if row["variant"] == "full"]
-    if untrained:
-        cells = [f"{np.nanmean([u[str(k)] for u in untrained]):.2f}" for k in shown]
-        lines.append(f"| full, untrained | {len(untrained)} | " + " | ".join(cells) + " |")
-    for name, found in (("nearest-neighbour memory", nearest), ("oracle", oracle)):
-        lines.append(f"| {name} | - | " + " | ".join(f"{found[str(k)]:.2f}" for k in shown) + " |")
-        axes.plot(every, [found[str(k)] for k in every], linestyle=":", label=name)
-    lines.append("| chance | - | " + " | ".join("0.25" for _ in shown) + " |")
-    axes.axhline(0.25, color="grey", linewidth=1)
+    for name, reference in beside.items():
+        axes.plot(every, [reference[str(k)] for k in every], linestyle=":", label=name)
+    axes.axhline(CHANCE, color="grey", linewidth=1)
     axes.set(xlabel="visit k of a cue under one rule", ylabel="P(right door)", ylim=(0, 1.05))
     axes.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(RESULTS / "doors.png", dpi=110)
-    (RESULTS / "doors-table.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    task.page.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(task.plot, dpi=110)
+    pyplot.close(figure)
+    task.page.write_text(table(task, beside))
+    print(task.page.read_text(), end="")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run")
+    one, other = commands.add_parser("run"), commands.add_parser("table")
+    for command in (one, other):
+        command.add_argument("--task", choices=list(TASKS), default="doors")
     one.add_argument("--seeds", type=int, default=3)
     one.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    one.add_argument("--policies", nargs="+", choices=("mat", "decentralised"), help="of a team; all when left out")
     one.add_argument("--jobs", type=int, default=2)
-    one.add_argument("--folder", type=pathlib.Path, default=ROOT / "runs" / "doors")
+    one.add_argument("--folder", type=pathlib.Path)
+    one.add_argument("--commit", action="store_true")
     one.add_argument("options", nargs="*", help="after --: further options of train")
-    one.set_defaults(f=run)
-    commands.add_parser("table").set_defaults(f=table)
-    args = parser.parse_args()
+    one.set_defaults(f=start)
+    other.set_defaults(f=show)
+    args = parser.parse_args(argv)
     args.f(args)
 
 
