@@ -29,6 +29,7 @@ APPS = {
     "dreamer with var": ("--var", "True", "--var-warmup", "0"),
     "mappo": (),
     "mappo with a gru": ("--actor", "gru", "--backward", "4"),
+    "mappo with mat": ("--policy", "mat", "--order", "random"),
     "po_dreamer": (),
     "po_dreamer of the paper": ("--nets", "2023", "--optimiser", "adam"),
     "r2i": (),
@@ -237,7 +238,7 @@ def test_half_precision_needs_no_scaler(app: str) -> None:
         assert all(value.isfinite() for value in metrics.values() if not value.isnan()), precision
         assert {weight.dtype for weight in case.agent.parameters()} == {torch.float32}
         assert all(leaf.isfinite().all() for leaf in case.agent.changing())
-    assert losses["fp32"].keys() == losses["bf16"].keys() and len(losses["fp32"]) > 3
+    assert losses["fp32"].keys() == losses["bf16"].keys() and len(losses["fp32"]) >= 3
     for name, exact in losses["fp32"].items():
         share = 0.02 if name.startswith("loss/") else 0.5  # in a small batch where some samples fall otherwise
         least = 1e-3 if name == "loss/policy" else 1e-4  # a mean of advantages of size 1, which all but cancel

@@ -31,6 +31,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "mappo": ("mappo", "--preset", "smax"),
     "mappo of the paper": ("mappo", "--preset", "paper"),
     "ippo": ("mappo", "--preset", "smax", "--ablation", "ippo"),
+    "mat": ("mappo", "--preset", "smax", "--ablation", "mat"),
     "dmawm": ("dmawm", "--preset", "smax"),
     **{
         f"dmawm {name}": ("dmawm", "--preset", "smax", "--ablation", name)

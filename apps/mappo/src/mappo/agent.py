@@ -13,7 +13,7 @@ from wm_core.contracts import Experience, Metrics, Update
 from wm_core.fast.compiled import Part
 from wm_core.images import StridedEncoder
 from wm_core.learner import Learner, trainable
-from wm_core.observations import describe
+from wm_core.observations import Observations, describe
 from wm_core.optim import Adam, NormClip, Together
 from wm_core.types import Batch, Carry, Steps
 from wm_marl.ppo import clipped_loss
@@ -24,13 +24,14 @@ from mappo.config import Config
 from mappo.losses import clipped_value_loss
 from mappo.memory import GRUMemory, NoMemory
 from mappo.networks import Actor, Critic, Sight
+from mappo.transformer import MATActor, MATCritic
 from mappo.value_norm import Unscaled, ValueNorm
 
 
 class Mappo(Learner):
     """One policy for all agents, and a critic of the whole team.
 
-    actor, critic, norm: of `mappo.networks` and `mappo.value_norm`. agents: N. batch, length: rows, and records of each.
+    actor, critic: of `mappo.networks`, or of `mappo.transformer`. norm: of `mappo.value_norm`. agents: N. batch, length: rows, and records of each.
     backward: L, steps of a piece. The others as in `Config`.
     """
 
@@ -40,8 +41,8 @@ class Mappo(Learner):
     def __init__(
         self,
         *,
-        actor: Actor,
-        critic: Critic,
+        actor: Actor | MATActor,
+        critic: Critic | MATCritic,
         norm: ValueNorm | Unscaled,
         agents: int,
         batch: int,
@@ -105,6 +106,7 @@ class Mappo(Learner):
                     losses, told = self.losses(part)
                 optimised = self.optimiser.step(losses["policy"] + losses["value"])
                 found.append(told | {f"opt/{name}": value for name, value in optimised.items()})
+            self.actor.follow()
         self.clock.count_update()
         return metrics | {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}, {}
 
@@ -146,6 +148,7 @@ class Mappo(Learner):
 
     def losses(self, part: Steps) -> tuple[Metrics, Metrics]:
         """The losses (0-d) of policy and critic on pieces, and what they were made of."""
+        part = self.actor.read(part)
         policy, _ = self.actor(part, names.notes({name: part[name] for name in self.stores}))
         log_prob, entropy = policy.log_prob(part["action"]), policy.entropy()
         share, far = part["policy_share"], (log_prob - part["old"]).detach()
@@ -178,31 +181,18 @@ def build(config: Config, observation_space: Any, action_spec: Any, team: Team) 
     """The learner of a config for one agent's spaces and its team; UserError for a space that cannot be read."""
     torch.manual_seed(config.seed)
     seen = describe(observation_space, multiple=StridedEncoder.multiple)
-    recurrent = config.actor == "gru"
     with torch.device(config.device):
-        actor = Actor(
-            Sight(seen, depth=config.depth),
-            GRUMemory(config.units) if recurrent else NoMemory(),
-            agents=team.agents if config.identity else 0,
-            units=config.units,
-            layers=config.layers,
-            discrete=action_spec.discrete,
-            continuous=action_spec.continuous,
-        )
-        critic = Critic(
-            Sight(seen, depth=config.depth),
-            agents=team.agents,
-            state=team.state,
-            central=config.critic == "central",
-            identity=config.identity,
-            units=config.units,
-            layers=config.layers,
-        )
+        actor, critic = (transformer if config.policy == "mat" else perceptrons)(config, seen, action_spec, team)
         norm = ValueNorm() if config.value_norm else Unscaled()
-        optimiser = Together(
-            actor=Adam(actor.parameters(), lr=config.lr, eps=1e-5, clip=NormClip(config.grad_clip)),
-            critic=Adam(critic.parameters(), lr=config.critic_lr, eps=1e-5, clip=NormClip(config.grad_clip)),
-        )
+        sizes: dict[str, Any] = {"eps": 1e-5, "clip": NormClip(config.grad_clip)}
+        if config.policy == "mat":  # values move the encoder too
+            rules = {"mat": Adam([*actor.parameters(), *critic.parameters()], lr=config.lr, **sizes)}
+        else:
+            rules = {
+                "actor": Adam(actor.parameters(), lr=config.lr, **sizes),
+                "critic": Adam(critic.parameters(), lr=config.critic_lr, **sizes),
+            }
+        optimiser = Together(**rules)
     return Mappo(
         actor=actor,
         critic=critic,
@@ -215,7 +205,7 @@ def build(config: Config, observation_space: Any, action_spec: Any, team: Team) 
         batch=config.batch,
         length=config.length,
         # an estimate tries shorter rows than a run may have
-        backward=math.gcd(config.transitions, config.backward) if recurrent else 1,
+        backward=math.gcd(config.transitions, config.backward) if config.actor == "gru" else 1,
         epochs=config.epochs,
         minibatches=config.minibatches,
         clip=config.clip,
@@ -226,3 +216,42 @@ def build(config: Config, observation_space: Any, action_spec: Any, team: Team) 
         huber=config.huber,
         dead_values=config.dead_values,
     )
+
+
+def perceptrons(config: Config, seen: Observations, spec: Any, team: Team) -> tuple[Actor, Critic]:
+    """MAPPO's: each agent's policy by what it has seen, values by what the team has."""
+    actor = Actor(
+        Sight(seen, depth=config.depth),
+        GRUMemory(config.units) if config.actor == "gru" else NoMemory(),
+        agents=team.agents if config.identity else 0,
+        units=config.units,
+        layers=config.layers,
+        discrete=spec.discrete,
+        continuous=spec.continuous,
+    )
+    critic = Critic(
+        Sight(seen, depth=config.depth),
+        agents=team.agents,
+        state=team.state,
+        central=config.critic == "central",
+        identity=config.identity,
+        units=config.units,
+        layers=config.layers,
+    )
+    return actor, critic
+
+
+def transformer(config: Config, seen: Observations, spec: Any, team: Team) -> tuple[MATActor, MATCritic]:
+    """MAT's: one encoder for both."""
+    actor = MATActor(
+        Sight(seen, depth=config.depth),
+        agents=team.agents,
+        identity=config.identity,
+        width=config.units,
+        blocks=config.blocks,
+        heads=config.heads,
+        random_order=config.order == "random",
+        discrete=spec.discrete,
+        continuous=spec.continuous,
+    )
+    return actor, MATCritic(actor)

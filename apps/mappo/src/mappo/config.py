@@ -37,10 +37,18 @@ class Config(RunConfig):
     final_episodes: Resumable[int] = 128
     """Episodes of the evaluation at the end of the run."""
     # networks
+    policy: Literal["mappo", "mat"] = "mappo"
+    """Who chooses: each agent by itself (MAPPO), or one after the other, by what all see and those before it chose (MAT)."""
     units: Count = 128
     """Width of all layers, and of the GRU."""
     layers: Count = 2
-    """Layers of actor and critic."""
+    """Layers of MAPPO's actor and critic."""
+    blocks: Count = 1
+    """Blocks of MAT's encoder, and of its decoder."""
+    heads: Count = 1
+    """Of their attention."""
+    order: Literal["fixed", "random"] = "fixed"
+    """In which order MAT's agents choose: the environment's, or another after each update."""
     actor: Literal["mlp", "gru"] = "mlp"
     """What the actor knows of the past: nothing, or a GRU's state, zero at the beginning of an episode."""
     backward: Count = 10
@@ -78,7 +86,7 @@ class Config(RunConfig):
     lr: float = 5e-4
     """Learning rate of the actor (Adam, eps 1e-5)."""
     critic_lr: float = 5e-4
-    """Learning rate of the critic."""
+    """Learning rate of the critic; MAT's encoder serves both, and one optimiser moves all, with one rate."""
     grad_clip: float = 10.0
     """Bound of the norm of each one's gradient."""
     # environment
@@ -104,7 +112,18 @@ class Config(RunConfig):
 
     @property
     def mistake(self) -> str:
-        """What on-policy rows rule out."""
+        """What on-policy rows rule out, and what MAT has not."""
+        if self.policy == "mat" and self.units % self.heads:
+            return f"units is {self.units}, which {self.heads} attention heads do not divide: give a multiple of them"
+        if self.policy == "mat" and self.actor == "gru":
+            return "policy mat has no memory: leave out --actor gru"
+        if self.policy == "mat" and self.critic == "own":
+            return "policy mat has values on its encoder, which sees the whole team: leave out --critic own"
+        if self.policy == "mat" and self.lr != self.critic_lr:
+            return (
+                f"policy mat has one optimiser with one learning rate: give lr and critic_lr alike, not {self.lr:g} and "
+                f"{self.critic_lr:g}"
+            )
         spans = self.transitions // self.backward
         if self.batch != self.envs:
             return f"batch is {self.batch} and envs {self.envs}: an update takes one row of every environment, give both alike"

@@ -6,8 +6,6 @@ Sizes: R rows, T time, N agents, E features of an observation, S state, U units,
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,10 +15,9 @@ from wm_core.images import StridedEncoder
 from wm_core.observations import Observations
 from wm_core.precision import wide
 from wm_core.types import Carry, Steps
+from wm_marl.attention import RELU, orthogonal
 
 from mappo.memory import GRUMemory, NoMemory
-
-RELU = 2**0.5  # what a ReLU takes away of a layer's scale
 
 
 class Sight(nn.Module):
@@ -100,6 +97,13 @@ class Actor(nn.Module):
         out, known = self.memory(carry, body, steps["first"])
         return self.head.from_features(out, steps["action_mask"]), known
 
+    def read(self, steps: Steps) -> Steps:
+        """The steps, with what policy and values share of them: nothing."""
+        return steps
+
+    def follow(self) -> None:
+        """After an update: nothing moves but weights."""
+
 
 class Critic(nn.Module):
     """What is known of each agent's lot -> its value, in units of `ValueNorm`: (R, T, N).
@@ -160,10 +164,3 @@ def named(value: Tensor) -> Tensor:
     """
     who = torch.eye(value.shape[2], dtype=value.dtype, device=value.device)
     return torch.cat([value, who.expand(*value.shape[:2], -1, -1)], -1)
-
-
-def orthogonal(layer: Any, gain: float) -> Any:
-    """The layer with an orthogonal weight of that scale, and no bias."""
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer

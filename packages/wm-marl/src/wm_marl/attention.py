@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from wm_core.blocks import linear
@@ -105,8 +104,10 @@ class DecoderBlock(nn.Module):
 class Cache:
     """Keys and values of the tokens so far, in memory that is taken once. Its writes carry no gradient."""
 
+    kept: Tensor  # (2, M, H, N, d)
+
     def __init__(self, agents: int) -> None:
-        self.agents, self.count, self.kept = agents, 0, torch.empty(0)
+        self.agents, self.count = agents, 0
 
     def with_(self, known: Known) -> Known:
         """Those of one more token (M, H, 1, d), and of all before it: (M, H, count, d)."""

@@ -13,7 +13,7 @@ from wm_core import Latent
 from wm_core.contracts import ActionDistribution
 
 from wm_marl.across import apart, joined
-from wm_marl.mat_actions import MATActions, Rearranged
+from wm_marl.mat_actions import Rearranged, in_order
 from wm_marl.mat_networks import MATDecoder, MATEncoder
 from wm_marl.order import Order
 
@@ -75,23 +75,17 @@ class MATPolicy(nn.Module):
 
     def encoded(self, features: Tensor) -> Tensor:
         """What policy and critic share, of rows (B*N, ..., F), as teams: (B, ..., N, D)."""
-        found: Tensor = self.encoder(apart(features, self.agents))
+        found: Tensor = self.encoder(self.teams(features))
         return found
 
     def from_encoded(self, encoded: Tensor, mask: Tensor | None = None) -> ActionDistribution:
         """The distribution of rows from what `encoded` gave."""
-        allowed = None if mask is None else self.there(mask)
-        seen = encoded if self.order is None else self.order.there(encoded)
-        return Rearranged(MATActions(self.decoder, seen, allowed), self.there, self.back)
+        allowed = None if mask is None else self.teams(mask)
+        return Rearranged(in_order(self.decoder, encoded, allowed, self.order), self.teams, joined)
 
-    def there(self, rows: Tensor) -> Tensor:
-        """Rows (B*N, ..., X) as teams in the order in which agents choose: (B, ..., N, X)."""
-        tokens = apart(rows, self.agents)
-        return tokens if self.order is None else self.order.there(tokens)
-
-    def back(self, tokens: Tensor) -> Tensor:
-        """The inverse."""
-        return joined(tokens if self.order is None else self.order.back(tokens))
+    def teams(self, rows: Tensor) -> Tensor:
+        """(B*N, ..., X) -> (B, ..., N, X)."""
+        return apart(rows, self.agents)
 
     def follow(self) -> None:
         """After an update: another order, where it is random. What it draws is from the source in force, which a learner

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from wm_core.contracts import ActionDistribution
 
+from wm_marl.order import Order
+
 if TYPE_CHECKING:
     from wm_marl.mat_networks import MATDecoder
 
@@ -106,3 +108,12 @@ class Rearranged:
 
     def entropy(self) -> Tensor:
         return self.back(self.inner.entropy()[..., None])[..., 0]
+
+
+def in_order(decoder: MATDecoder, seen: Tensor, mask: Tensor | None, order: Order | None) -> ActionDistribution:
+    """Of agents that choose in the environment's order (None) or another: seen (..., N, D), mask (..., N, A), and what comes
+    out, have them in the environment's."""
+    if order is None:
+        return MATActions(decoder, seen, mask)
+    told = MATActions(decoder, order.there(seen), None if mask is None else order.there(mask))
+    return Rearranged(told, order.there, order.back)

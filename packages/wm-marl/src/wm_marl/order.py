@@ -29,7 +29,7 @@ class Order(nn.Module):
         """Another one, the same for all ranks, from the source of `wm_core.draws` in force."""
         noise = draws.uniform(self.order.shape, self.order.device)
         ranks().average([noise])
-        self.order.copy_(noise.argsort())
+        self.order.copy_(noise.argsort(stable=True))
 
     def there(self, tokens: Tensor) -> Tensor:
         """Agents (..., N, X) as they choose."""
