@@ -352,6 +352,14 @@ def test_both_ways_of_storms_parts_take_turns(
     assert all(row.get("largest_difference", 0) < 1e-5 for row in rows)
 
 
+def test_acting_one_after_the_other_is_measured_three_ways(bench: Callable[..., list[dict[str, Any]]]) -> None:
+    words = "mat --agents 1 4 --teams 3 --width 16 --blocks 2 --heads 2 --rounds 1 --warmup 0 --repeat 1"
+    rows = bench(*words.split())
+    assert [row["name"] for row in rows] == ["recomputed", "cached", "at once"] * 2
+    assert all(row["different"] == 0 and row["cpu_s"] > 0 for row in rows)
+    assert [row["agents"] for row in rows] == [1] * 3 + [4] * 3
+
+
 def test_scans_are_timed_in_processes_of_their_own(bench: Callable[..., list[dict[str, Any]]]) -> None:
     words = "scan --lengths 16 --rows 2 --states 4 --rounds 1 --methods two_level"
     rows = bench(*words.split())

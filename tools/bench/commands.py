@@ -14,6 +14,7 @@ dream         STORM's imagination from a cache against recomputation
 encoder       STORM's encoder on frames of contexts, in pieces and at once
 scan          the scans of wm-ssm by their methods: time and memory
 environments  environments under random actions, beside the bare emulator
+mat           acting of the Multi-Agent Transformer over the number of agents, cached and recomputed
 smax          steps of SMAX through the adapter, beside its compiled step alone
 replay        the replay at full size: budget and memory; its samples from more and more steps
 
@@ -49,7 +50,7 @@ from bench.rows import Row, cell, keep, read, table
 # command -> the file that measures it, imported when it is asked for: another code's environment may lack ours
 FILES = dict.fromkeys(("update", "act", "serve", "floor"), "update") | {"calls": "record", "peer": "peers"}
 FILES |= {"dream": "storm", "encoder": "storm", "overlap": "loop", "replay": "replays"}
-FILES |= {name: name for name in ("parts", "scaling", "loop", "length", "scan", "environments", "smax")}
+FILES |= {name: name for name in ("parts", "scaling", "loop", "length", "scan", "environments", "mat", "smax")}
 HEAD = ("{app}", "{task}", "{parameters:,} parameters", "{device}", "{precision}", "{threads} threads")
 
 
