@@ -30,9 +30,7 @@ import numpy as np
 import torch
 from dmawm.cli import APP
 from dmawm.parts import make_dynamics
-from env_adapters import ActionSpec
-from env_adapters.team import choose
-from numpy.typing import NDArray
+from recording import chosen, played
 from torch import Tensor
 from wm_core import draws
 from wm_core.kl import categorical_kl
@@ -57,22 +55,12 @@ def config_of(preset: str, variant: str, seed: int, task: str = "") -> Any:
     return runtime(dataclasses.replace(config, task=task or config.task))
 
 
-def chosen(mask: NDArray[np.bool_], rng: np.random.Generator, attacks: int | None) -> NDArray[np.float32]:
-    """One-hots (n, N, A) of actions that masks allow, at random; half of them at least `attacks`, where one can be."""
-    wish = rng.random(mask.shape)
-    if attacks is not None:
-        wish[..., attacks:] += (rng.random(mask.shape[:-1]) < 0.5)[..., None]
-    return choose(ActionSpec((mask.shape[-1],)), wish, mask)
-
-
 def recorded(envs: Any, seed: int, records: int, length: int, attacks: int | None = None) -> Replay:
     """Episodes of every environment, the same for every model of a seed."""
     n = envs.num_envs
     replay = Replay(None, n, stores={}, limit_bytes=2**33, chunk=256, length=length, online=False, seed=seed)
-    rng, step = np.random.default_rng(seed), envs.reset(seed)
-    for _ in range(records):
+    for step in played(envs, seed, records, attacks):
         replay.add(step)
-        step = envs.step(chosen(step["action_mask"], rng, attacks))
     return replay
 
 
@@ -96,7 +84,7 @@ def heard(agent: Any, envs: Any, seed: int) -> float:
             rows = agent.rows({name: torch.as_tensor(value)[:, None] for name, value in step.items()})
             trace = agent.world.observe(agent.initial(envs.num_envs), rows)
             start, _ = agent.world.starts(trace, 1)
-            emitted = chosen(step["action_mask"], rng, None)
+            emitted = chosen(step["action_mask"], rng)
             _, latent = agent.world.imagine(start, torch.as_tensor(emitted).flatten(0, 1))
             shown = agent.world.decoder(latent)["vector"].mode()[:, SYMBOLS : 2 * SYMBOLS].argmax(-1)
             told = np.roll(emitted.argmax(-1), 1, axis=1)
