@@ -136,6 +136,30 @@ def test_the_dead_see_nothing_and_only_stop(records) -> None:
     assert (steps["vector"][~dead].any(-1)).all()
 
 
+def test_pictures_show_every_unit_and_agents_those_in_their_sight(env, records) -> None:
+    """Against the units' own state behind the records."""
+    steps, units = records
+    pictures, shown = env.program.pictures, 0
+    for time, row in [(at, at % N) for at in range(0, 150, 7)]:
+        place, alive = units["state.unit_positions"][time, row] / MAP, units["state.unit_alive"][time, row]
+        health = units["state.unit_health"][time, row] / 45.0
+        expected = np.column_stack([health, place])
+        found = pictures.units(steps["state"][time, row])
+        np.testing.assert_allclose(found[:, :3], np.where(alive[:, None], expected, 0), atol=1e-6)
+        far = np.linalg.norm((place[:, None] - place[None]) * MAP, axis=-1)
+        for agent in range(AGENTS):
+            order = [*(i for i in range(6) if i != agent), agent]
+            there = (alive & alive[agent] & (far[agent] < 9.0))[order]
+            seen = pictures.seen(steps["vector"][time, row, agent])
+            assert np.array_equal(seen[:, 4] == 1, there)
+            np.testing.assert_allclose(seen[:, :3], np.where(there[:, None], expected[order], 0), atol=1e-6)
+            shown += there.sum()
+    assert shown > 100
+    assert set(env.drawable) <= set(steps)
+    assert env.drawn("state", steps["state"][:2]).shape == (2, N, 160, 160, 3)
+    assert env.drawn("vector", steps["vector"][0, 0]).shape == (AGENTS, 160, 160, 3)
+
+
 def focused(env, rng, step):
     """Attack the first enemy in range, else wait for one: wins some battles and loses some."""
     scores = np.zeros(step["action_mask"].shape) + [0, 0, 0, 0, 1, 4, 3, 2]

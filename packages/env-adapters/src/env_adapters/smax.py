@@ -49,7 +49,7 @@ class Smax:
 
     num_envs, observation_space, action_space, action_spec, sources, views, grids, repeat, signals, protocol, cut, failure:
     as of VectorEnv, of ONE agent. agents: N. noop: a dead agent's action. state_size: S. outcomes: signals whose value in
-    the last record is a result. program: the compiled step.
+    the last record is a result. drawable: entries of a record of which `drawn` makes pictures. program: the compiled step.
 
     >>> env = Smax("3m", 2)
     >>> env.agents, env.observation_space["vector"].shape, env.action_spec.size, env.state_size
@@ -60,6 +60,7 @@ class Smax:
     noop = NOOP
     signals: tuple[str, ...] = ("won",)
     outcomes: tuple[str, ...] = ("won",)
+    drawable: tuple[str, ...] = ("state", "vector")
     failure = ""  # one that cannot fail alone
 
     def __init__(
@@ -179,6 +180,12 @@ class Smax:
     def score(self, step: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """(n,) what these records count to their episodes' scores: the team's reward."""
         return step["reward"][:, 0]
+
+    def drawn(self, name: str, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Pictures uint8 (..., H, W, 3) of values of the entry of a record that has this name, which may be a model's: the
+        whole battle of a `state` (..., S), or what an agent sees, of a `vector` (..., d). See `smax_pictures`."""
+        assert self.program.pictures is not None
+        return {"state": self.program.pictures.battles, "vector": self.program.pictures.views}[name](values)
 
     def state(self) -> dict[str, Any]:
         """Everything the future depends on, as nested dicts of arrays and numbers."""

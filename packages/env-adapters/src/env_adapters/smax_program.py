@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from env_adapters.errors import TaskError
+from env_adapters.smax_pictures import Pictures
 from env_adapters.smax_scenarios import TYPES, scenario
 
 NOOP = 4  # "stop": the one action of a dead agent; SMAX has no other no-op
@@ -32,7 +33,7 @@ class Program:
     step(carry, action (n, N) int32, renew (n,) bool, keys (n, 2) uint32) -> carry, shown: where `renew`, an episode begins
     whose randomness follows from the row's key alone, and the action is ignored. `carry` is donated: it is gone afterwards.
     A carry is a tuple of arrays (n, ...) called `names`, of which the one called "key" (n, 2) is the randomness to come.
-    `blank` is one that no episode has begun in. limit: actions of the longest episode.
+    `blank` is one that no episode has begun in. limit: actions of the longest episode. pictures: of what `shown` holds.
     """
 
     step: Callable[..., Any]
@@ -44,6 +45,7 @@ class Program:
     width: int
     state_size: int
     limit: int
+    pictures: Pictures | None = None
 
 
 def runtime() -> Any:
@@ -196,6 +198,13 @@ def program(name: str, n: int, *, see_enemy_actions: bool, walls_cause_death: bo
         width=env.obs_size,
         state_size=env.state_size,
         limit=env.max_steps + 1,  # it looks at the count of steps before it adds this one
+        pictures=Pictures(
+            count,
+            env.num_enemies,
+            float(env.map_width),
+            tuple(map(float, env.unit_type_sight_ranges)),
+            tuple(map(float, env.unit_type_radiuses)),
+        ),
     )
 
 
