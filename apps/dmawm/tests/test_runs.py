@@ -7,10 +7,14 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 from dmawm.cli import APP
+from env_adapters.vector import VectorEnv
+from numpy.typing import NDArray
 from wm_run import play
 from wm_run.cli import main
 from wm_run.loading import environments
@@ -83,3 +87,31 @@ def test_a_team_is_played_one_agent_at_a_time(
     with pytest.raises(SystemExit) as stop:
         run("play", leavers, "--agent", 3)
     assert stop.value.code == 2 and "3 agents, 0 to 2" in capsys.readouterr().err
+
+
+def test_what_the_environments_draw_is_filmed_and_played(
+    tmp_path: Path, leavers: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the state the whole game, of the vector what an agent sees and what the model makes of it."""
+    plain = {path.name.partition("-")[0] + path.suffix for path in (leavers / "video").iterdir()}
+    assert "openloop.png" in plain and not plain & {"openloop.mp4", "policy.mp4"}
+    asked: dict[str, set[int]] = {"state": set(), "vector": set()}
+
+    def drawn(self: VectorEnv, name: str, values: NDArray[Any]) -> NDArray[np.uint8]:
+        asked[name].add(values.shape[-1])
+        return np.zeros((*values.shape[:-1], 64, 48, 3), np.uint8)
+
+    monkeypatch.setattr(VectorEnv, "drawable", ("state", "vector"), raising=False)
+    monkeypatch.setattr(VectorEnv, "drawn", drawn, raising=False)
+    monkeypatch.setattr(play, "open_window", lambda *given: None)
+    run("train", "--preset", "tiny", "--task", "toy:leavers", "--steps", 50, "--logdir", tmp_path / "run")
+    films = {path.name.partition("-")[0] + path.suffix: path for path in (tmp_path / "run" / "video").iterdir()}
+    assert films.keys() == {"policy.mp4", "openloop.mp4", "openloop.png"}
+    _, height, width, _ = imageio.imread(films["policy.mp4"], plugin="pyav").shape
+    assert height / width == 64 / 48
+    assert asked == {"state": {4}, "vector": {5}}
+    asked["vector"].clear()
+    run("play", tmp_path / "run", "--frames", 4)
+    (film,) = (tmp_path / "run" / "video").glob("play-*.mp4")
+    tall = 16 + 5 * 64 + 5 * 16  # a title, what the model decodes as it is drawn, words
+    assert asked["vector"] == {5} and imageio.imread(film, plugin="pyav").shape[1] == tall

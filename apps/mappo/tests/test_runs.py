@@ -67,6 +67,7 @@ def test_smax_is_played_without_a_forbidden_action_and_won_or_lost(tmp_path: Pat
     evaluations = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(0 <= row["eval/won"] <= 1 for row in evaluations if "eval/score" in row)
     assert any("eval/won" in row for row in evaluations)
+    assert [path.suffix for path in (tmp_path / "run/video").iterdir()] == [".mp4"]  # battles: there is no world model
 
 
 # ---- numbers

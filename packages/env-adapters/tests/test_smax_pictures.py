@@ -70,6 +70,14 @@ def test_what_an_agent_sees_is_drawn_where_the_map_has_it():
     assert np.array_equal(gone, PICTURES.battles(state(None, None, None)))
 
 
+def test_what_a_model_is_not_sure_of_is_faint():
+    reds = [
+        int(PICTURES.battles(state(None, None, (1, 0.5, 0.5, sure * MARINE)))[PIXELS // 2, PIXELS // 2, 0])
+        for sure in (0.0, 0.05, 0.3, 0.6, 1.0, 1.4)
+    ]
+    assert reds[0] == reds[1] == GROUND[0] and reds[1] < reds[2] < reds[3] < reds[4] == reds[5] == THEIRS[0]
+
+
 def test_what_a_model_makes_up_is_drawn_too():
     rng = np.random.default_rng(0)
     for size in (0.1, 3.0, 1e30):

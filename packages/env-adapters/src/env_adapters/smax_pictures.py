@@ -17,6 +17,7 @@ from env_adapters.smax_scenarios import TYPES
 Floats = NDArray[np.floating]
 Pixels = NDArray[np.uint8]
 PIXELS = 160
+FAINT = 0.1  # of a type's one-hot, where a model is not sure that a unit is there: the surer, the clearer it is drawn
 LARGER = 1.6  # discs than units, which are small on their map
 UNIT, SEEN = 4 + len(TYPES), 7 + len(TYPES)  # numbers of a unit in a state, and of another one in what an agent sees
 _GROUND, _WALL, _OWN = (24, 24, 32), (110, 110, 118), (255, 255, 255)
@@ -51,7 +52,7 @@ class Pictures:
     def seen(self, vector: Floats) -> Floats:
         """(U, UNIT) of an observation (d,): other allies, enemies, and the agent itself as the last; who is not seen is zeros."""
         own, others = vector[-UNIT:], vector[:-UNIT].reshape(-1, SEEN)
-        there = others[:, -len(TYPES) :].max(1, initial=0, keepdims=True) > 0.5
+        there = others[:, -len(TYPES) :].max(1, initial=0, keepdims=True) >= FAINT
         reach = self.sight[int(own[4:].argmax())] / self.side
         place = (own[1:3] + others[:, 1:3] * reach) * there  # as it is told from the agent's own, in units of its sight
         return np.concatenate([np.column_stack([others[:, 0], place, others[:, 6:]]), own[None]])
@@ -61,7 +62,8 @@ class Pictures:
         picture = np.full((PIXELS, PIXELS, 3), _GROUND, np.uint8)
         picture[[0, -1]] = picture[:, [0, -1]] = _WALL
         for at, (unit, team) in enumerate(zip(units, teams, strict=True)):
-            if unit[4:].max() <= 0.5:  # not there; a model is not sure of itself
+            sure = min(float(unit[4:].max()), 1.0)  # 1 or 0, unless a model says so
+            if sure < FAINT:
                 continue
             radius = LARGER * self.radius[int(unit[4:].argmax())] * PIXELS / self.side
             x, y = unit[1] * PIXELS - 0.5, (1 - unit[2]) * PIXELS - 0.5
@@ -70,8 +72,9 @@ class Pictures:
             far, part = np.hypot(down - y, right - x), picture[rows, columns]
             healthy = down - y >= radius - 2 * radius * np.clip(unit[0], 0, 1)  # from below
             colour = np.where(healthy[..., None], 1.0, _LOST) * _TEAMS[team]
-            part[far <= radius + 1] = _OWN if ringed and at == len(units) - 1 else _GROUND  # or two would be one
-            part[:] = np.where((far <= radius)[..., None], colour, part)
+            rim = _OWN if ringed and at == len(units) - 1 else _GROUND  # or two would be one
+            disc = np.where((far <= radius)[..., None], colour, rim)
+            part[:] = np.where((far <= radius + 1)[..., None], part + sure * (disc - part), part)
         return picture
 
 

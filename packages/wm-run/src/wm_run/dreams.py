@@ -22,6 +22,7 @@ from wm_run import evaluation, filmstrip, sensitivity
 from wm_run.app import App
 from wm_run.cli import Command
 from wm_run.config import RunConfig
+from wm_run.drawing import Draw, drawn
 from wm_run.loading import build, environments, has_world, restore, with_world
 from wm_run.loop import Environments
 from wm_run.openloop import OpenLoop, openloop
@@ -36,6 +37,7 @@ from wm_run.stop import say
 from wm_run.traces import traces
 from wm_run.video import write_video
 
+STATE = "state"  # of the whole game, in the records of several agents
 STOPPED = "the run was told to stop"
 FPS = 15.0
 VIDEO_STEPS = 500
@@ -52,11 +54,11 @@ def dream(app: App, command: Command) -> int:
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     found, batch = open_loop(app, loaded.config, with_world(app, loaded.agent), options)
+    first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed)
     with closing(environments(app, loaded.config, 1)) as envs:
         untrained = with_world(app, build(app, loaded.config, envs))
+        paths = show(logdir, name, first, options.rows, drawn(envs, first.key))
     blank = openloop(untrained, dataclasses.replace(batch, past=None), options.observed)
-    first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed)
-    paths = show(logdir, name, first, options.rows)
     maps = sensitivity.show(logdir, loaded, first, name) if options.sensitivity else []
     for key, errors in measured(logdir, app, loaded.config, loaded.step, found, paths, blank, changed).items():
         unit = "share of wrong values" if found[key].discrete else "mean squared error"
@@ -187,8 +189,9 @@ def _rows(batch: Batch, rows: Tensor) -> Batch:
     return Batch(take(batch.steps), past, Index(batch.index.stream[rows], batch.index.start[rows]))
 
 
-def show(logdir: Path, name: str, found: OpenLoop, rows: int) -> list[Path]:
-    """Video and picture of an open loop of images, a picture of one of vectors; of discrete values there is none."""
+def show(logdir: Path, name: str, found: OpenLoop, rows: int, draw: Draw | None = None) -> list[Path]:
+    """Video and picture of an open loop of images, or of what `draw` makes of it; a picture of one of vectors; of discrete
+    values there is none."""
     if found.discrete:
         return []
     folder = logdir / "video"
@@ -196,7 +199,9 @@ def show(logdir: Path, name: str, found: OpenLoop, rows: int) -> list[Path]:
     end = int(found.valid[:rows].any(0).sum())  # no longer than one of the rows is predicted
     parts = (found.true, found.predicted, found.valid)
     true, predicted, valid = (value[:rows, :end].cpu().numpy() for value in parts)
-    if not found.image:
+    if draw is not None:
+        true, predicted = (draw(value).astype(np.float32) / 255 for value in (true, predicted))
+    elif not found.image:
         path = folder / f"openloop-{name}.png"
         filmstrip.save_png(path, traces(true, predicted, valid, found.context))
         return [path]
@@ -207,16 +212,19 @@ def show(logdir: Path, name: str, found: OpenLoop, rows: int) -> list[Path]:
 
 
 def videos(session: Session, step: int) -> list[Path]:
-    """The policy at play, where there are images, and an open loop; nothing of the run is disturbed."""
+    """The policy at play, where there are images or the environments draw their state, and an open loop; nothing of the run is
+    disturbed."""
     app, config, agent, run = session.app, session.config, session.agent, session.run
     if key_shown(session.envs) is None:
         return []
     paths = []
-    if key := image_key(session.envs):
+    key = image_key(session.envs)
+    draw = drawn(session.envs, STATE) if key is None else filmstrip.rgb
+    if draw is not None:
         frames: list[NDArray[np.uint8]] = []
         with closing(fresh(app, config, 1)) as envs:
             for record in rollout(agent, envs, seed=config.seed + FRESH):
-                frames.append(filmstrip.beside(filmstrip.rgb(record[key][0])))
+                frames.append(filmstrip.beside(draw(record[key or STATE][0])))
                 if session.stopped():
                     raise UserError(STOPPED)
                 if len(frames) == VIDEO_STEPS or bool(record["last"][0]) and len(frames) >= 100:
@@ -226,6 +234,6 @@ def videos(session: Session, step: int) -> list[Path]:
     if not found:
         return paths
     first = next(iter(found.values()))
-    shown = show(run.logdir, str(step), first, 4)
+    shown = show(run.logdir, str(step), first, 4, drawn(session.envs, first.key))
     measured(run.logdir, app, config, step, found, shown, {}, {})
     return [*paths, *shown]

@@ -27,6 +27,7 @@ from wm_core.world import MASK, stack
 
 from wm_run import evaluation
 from wm_run.canvas import Canvas
+from wm_run.drawing import Draw, drawn
 from wm_run.episodes import score_of
 from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore, with_world
@@ -84,12 +85,21 @@ def key_shown(envs: Environments) -> str | None:
 
 class Observer:
     """An agent that says what it expects. Draws depend on `seed` alone. team: where there is one, `which` of its agents
-    is asked."""
+    is asked. draw: of the observation a picture, where it is none."""
 
     def __init__(
-        self, agent: Agent, key: str | None, *, seed: int, mode: bool = False, team: Team | None = None, which: int = 0
+        self,
+        agent: Agent,
+        key: str | None,
+        *,
+        seed: int,
+        mode: bool = False,
+        team: Team | None = None,
+        which: int = 0,
+        draw: Draw | None = None,
     ) -> None:
         self.agent, self.key, self.mode, self.team, self.which = agent, key, mode, team, which
+        self.draw: Draw = draw or flattened
         self.source = draws.Generator(seed, agent.device)
         agent.eval()
 
@@ -120,8 +130,7 @@ class Observer:
         """The observation to draw: (H, W, C), or flat."""
         if not self.key:
             return None
-        value: NDArray[Any] = step[self.key][0] if self.team is None else step[self.key][0, self.which]
-        return value if value.ndim == 3 else value.reshape(-1)
+        return self.draw(step[self.key][0] if self.team is None else step[self.key][0, self.which])
 
     def together(self, predicted: Predictions, action: Vector) -> NDArray[np.float32]:
         """Everyone's actions (N, A), with this one of the agent that is asked."""
@@ -154,7 +163,7 @@ class Observer:
             reward=self._number(world.heads["reward"](latent).mode()),
             value=self._number(critic(latent).mode()) if critic is not None else float("nan"),
             cont=min(1.0, cont),
-            shown=self._array(world.decoder(latent)[self.key].mode()) if self.key else None,
+            shown=self.draw(self._array(world.decoder(latent)[self.key].mode())) if self.key else None,
             action=self._array(action),
             everyone=action[:, 0].float().cpu().numpy(),
             allowed=None if mask is None else mask[self.which].cpu().numpy(),
@@ -167,6 +176,11 @@ class Observer:
     def _array(self, value: Tensor) -> NDArray[np.float32]:
         """Of (N, 1, ...) that of the agent asked."""
         return value[self.which, 0].float().cpu().numpy()
+
+
+def flattened(value: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, C) as it is, anything else flat."""
+    return value if value.ndim == 3 else value.reshape(-1)
 
 
 def obeyed(predicted: Predictions, choose: Choose) -> tuple[Vector, str]:
@@ -286,7 +300,10 @@ def play(app: App, command: Command) -> int:
         if not 0 <= options.agent < (1 if team is None else team.agents):
             there = "a single agent" if team is None else f"{team.agents} agents, 0 to {team.agents - 1}"
             raise UserError(f"--agent is {options.agent}, and {config.task} has {there}")
-        observer = Observer(world, key_shown(envs), seed=seed, mode=options.mode, team=team, which=options.agent)
+        key = key_shown(envs)
+        observer = Observer(
+            world, key, seed=seed, mode=options.mode, team=team, which=options.agent, draw=drawn(envs, key)
+        )
         hands = Keyboard(tuple(envs.action_spec.discrete), int(envs.action_spec.continuous))
         choose: Choose = by_policy if screen is None else hands
         if options.dream:
