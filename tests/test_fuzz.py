@@ -30,7 +30,7 @@ ALIKE = {"mappo": {"envs", "batch", "train_ratio"}}  # one of them alone is refu
 def words(app: str, source: random.Random) -> list[str]:
     """A command line with one to four fields of random values."""
     made = importlib.import_module(f"{app}.cli").APP
-    config, tasks = made.config, TEAMS if made.teams else TASKS
+    config, tasks = made.config, {"none": TASKS, "only": TEAMS, "too": TASKS + TEAMS}[made.teams]
     kinds = typing.get_type_hints(config)
     fixed = FIXED | ALIKE.get(app, set())
     names = [field.name for field in dataclasses.fields(config) if field.name not in fixed]

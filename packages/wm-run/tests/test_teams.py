@@ -45,8 +45,10 @@ def test_environments_may_say_what_counts() -> None:
     assert outcomes_of(SimpleNamespace(), step, 0) == {}
 
 
-@pytest.mark.parametrize(("teams", "agents", "words"), [(False, 3, "take an app for several"), (True, None, "smax:3m")])
-def test_an_app_of_the_other_kind_refuses_in_a_sentence(teams: bool, agents: int | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("teams", "agents", "words"), [("none", 3, "take an app for several"), ("only", None, "smax:3m")]
+)
+def test_an_app_of_the_other_kind_refuses_in_a_sentence(teams: str, agents: int | None, words: str) -> None:
     app: Any = SimpleNamespace(name="fakeapp", teams=teams, part=lambda name: lambda *given: given)
     envs: Any = SimpleNamespace(agents=agents, observation_space="seen", action_spec="done")
     with pytest.raises(UserError, match=words):
@@ -54,10 +56,18 @@ def test_an_app_of_the_other_kind_refuses_in_a_sentence(teams: bool, agents: int
 
 
 def test_the_builder_of_a_team_is_told_of_it() -> None:
-    app: Any = SimpleNamespace(name="fakeapp", teams=True, part=lambda name: lambda *given: given)
+    app: Any = SimpleNamespace(name="fakeapp", teams="only", part=lambda name: lambda *given: given)
     envs: Any = SimpleNamespace(agents=3, noop=4, state_size=None, observation_space="seen", action_spec="done")
     given: Any = build(app, SimpleNamespace(task="some:task", seed=0), envs)  # type: ignore[arg-type]
     assert given[1:] == ("seen", "done", Team(3, 4, None)) and team_of(object()) is None
+
+
+@pytest.mark.parametrize("agents", [None, 2])
+def test_an_app_of_both_kinds_is_told_of_a_team_where_there_is_one(agents: int | None) -> None:
+    app: Any = SimpleNamespace(name="fakeapp", teams="too", part=lambda name: lambda *given: given)
+    envs: Any = SimpleNamespace(agents=agents, observation_space="seen", action_spec="done")
+    given: Any = build(app, SimpleNamespace(task="some:task", seed=0), envs)  # type: ignore[arg-type]
+    assert given[3:] == (() if agents is None else (Team(2),))
 
 
 def test_aligned_rows_hold_every_transition_of_every_stream_once() -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from wm_core import draws, health, names
+from wm_core import draws, health
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.images import StridedEncoder
-from wm_core.joint import loss_scales
+from wm_core.joint import model_scales, model_update
 from wm_core.observations import describe
-from wm_core.optim import Adam, NormClip, Together, averages, total
+from wm_core.optim import Adam, NormClip, Together
 from wm_core.types import Batch, Carry, Steps, Trace
-from wm_marl import PPO, absent, by_rows, fold_steps, muted
+from wm_marl import PPO, absent, by_rows, fold_steps, masks_told, muted
 from wm_run.teams import Team
 
 from dmawm.config import Config
@@ -92,36 +92,9 @@ class Dmawm(Agent):
     def update_model(self, batch: Batch) -> tuple[Metrics, Trace, Steps]:
         """Equation 3: metrics, the trace, and the steps it was learned from."""
         self.train()
-        world, steps = self.world, self.relabel(self.rows(batch.steps))
-        with draws.drawing(self.source), self.computing():
-            losses, trace = world.losses(world.prefill(None, len(steps["first"])), steps, self.clock)
-        means = averages(losses)
-        optimised = self.optimiser.rules["model"].step(total(means, self.scales))
-        torch.clear_autocast_cache()  # which holds the weights as they were before the step
-        self.clock.count_update()
-        shown = names.logged(means)
-        metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
-        metrics |= {f"opt/{name}/model": value for name, value in optimised.items()}
-        return metrics | health.latents(trace.post, trace.prior), trace, steps
-
-
-@torch.no_grad()
-def masks_told(told: Tensor | None, true: Tensor) -> Metrics:
-    """Of dreams' first masks (M, H+1, A), rows in the batch's order, against the records' (R, T, A): health/mask_recall, the
-    share of what was available that was said to be, and mask_precision.
-
-    >>> true = torch.tensor([[[True, True, False]]])
-    >>> {name: value.item() for name, value in masks_told(torch.tensor([[[True, False, False]]]), true).items()}
-    {'health/mask_recall': 0.5, 'health/mask_precision': 1.0}
-    """
-    assert told is not None
-    first = told[:, 0].unflatten(0, (len(true), -1))
-    true = true[:, -first.shape[1] :]
-    both = (first & true).sum()
-    return {
-        "health/mask_recall": both / true.sum().clamp(min=1),
-        "health/mask_precision": both / first.sum().clamp(min=1),
-    }
+        steps = self.relabel(self.rows(batch.steps))
+        metrics, trace = model_update(self, steps, rule=self.optimiser.rules["model"], scales=self.scales)
+        return metrics, trace, steps
 
 
 def build(config: Config, observation_space: Any, action_spec: Any, team: Team) -> Dmawm:
@@ -137,7 +110,7 @@ def build(config: Config, observation_space: Any, action_spec: Any, team: Team) 
     relabel = partial(
         absent, observations=seen.keys, noop=team.noop, records=config.absorbing, own_end=config.absent != "team"
     )
-    scales = loss_scales(
+    scales = model_scales(
         seen.keys,
         reconstruction=config.reconstruction_scale,
         dyn=config.dyn_scale,
@@ -157,5 +130,5 @@ def build(config: Config, observation_space: Any, action_spec: Any, team: Team) 
         horizon=config.horizon,
         dream_last=config.dream_last,
         model_first=config.model_first,
-        scales={name: scale for name, scale in scales.items() if name not in ("policy", "value")},
+        scales=scales,
     )

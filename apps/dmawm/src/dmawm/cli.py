@@ -7,7 +7,7 @@ from dmawm.config import Config
 APP = App.of(
     "dmawm",
     Config,
-    teams=True,
+    teams="only",
     task_options=("players", "share_reward"),
     paper="paper",
     acting=("unimix", "actor_unimix"),

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from wm_core.contracts import ScalarDistribution
-from wm_core.distributions import Bernoullis, filled
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import PolicyHead
 from wm_core.images import StridedDecoder, StridedEncoder
@@ -17,6 +16,7 @@ from wm_core.rssm import RSSM
 from wm_core.twohot import TwoHot
 from wm_core.world import WorldModel
 from wm_marl import (
+    MASKS,
     PPO,
     AgentTransformer,
     Alone,
@@ -36,18 +36,6 @@ VALUES: dict[str, Callable[[Tensor], ScalarDistribution]] = {"twohot": TwoHot, "
 READS = {"h": ("deter",), "hz": ("deter", "stoch")}
 
 
-class SampledBernoullis(Bernoullis):
-    """Masks that are drawn, by which a policy meets what a young head holds for unlikely.
-
-    >>> import torch
-    >>> SampledBernoullis(torch.full((1000, 1), 0.0)).allowed().all().item()  # the only action is always allowed
-    True
-    """
-
-    def allowed(self) -> Tensor:
-        return filled(self.sample(), self.logits)
-
-
 def make_world(config: Config, seen: Observations, actions: int, agents: int) -> WorldModel:
     """Every agent's own model of what it sees (equation 1), and what couples them (equation 2)."""
     encoder = MultiEncoder(
@@ -65,7 +53,7 @@ def make_world(config: Config, seen: Observations, actions: int, agents: int) ->
             mixer(config, config.team_heads, read, agents),
             actions,
             reads=reads,
-            mask={"mode": Bernoullis, "sample": SampledBernoullis}[config.masks],
+            mask=MASKS[config.masks],
             **sizes,
         ),
         kl=BalancedKL(config.free_nats),

@@ -7,32 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from wm_core import contracts
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.encoders import MultiDecoder
-from wm_core.heads import reward_and_continue
-from wm_core.images import ConvDecoder, StridedDecoder
-from wm_core.joint import joint_update, loss_scales
-from wm_core.kl import BalancedKL
+from wm_core.joint import joint_update, loss_scales, model_scales
 from wm_core.observations import describe
+from wm_core.optim import Together
 from wm_core.types import Batch
-from wm_core.world import WorldModel
-from wm_memory import (
-    MemoryDecoder,
-    MemoryEncoder,
-    SoftmaxMatch,
-    Squared,
-)
+from wm_marl import absent, shared
+from wm_memory import MemoryEncoder
+from wm_run.teams import Team
 
+from po_dreamer.behaviour import make_actor_critic, make_team_behaviour
 from po_dreamer.config import Config
 from po_dreamer.diagnosis import diagnose
-from po_dreamer.parts import make_dynamics, make_encoder, make_optimiser, norm_of
+from po_dreamer.parts import make_model_rule, make_optimiser, make_world
 from po_dreamer.refresh import Refresh
+from po_dreamer.team import PODreamerTeam
 
 
 class PODreamer(Agent):
@@ -87,73 +82,53 @@ class PODreamer(Agent):
         self.updates = state["updates"]
 
 
-def build(config: Config, observation_space: Any, action_spec: Any) -> PODreamer:
-    """The agent of a config for one environment's spaces; UserError for a space that the encoder cannot read."""
+def build(
+    config: Config, observation_space: Any, action_spec: Any, team: Team | None = None
+) -> PODreamer | PODreamerTeam:
+    """The agent of a config for one environment's spaces, or for those of one agent of a team; UserError for a space that
+    the encoder cannot read."""
     torch.manual_seed(config.seed)
-    seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
+    seen = describe(observation_space)
     with torch.device(config.device):
-        encoder = make_encoder(config, seen)
-        dynamics = make_dynamics(config, encoder.width, action_spec)
-        widths = dynamics.widths
-        heads: dict[str, contracts.Head] = {}
-        heads |= reward_and_continue(widths, units=config.units, layers=config.head_layers)
-        if config.memory_decoder != "none" and config.branches != "co":
-            heads["memory"] = MemoryDecoder(
-                config.memory_width,
-                widths=widths,
-                units=config.memory_units,
-                distribution={"softmax": SoftmaxMatch, "squared": Squared}[config.memory_decoder],
-                norm=norm_of(config),
-            )
-        world = WorldModel(
-            encoder=encoder,
-            dynamics=dynamics,
-            decoder=MultiDecoder(
-                seen,
-                widths=widths,
-                units=config.units,
-                depth=config.depth,
-                blocks=config.blocks,
-                images={"2023": StridedDecoder, "2025": ConvDecoder}[config.nets],
-            ),
-            heads=heads,
-            kl=BalancedKL(config.free_nats),
-            discount=discount,
-        )
-        behaviour = ActorCritic.of(
-            action_spec.discrete,
-            action_spec.continuous,
-            widths=widths,
-            units=config.units,
-            layers=config.behaviour_layers,
-            unimix=config.actor_unimix,
-            outscale=config.actor_outscale,
-            lam=config.lam,
-            entropy=config.entropy,
-            discount=discount,
-            slow_rate=config.slow_rate,
-        )
-        optimiser = make_optimiser(config, world, behaviour)
-    more = {"memory": config.memory_scale} if "memory" in heads else {}
-    more |= {"replay_value": config.replay_value_scale} if config.replay_value_scale else {}
-    scales = loss_scales(
-        seen.keys, reconstruction=config.reconstruction_scale, dyn=config.dyn_scale, rep=config.rep_scale, **more
-    )
-    return PODreamer(
-        world=world,
-        behaviour=behaviour,
-        optimiser=optimiser,
-        seed=config.seed,
-        precision=config.precision,
-        batch=config.batch,
-        length=config.length,
-        horizon=config.horizon,
-        dream_last=config.dream_last,
-        scales=scales,
-        diagnose_every=config.diagnose_every,
-        online=config.online,
-        past=max(dynamics.stores.values(), default=0),
-        refresh=Refresh(encoder, seen, config.memory_window)
-        if config.memory_keys == "fresh" and isinstance(encoder, MemoryEncoder)
+        world = make_world(config, seen, action_spec, None if team is None else team.agents)
+        widths = world.dynamics.widths
+        parts: dict[str, Any] = {"world": world, "seed": config.seed, "precision": config.precision}
+        if team is None:
+            behaviour = make_actor_critic(config, widths, action_spec)
+            parts |= {"behaviour": behaviour, "optimiser": make_optimiser(config, world, behaviour)}
+        else:
+            ppo = make_team_behaviour(config, widths, action_spec, team.agents)
+            parts |= {"behaviour": ppo, "optimiser": Together(model=make_model_rule(config, world), **ppo.rules)}
+    scale: dict[str, float] = {
+        "reconstruction": config.reconstruction_scale,
+        "dyn": config.dyn_scale,
+        "rep": config.rep_scale,
+        **({"memory": config.memory_scale} if "memory" in world.heads else {}),
+    }
+    encoder, fresh = world.encoder, config.memory_keys == "fresh"
+    parts |= {
+        "batch": config.batch,
+        "length": config.length,
+        "horizon": config.horizon,
+        "dream_last": config.dream_last,
+        "diagnose_every": config.diagnose_every,
+        "online": config.online,
+        "past": max(world.dynamics.stores.values(), default=0),
+        "refresh": Refresh(encoder, seen, config.memory_window)
+        if isinstance(encoder, MemoryEncoder) and fresh
         else None,
+    }
+    if team is None:
+        more = {"replay_value": config.replay_value_scale} if config.replay_value_scale else {}
+        return PODreamer(scales=loss_scales(seen.keys, **scale, **more), **parts)
+    own_end = config.absent == "own"
+    return PODreamerTeam(
+        agents=team.agents,
+        relabel=partial(absent, observations=seen.keys, noop=team.noop, records=0, own_end=own_end),
+        credited=partial(shared, agents=team.agents, cont=not own_end)
+        if config.credit == "mean"
+        else lambda dream: dream,
+        model_first=config.model_first,
+        scales=model_scales(seen.keys, **scale, action_mask=1.0),
+        **parts,
     )

@@ -9,6 +9,7 @@ APP = App.of(
     Config,
     sizes=SIZES,
     task_options=("protocol",),
+    teams="too",
     remembers=True,
     acting=("protocol", "unimix", "actor_unimix", "memory_window", "memory_count", "memory_sight"),
 )

@@ -70,6 +70,8 @@ class Config(RunConfig):
     """Width of encoder, decoder and head layers."""
     blocks: Count = 8
     """Blocks of the block GRU and of the decoder's first layer."""
+    encoder_layers: Count = 3
+    """Layers of the MLP that reads what is no image."""
     head_layers: Count = 2
     """Hidden layers of the reward and continue heads."""
     behaviour_layers: Count = 2
@@ -111,6 +113,8 @@ class Config(RunConfig):
     """Channel unit of the memory frame encoder."""
     memory_units: Count = 512
     """Hidden layers of the memory's vector encoder and of the memory decoder."""
+    memory_layers: Count = 2
+    """Layers of the memory's vector encoder."""
     memory_dropout: Share = 0.1
     """In the memory blocks."""
     memory_norm: Literal["batch", "rms"] = "batch"
@@ -163,6 +167,40 @@ class Config(RunConfig):
     """Scale at which the policy's last layer begins: 1 in the paper's code base, 0.01 in DreamerV3 of 2025."""
     slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
+    # a team's behaviour, PPO in dreams; one agent learns by DreamerV3's actor-critic
+    policy: Literal["mat", "decentralised"] = "decentralised"
+    """The Multi-Agent Transformer, which hears of all agents when it acts; or a policy of each agent's own latent, with a
+    critic that hears of all."""
+    agent_order: Literal["fixed", "random"] = "fixed"
+    """In which the transformer's agents choose: the environment's, or one drawn anew for every update."""
+    mat_width: Count = 128
+    """Of the transformer's tokens, and of the decentralised policy's critic."""
+    mat_blocks: Count = 1
+    """Attention blocks of its encoder and of its decoder."""
+    mat_heads: Count = 4
+    """Attention heads."""
+    identity: bool = False
+    """Whether a token says which agent it is."""
+    masks: Literal["mode", "sample"] = "mode"
+    """Available actions of a dream: what is more likely than not, or sampled by their probabilities."""
+    absent: Literal["team", "own"] = "team"
+    """What a dead agent's continuation is: the team's, so that it is credited with what the others earn after it; or 0."""
+    credit: Literal["mean", "own"] = "mean"
+    """Each agent dreams of the team's reward by itself: all are credited with the mean of that, or each with its own."""
+    epochs: Count = 5
+    """Of PPO on each dream."""
+    ppo_clip: Annotated[float, Bounds(above=0)] = 0.2
+    """How far the ratio may go."""
+    actor_lr: float = 3e-4
+    """Adam's learning rate, of policy and critic."""
+    actor_grad_clip: float = 10.0
+    """Bound of their gradient's norm."""
+    advantage_floor: Annotated[float, Bounds(above=0)] = 1e-5
+    """A floor under the spread by which advantages are divided."""
+    chunks: Count = 1
+    """Parts in which a PPO epoch is computed, to save memory; the gradient is that of the whole."""
+    model_first: int = 0
+    """First updates in which the world model alone learns."""
     # optimiser
     optimiser: Literal["adam", "laprop"] = "adam"
     """Adam with the paper's norm clips (1000 for the world model, 100 for actor and critic), or DreamerV3's LaProp."""

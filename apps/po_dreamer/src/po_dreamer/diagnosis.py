@@ -7,6 +7,7 @@ from wm_core import draws, names
 from wm_core.agent import Agent
 from wm_core.contracts import Metrics
 from wm_core.types import Batch
+from wm_marl import Interleaved
 from wm_memory import FusedRSSM, RecalledRSSM, branch_kl, staleness, without_recall
 
 
@@ -18,22 +19,23 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
     The agent's own generator is not touched. An agent without a memory has nothing to tell.
     """
     world, steps = agent.world, batch.steps
-    if not isinstance(world.dynamics, FusedRSSM | RecalledRSSM):
+    dynamics = world.dynamics.dynamics if isinstance(world.dynamics, Interleaved) else world.dynamics
+    if not isinstance(dynamics, FusedRSSM | RecalledRSSM):
         return {}
     agent.eval()
     rows, length = steps["first"].shape
     with draws.drawing(draws.Generator(0, agent.device)), agent.computing():
         carry = world.prefill(batch.past, rows)
         embed = world.encoder(steps)
-        found: Metrics = dict(world.dynamics.diagnose(carry, embed, steps["action"], steps["reset"]))
+        found: Metrics = dict(dynamics.diagnose(carry, embed, steps["action"], steps["reset"]))
         earlier = torch.ones(length, length, dtype=torch.bool, device=agent.device).tril(-1).expand(rows, -1, -1)
         # at most a quarter of what a query sees, so that two selections can differ
         late, few = slice(length // 2, None), max(1, length // 8)
         found |= staleness(
             embed["key"][:, late], names.notes(steps)["key"].float(), embed["key"], earlier[:, late], count=few
         )
-        if isinstance(world.dynamics, FusedRSSM):
-            trace = world.dynamics.observe(carry, embed, steps["action"], steps["reset"])
+        if isinstance(dynamics, FusedRSSM):
+            trace = dynamics.observe(carry, embed, steps["action"], steps["reset"])
             found |= branch_kl(trace)
             ablated = without_recall(trace)
             for name in ("reward", "cont"):

@@ -1,4 +1,4 @@
-"""The parts of PO-Dreamer that a config chooses among: encoder, memory, dynamics, optimiser."""
+"""The parts of PO-Dreamer that a config chooses among: encoder, memory, dynamics, the world model of them, optimiser."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Any
 from torch import Tensor, nn
 from wm_core.actor_critic import ActorCritic
 from wm_core.contracts import Dynamics
-from wm_core.encoders import ImageEncoder, MultiEncoder
-from wm_core.images import ConvEncoder, StridedEncoder
+from wm_core.contracts import Head as HeadContract
+from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
+from wm_core.heads import Head, reward_and_continue
+from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
+from wm_core.kl import BalancedKL
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations
-from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together
+from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Rule, Together
 from wm_core.rssm import RSSM, Prior
 from wm_core.types import Steps
+from wm_core.world import WorldModel
+from wm_marl import MASKS, Interleaved
 from wm_memory import (
     ActionEncoder,
     AgePositions,
@@ -26,6 +31,7 @@ from wm_memory import (
     Gaussian,
     InitialRows,
     Memory,
+    MemoryDecoder,
     MemoryEncoder,
     NoActions,
     NoPositions,
@@ -36,6 +42,8 @@ from wm_memory import (
     Recall,
     RecalledRSSM,
     Repeat,
+    SoftmaxMatch,
+    Squared,
     across_episodes,
     this_episode,
 )
@@ -65,7 +73,9 @@ ObservationEncoder = MultiEncoder | BottleneckEncoder | NoObservation
 def make_encoder(config: Config, seen: Observations) -> MemoryEncoder | ObservationEncoder:
     """The encoder of the current observation, and f_o beside it where there is a memory."""
     images: dict[str, Callable[..., ImageEncoder]] = {"2023": StridedEncoder, "2025": ConvEncoder}
-    obs: ObservationEncoder = MultiEncoder(seen, units=config.units, depth=config.depth, images=images[config.nets])
+    obs: ObservationEncoder = MultiEncoder(
+        seen, units=config.units, depth=config.depth, layers=config.encoder_layers, images=images[config.nets]
+    )
     if config.branches == "mg":
         obs = NoObservation()
     if config.co_bottleneck == "gaussian":
@@ -77,6 +87,7 @@ def make_encoder(config: Config, seen: Observations) -> MemoryEncoder | Observat
         width=config.memory_width,
         depth=config.memory_depth,
         units=config.memory_units,
+        layers=config.memory_layers,
         norm=norm_of(config),
     )
     return MemoryEncoder(frames, obs)
@@ -160,6 +171,42 @@ def make_dynamics(config: Config, embed: int, action_spec: Any) -> Dynamics:
         stored=stored,
         **sizes,
     )
+
+
+def make_world(config: Config, seen: Observations, action_spec: Any, agents: int | None = None) -> WorldModel:
+    """Eq. 1 to 10. Of a team, every agent's own: `agents` says how dreams are ordered, and masks are predicted too."""
+    encoder = make_encoder(config, seen)
+    dynamics = make_dynamics(config, encoder.width, action_spec)
+    widths = dynamics.widths
+    sizes: dict[str, Any] = {"widths": widths, "units": config.units}
+    heads: dict[str, HeadContract] = {}
+    heads |= reward_and_continue(layers=config.head_layers, **sizes)
+    if agents is not None:
+        heads["action_mask"] = Head(MASKS[config.masks], action_spec.size, layers=config.head_layers, **sizes)
+    if config.memory_decoder != "none" and config.branches != "co":
+        heads["memory"] = MemoryDecoder(
+            config.memory_width,
+            widths=widths,
+            units=config.memory_units,
+            distribution={"softmax": SoftmaxMatch, "squared": Squared}[config.memory_decoder],
+            norm=norm_of(config),
+        )
+    images: dict[str, Callable[..., nn.Module]] = {"2023": StridedDecoder, "2025": ConvDecoder}
+    return WorldModel(
+        encoder=encoder,
+        dynamics=dynamics if agents is None else Interleaved(dynamics, agents),
+        decoder=MultiDecoder(seen, depth=config.depth, blocks=config.blocks, images=images[config.nets], **sizes),
+        heads=heads,
+        kl=BalancedKL(config.free_nats),
+        discount=1 - 1 / config.discount_horizon,
+    )
+
+
+def make_model_rule(config: Config, world: nn.Module) -> Rule:
+    """What the world model learns by where the behaviour takes its own steps."""
+    if config.optimiser == "laprop":
+        return LaProp(world.parameters(), lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
+    return Adam(world.parameters(), lr=config.lr, clip=NormClip(1000.0))
 
 
 def make_optimiser(config: Config, world: nn.Module, behaviour: ActorCritic) -> Any:

@@ -6,6 +6,7 @@ What it does with a batch is its app's; most say it with one verb, `wm_core.join
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ class Agent(Learner):
         """Entries of a batch, each (B, T, ...), as the world model takes them: as they are, or where the environments have
         several agents, with these folded into rows (`wm_marl.rows`)."""
         return dict(entries)
+
+    def folded(self, batch: Batch) -> Batch:
+        """A batch as the world model takes it: its steps by `rows`. Who stores something of several agents' past folds that
+        too."""
+        return replace(batch, steps=self.rows(batch.steps))
 
     def initial(self, n: int) -> Carry:
         return self.world.dynamics.initial(n)

@@ -1,4 +1,5 @@
-"""world losses -> a dream -> behaviour losses -> one step of one optimiser: DreamerV3's update, as one verb.
+"""world losses -> a dream -> behaviour losses -> one step of one optimiser: DreamerV3's update, as one verb; and its first
+part alone, for behaviours that take steps of their own.
 
 Whoever learns so says it in a line of his `update`; what is his own (which batch, what of it, further metrics) stands
 beside that line.
@@ -9,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from wm_core import draws, names
+import torch
+
+from wm_core import draws, health, names
 from wm_core.agent import Agent
 from wm_core.contracts import JointBehaviour, Metrics, Update
-from wm_core.optim import averages, total
-from wm_core.types import Batch, Dream, Latent, Start
+from wm_core.optim import Rule, averages, total
+from wm_core.types import Batch, Dream, Latent, Past, Start, Steps, Trace
 from wm_core.world import Policy
 
 
@@ -33,8 +36,41 @@ def loss_scales(
     {'obs/image': 1.0, 'reward': 1.0, 'cont': 1.0, 'dyn': 1.0, 'rep': 0.1, 'policy': 1.0, 'value': 1.0,
      'replay_value': 0.3}
     """
-    ones = {"reward": 1.0, "cont": 1.0, "dyn": dyn, "rep": rep, "policy": 1.0, "value": 1.0}
+    model = model_scales(observations, reconstruction=reconstruction, dyn=dyn, rep=rep)
+    return names.together(model, {"policy": 1.0, "value": 1.0}, more)
+
+
+def model_scales(
+    observations: Iterable[str], *, reconstruction: float = 1.0, dyn: float = 1.0, rep: float = 0.1, **more: float
+) -> dict[str, float]:
+    """The same of the world model's losses alone, for `model_update`.
+
+    >>> model_scales(["vector"], action_mask=1.0)
+    {'obs/vector': 1.0, 'reward': 1.0, 'cont': 1.0, 'dyn': 1.0, 'rep': 0.1, 'action_mask': 1.0}
+    """
+    ones = {"reward": 1.0, "cont": 1.0, "dyn": dyn, "rep": rep}
     return names.together(names.observed(dict.fromkeys(observations, reconstruction)), ones, more)
+
+
+def model_update(
+    agent: Agent, steps: Steps, *, rule: Rule, scales: Mapping[str, float], past: Past | None = None
+) -> tuple[Metrics, Trace]:
+    """One step of `rule` on the losses of the world model alone, for whom the behaviour takes steps of its own.
+
+    steps are those of rows (B, T, ...), past what was stored of the steps before them; scales name the world's losses. Gives
+    metrics, and the trace from which dreams start.
+    """
+    world = agent.world
+    with draws.drawing(agent.source), agent.computing():
+        losses, trace = world.losses(world.prefill(past, len(steps["first"])), steps, agent.clock)
+    means = averages(losses)
+    optimised = rule.step(total(means, scales))
+    torch.clear_autocast_cache()  # which holds the weights as they were before the step
+    agent.clock.count_update()
+    shown = names.logged(means)
+    metrics: Metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
+    metrics |= {f"opt/{name}/model": value for name, value in optimised.items()}
+    return metrics | health.latents(trace.post, trace.prior), trace
 
 
 def joint_update(

@@ -6,16 +6,19 @@ from wm_marl.alone import Alone, alone_like
 from wm_marl.critic import Squared, team_critic
 from wm_marl.interaction import interaction_predictor
 from wm_marl.interleaved import Interleaved, by_moments, by_rows
+from wm_marl.masks import MASKS, SampledBernoullis, masks_told
 from wm_marl.mat import MATPolicy
 from wm_marl.mat_actions import MATActions
 from wm_marl.mat_critic import mat_critic
 from wm_marl.mat_networks import MATDecoder, MATEncoder
 from wm_marl.ppo import PPO, clipped_loss, standardised
 from wm_marl.rows import agents_of, fold, fold_steps, rows_of, unfold
+from wm_marl.shared import shared, team_mean
 from wm_marl.team import TeamHead, Trunk, team_heads
 from wm_marl.transformer import AgentTransformer
 
 __all__ = [
+    "MASKS",
     "PPO",
     "AcrossAgents",
     "AgentTransformer",
@@ -25,6 +28,7 @@ __all__ = [
     "MATDecoder",
     "MATEncoder",
     "MATPolicy",
+    "SampledBernoullis",
     "Squared",
     "TeamHead",
     "Trunk",
@@ -38,11 +42,14 @@ __all__ = [
     "fold",
     "fold_steps",
     "interaction_predictor",
+    "masks_told",
     "mat_critic",
     "muted",
     "rows_of",
+    "shared",
     "standardised",
     "team_critic",
     "team_heads",
+    "team_mean",
     "unfold",
 ]

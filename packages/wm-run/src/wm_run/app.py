@@ -46,7 +46,9 @@ class App:
     paper: str = "atari100k"  # the preset that a machine with a GPU runs when none is named
     mistakes: tuple[str, ...] = ("TaskError",)
     fresh: Part | None = None
-    teams: bool = False  # learns environments of several agents, and no others: `build` takes their Team as well
+    teams: Literal["none", "only", "too"] = (
+        "none"  # learns environments of several agents, of whose Team `build` is told
+    )
     remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
     acting: tuple[str, ...] = ()  # fields of the method that count where nothing is learned, as `eval --help` shows
 

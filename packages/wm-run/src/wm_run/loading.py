@@ -193,11 +193,11 @@ def build(app: App, config: RunConfig, envs: Environments) -> Learner:
     Raises UserError for numbers that do not fit each other.
     """
     team = team_of(envs)
-    if team is not None and not app.teams:
+    if team is not None and app.teams == "none":
         raise UserError(
             f"{config.task} has an axis of {team.agents} agents, and {app.name} learns a single one: take an app for several"
         )
-    if team is None and app.teams:
+    if team is None and app.teams == "only":
         raise UserError(
             f"{app.name} learns environments of several agents, and {config.task} has a single one: take an app for it, or "
             "a task such as smax:3m"

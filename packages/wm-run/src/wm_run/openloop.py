@@ -77,10 +77,10 @@ def openloop(agent: Agent, batch: Batch, context: int, *, seed: int = 0) -> dict
     The first `context` steps are observed, the rest imagined under the batch's actions; what was drawn depends on
     `seed` alone, so the agent's own generator is not touched.
     """
-    batch = agent.to_device(batch)
+    batch = agent.folded(agent.to_device(batch))
     training, world = agent.training, agent.world
     agent.eval()
-    entries = agent.rows(batch.steps)
+    entries = batch.steps
     steps = {key: value[:, :context] for key, value in entries.items()}
     rows = len(entries["first"])
     with draws.drawing(draws.Generator(seed, agent.device)), agent.computing():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: PLC2701 - torch's own, and it has no other door
 from wm_core import draws
 from wm_core.errors import UserError
@@ -59,13 +60,27 @@ def evaluate(
     return [result for each in results for result in each]
 
 
-def remembered(carry: Carry, n: int) -> Carry:
+def remembered(carry: Carry, n: int, rows: int = 1) -> Carry:
     """A copy of what m environments left in a carry, for n others: each gets that of one of them, in turn.
+
+    rows: how many an environment has in the carry, side by side: those of a team's agents stay together, and in order.
 
     >>> remembered({"key": torch.tensor([[1.0], [2.0]])}, 3)["key"].tolist()
     [[1.0], [2.0], [1.0]]
+    >>> remembered({"key": torch.tensor([1.0, 1.5, 2.0, 2.5])}, 3, rows=2)["key"].tolist()
+    [1.0, 1.5, 2.0, 2.5, 1.0, 1.5]
     """
-    return tree_map(lambda x: x[torch.arange(n, device=x.device) % len(x)], carry)
+
+    def again(x: Tensor) -> Tensor:
+        each = x.unflatten(0, (-1, rows))
+        return each[torch.arange(n, device=x.device) % len(each)].flatten(0, 1)
+
+    return tree_map(again, carry)
+
+
+def rows_of(agent: Learner) -> int:
+    """How many rows of a carry one environment has."""
+    return next((len(leaf) for leaf in tree_leaves(agent.initial(1)) if leaf is not None), 1)
 
 
 def check_carry(agent: Learner, carry: Carry) -> None:

@@ -18,7 +18,7 @@ from wm_run.config import RunConfig
 from wm_run.episodes import Episode
 from wm_run.loading import environments
 from wm_run.loop import Environments
-from wm_run.rollout import evaluate, remembered
+from wm_run.rollout import evaluate, remembered, rows_of
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -81,7 +81,7 @@ def play(
     """
     n = min(config.envs if config.exclusive else config.eval_envs or config.envs, episodes)
     with closing(fresh(app, config, n)) as envs:
-        known = None if carry is None else remembered(carry, n)
+        known = None if carry is None else remembered(carry, n, rows_of(agent))
         found = evaluate(
             agent, envs, episodes=episodes, seed=config.seed + FRESH, mode=acting == "mode", carry=known, go_on=go_on
         )

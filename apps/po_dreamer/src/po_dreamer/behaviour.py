@@ -1,0 +1,64 @@
+"""Who acts and learns from dreams: DreamerV3's actor-critic for one agent, PPO on a Multi-Agent Transformer for a team."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wm_core.actor_critic import ActorCritic
+from wm_core.heads import PolicyHead
+from wm_marl import PPO, AgentTransformer, team_critic
+
+from po_dreamer.config import Config
+
+
+def make_actor_critic(config: Config, widths: Mapping[str, int], action_spec: Any) -> ActorCritic:
+    """DreamerV3's policy and critic on the whole latent (Eq. 14)."""
+    return ActorCritic.of(
+        action_spec.discrete,
+        action_spec.continuous,
+        widths=widths,
+        units=config.units,
+        layers=config.behaviour_layers,
+        unimix=config.actor_unimix,
+        outscale=config.actor_outscale,
+        lam=config.lam,
+        entropy=config.entropy,
+        discount=1 - 1 / config.discount_horizon,
+        slow_rate=config.slow_rate,
+    )
+
+
+def make_team_behaviour(config: Config, widths: Mapping[str, int], action_spec: Any, agents: int) -> PPO:
+    """PPO in dreams, on the latents of all agents: MAT, or policies that hear of nobody and a critic that hears of all."""
+    sizes: dict[str, Any] = {"units": config.units, "layers": config.behaviour_layers}
+    policy = PolicyHead(
+        discrete=action_spec.discrete,
+        continuous=action_spec.continuous,
+        widths=widths,
+        unimix=config.actor_unimix,
+        **sizes,
+    )
+    mixer = AgentTransformer(
+        sum(widths[name] for name in policy.reads),
+        agents=agents,
+        width=config.mat_width,
+        layers=config.mat_blocks,
+        heads=config.mat_heads,
+        hidden=config.mat_width,
+        identity=config.identity,
+    )
+    return PPO(
+        policy=policy,
+        critic=team_critic(mixer, reads=policy.reads, **sizes),
+        agents=agents,
+        lam=config.lam,
+        clip=config.ppo_clip,
+        epochs=config.epochs,
+        entropy=config.entropy,
+        actor_lr=config.actor_lr,
+        critic_lr=config.actor_lr,
+        bound=config.actor_grad_clip,
+        least=config.advantage_floor,
+        chunks=config.chunks,
+    )
