@@ -120,7 +120,7 @@ def test_what_is_noted_of_each_agent_comes_back_as_its_own() -> None:
     torch.testing.assert_close(written[name], expected.half())
 
 
-@pytest.mark.parametrize("policy", ["decentralised"])
+@pytest.mark.parametrize("policy", ["decentralised", "mat"])
 def test_agents_of_a_moment_dream_side_by_side(policy: str) -> None:
     agent = make_team(policy=policy)
     batch = agent.folded(late(agent, live(agent)))
@@ -161,7 +161,7 @@ def test_alone_a_team_is_the_single_agent() -> None:
 
 @pytest.mark.parametrize("ablation", sorted(APP.files("ablations")))
 def test_every_ablation_learns_of_a_team(ablation: str) -> None:
-    agent = make_team(ablation, model_first=1, policy="decentralised")
+    agent = make_team(ablation, model_first=1, agent_order="random")
     replay = live(agent, 30)
     young, old = agent.learn(replay), agent.learn(replay)
     assert "loss/policy" not in young and {"loss/policy", "loss/action_mask", "health/mask_recall"} <= old.keys()
@@ -212,5 +212,5 @@ def test_a_team_is_acted_for_by_its_policy(leavers: Path) -> None:
 
 
 def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
-    options = ["--preset", "tiny", "--task", "toy:leavers", "--save-every", "40"]
+    options = ["--preset", "tiny", "--task", "toy:leavers", "--save-every", "40", "--agent-order", "random"]
     check_killed("po_dreamer", options, tmp_path, steps=160, kills=2, places=["checkpoint", "file"], seed=1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
 from wm_core.actor_critic import ActorCritic
 from wm_core.heads import PolicyHead
-from wm_marl import PPO, AgentTransformer, team_critic
+from wm_marl import PPO, AgentTransformer, MATPolicy, mat_critic, team_critic
 
 from po_dreamer.config import Config
 
@@ -30,13 +31,54 @@ def make_actor_critic(config: Config, widths: Mapping[str, int], action_spec: An
 
 
 def make_team_behaviour(config: Config, widths: Mapping[str, int], action_spec: Any, agents: int) -> PPO:
-    """PPO in dreams, on the latents of all agents: MAT, or policies that hear of nobody and a critic that hears of all."""
+    """PPO in dreams, on the latents of all agents."""
+    made: Any = {"mat": mat, "decentralised": decentralised}[config.policy]
+    policy, critic = made(config, widths, action_spec, agents)
+    return PPO(
+        policy=policy,
+        critic=critic,
+        agents=agents,
+        lam=config.lam,
+        clip=config.ppo_clip,
+        epochs=config.epochs,
+        entropy=config.entropy,
+        actor_lr=config.actor_lr,
+        critic_lr=config.actor_lr,
+        bound=config.actor_grad_clip,
+        least=config.advantage_floor,
+        chunks=config.chunks,
+        together=config.policy == "mat",
+    )
+
+
+def mat(config: Config, widths: Mapping[str, int], action_spec: Any, agents: int) -> tuple[MATPolicy, nn.Module]:
+    """The Multi-Agent Transformer, whose encoder gives the values too; it needs the latents of all agents to act."""
+    policy = MATPolicy(
+        discrete=action_spec.discrete,
+        continuous=action_spec.continuous,
+        widths=widths,
+        agents=agents,
+        width=config.mat_width,
+        blocks=config.mat_blocks,
+        heads=config.mat_heads,
+        unimix=config.actor_unimix,
+        identity=config.identity,
+        order=config.agent_order,
+    )
+    return policy, mat_critic(policy)
+
+
+def decentralised(
+    config: Config, widths: Mapping[str, int], action_spec: Any, agents: int
+) -> tuple[PolicyHead, nn.Module]:
+    """A policy of each agent's own latent, and a critic that hears of all: what MAT's authors call MAT-Dec."""
     sizes: dict[str, Any] = {"units": config.units, "layers": config.behaviour_layers}
     policy = PolicyHead(
         discrete=action_spec.discrete,
         continuous=action_spec.continuous,
         widths=widths,
         unimix=config.actor_unimix,
+        outscale=config.actor_outscale,
         **sizes,
     )
     mixer = AgentTransformer(
@@ -48,17 +90,4 @@ def make_team_behaviour(config: Config, widths: Mapping[str, int], action_spec: 
         hidden=config.mat_width,
         identity=config.identity,
     )
-    return PPO(
-        policy=policy,
-        critic=team_critic(mixer, reads=policy.reads, **sizes),
-        agents=agents,
-        lam=config.lam,
-        clip=config.ppo_clip,
-        epochs=config.epochs,
-        entropy=config.entropy,
-        actor_lr=config.actor_lr,
-        critic_lr=config.actor_lr,
-        bound=config.actor_grad_clip,
-        least=config.advantage_floor,
-        chunks=config.chunks,
-    )
+    return policy, team_critic(mixer, reads=policy.reads, **sizes)

@@ -168,7 +168,7 @@ class Config(RunConfig):
     slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
     # a team's behaviour, PPO in dreams; one agent learns by DreamerV3's actor-critic
-    policy: Literal["mat", "decentralised"] = "decentralised"
+    policy: Literal["mat", "decentralised"] = "mat"
     """The Multi-Agent Transformer, which hears of all agents when it acts; or a policy of each agent's own latent, with a
     critic that hears of all."""
     agent_order: Literal["fixed", "random"] = "fixed"

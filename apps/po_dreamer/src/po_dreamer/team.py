@@ -104,7 +104,7 @@ class PODreamerTeam(Agent):
         with draws.drawing(self.source), self.computing():
             dream = world.dream(world.starts(trace, self.dream_last), self.behaviour.policy, self.horizon)
             metrics |= self.behaviour.optimise(self.credited(dream))
-        self.behaviour.follow()
+            self.behaviour.follow()
         seen = by_rows(dream, self.agents, min(self.dream_last, batch.steps["first"].shape[1]))
         metrics |= health.dreamed(seen, batch.steps, world.discount)
         return metrics | masks_told(seen.mask, batch.steps["action_mask"]), world.stored(trace)
