@@ -24,6 +24,7 @@ class SampledBernoullis(Bernoullis):
         return filled(self.sample(), self.logits)
 
 
+# What a mask head's logits are: taken by their mode, or drawn.
 MASKS: Mapping[str, Callable[[Tensor], MaskDistribution]] = {"mode": Bernoullis, "sample": SampledBernoullis}
 
 
