@@ -24,8 +24,8 @@ class SampledBernoullis(Bernoullis):
         return filled(self.sample(), self.logits)
 
 
-# What a mask head's logits are: taken by their mode, or drawn.
-MASKS: Mapping[str, Callable[[Tensor], MaskDistribution]] = {"mode": Bernoullis, "sample": SampledBernoullis}
+Masks = Callable[[Tensor], MaskDistribution]
+MASKS: Mapping[str, Masks] = {"mode": Bernoullis, "sample": SampledBernoullis}  # what is made of a mask head's logits
 
 
 @torch.no_grad()
