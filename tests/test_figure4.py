@@ -70,6 +70,17 @@ def test_a_game_is_scored_by_the_evaluation_at_its_end(folders: pathlib.Path, mo
     assert row["latent"] == [[100, 0.25, 0.5]] and row["trained"] == 200
 
 
+def test_doors_are_scored_from_the_second_visit_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By fresh rules that stay: a memory that needs no learning has a quarter at first and all after."""
+    import po_dreamer
+    from visits import NearestNeighbour
+
+    monkeypatch.setattr(po_dreamer, "load", lambda folder: SimpleNamespace(agent=NearestNeighbour()))
+    found = tool.scored(tool.Cell("toy:doors", 400, 24, 0))
+    assert found["score"] == 1.0 and len(found["visits"]) == 10
+    assert found["visits"][0] == pytest.approx(0.25, abs=0.05) and found["visits"][1:] == [1.0] * 9
+
+
 def test_a_run_that_fails_has_no_row(folders: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     assert "ended with 1" in tool.run(tool.Cell("toy:doors", 400, 24, 0))

@@ -30,6 +30,7 @@ ROWS = ROOT / "docs" / "results" / "figure4.jsonl"
 PAGE = ROWS.with_suffix(".md")
 RUNS = ROOT / "runs" / "figure4"
 POINTS = 40  # of a latent's curve in a row
+RULES, FRESH = 50, 77_000  # of doors, and their seed
 # random play and people, the paper's Table 1
 GAMES = {
     "amidar": (5.8, 1719.5),
@@ -138,9 +139,9 @@ def scored(cell: Cell) -> dict[str, Any]:
         score = statistics.mean(scores)
         return {"score": round(normalised(cell.task, score), 4), "raw": score, "episodes": len(scores)}
     import torch
-    from doors import FRESH, RULES, VISITS, visits
     from env_adapters import make_vec
     from po_dreamer import load
+    from visits import VISITS, visits
     from wm_core import draws
 
     torch.set_num_threads(1)
