@@ -230,7 +230,7 @@ def test_rows_are_teams_of_neighbours(order: str, lead: tuple[int, ...]) -> None
     code = torch.arange(ROWS * torch.Size(lead).numel()).view(ROWS, *lead)  # each (b, i, t) another
     deter = (code[..., None] * torch.arange(1, D + 1)).sin()
     seen = Latent(deter, torch.eye(C)[(code[..., None] + torch.arange(S)) % C])
-    mask = (code[..., None] + torch.arange(A)) % 3 > 0
+    mask = masks(ROWS, *lead)
     told = made(seen, mask)
     action = drawn(told)
     log_prob, entropy = told.log_prob(action), told.entropy()
@@ -271,6 +271,25 @@ def test_a_random_order_is_one_for_all_until_the_next_update() -> None:
                 assert {i for i in range(N) if moved[i]} == set(order[place:])
                 assert not moved[N:].any()
     assert len(set(found)) > 6 and all(sorted(order) == [*range(N)] for order in found)
+
+
+def test_agents_in_another_order_are_the_plain_lines_in_that_order() -> None:
+    """What each sees, may do and does goes along, and comes back to its row."""
+    made, seen, mask = policy(order="random"), latent(ROWS), masks(ROWS)
+    with draws.drawing(draws.Generator(5)):
+        made.follow()
+    assert made.order is not None and (made.order.order.argsort() != made.order.order).any()  # not its own inverse
+    told = made(seen, mask)
+    for action in (drawn(told), told.mode()):
+        found, features = told.log_prob(action), seen.read("deter", "stoch")
+        for team in range(B):
+            rows = made.order.order + team * N
+            expected = plain.mat(made, features[rows], mask[rows], action[rows])
+            torch.testing.assert_close(found[rows], expected[0], rtol=0, atol=1e-12)
+            torch.testing.assert_close(told.entropy()[rows], expected[1], rtol=0, atol=1e-12)
+    best = torch.stack([told.log_prob(choice.expand(ROWS, -1)) for choice in torch.eye(A)])
+    first = [int(made.order.order[0]) + team * N for team in range(B)]  # who hears nobody, and takes its best
+    assert (told.mode().argmax(-1)[first] == best[:, first].argmax(0)).all()
 
 
 def test_the_order_is_saved_and_stays_where_it_is() -> None:

@@ -212,6 +212,8 @@ def test_what_is_saved_is_all_there_is() -> None:
     with draws.drawing(draws.Generator(7)):
         ppo.optimise(dream)
         ppo.follow()
+    assert isinstance(ppo.actor, MATPolicy) and ppo.actor.order is not None
+    assert ppo.actor.order.order.tolist() != [*range(N)]  # an update is over, the next order is drawn
     other.load_state_dict(ppo.state_dict())
     state = Together(**ppo.rules).state_dict(dict(ppo.named_parameters()))
     Together(**other.rules).load_state_dict(copy.deepcopy(state), dict(other.named_parameters()))
