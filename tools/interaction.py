@@ -93,8 +93,9 @@ def heard(agent: Any, envs: Any, seed: int) -> float:
     return right / count
 
 
-def whisper(seed: int, variant: str, updates: int) -> dict[str, Any]:
-    config = config_of("whisper", variant, seed)
+def whisper(seed: int, variant: str, updates: int, **numbers: Any) -> dict[str, Any]:
+    """numbers: other ones than the preset's."""
+    config = dataclasses.replace(config_of("whisper", variant, seed), **numbers)
     envs = environments(APP, config, config.envs)
     replay, agent = recorded(envs, seed, RECORDED, config.length), build(APP, config, envs)
     learned(agent, replay, config, updates)
