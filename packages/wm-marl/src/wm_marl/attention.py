@@ -20,6 +20,7 @@ Known = tuple[Tensor, Tensor]  # keys and values, each (M, H, N, d)
 def orthogonal(layer: Any, gain: float, parts: int = 1) -> Any:
     """The layer with an orthogonal weight of that gain, and no bias; of `parts` layers in one, each by itself.
 
+    >>> import torch
     >>> weight = orthogonal(nn.Linear(2, 4), 3.0, parts=2).weight
     >>> torch.allclose(weight[2:] @ weight[2:].mT, 9 * torch.eye(2), atol=1e-5)
     True

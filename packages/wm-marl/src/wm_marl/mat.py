@@ -33,6 +33,7 @@ class MATPolicy(nn.Module):
         identity: whether the encoder is told which of the agents is which.
         order: "fixed", the environment's, or "random", drawn anew by `follow`.
 
+    >>> import torch
     >>> policy = MATPolicy(discrete=(5,), continuous=0, widths={"deter": 8, "stoch": 6}, agents=3)
     >>> latent = Latent(torch.ones(6, 4, 8), torch.zeros(6, 4, 2, 3))  # two teams, four moments
     >>> action = policy(latent).sample()
