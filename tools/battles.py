@@ -33,6 +33,10 @@ ARMS: dict[str, tuple[str, ...]] = {
     "ippo": ("mappo", "--preset", "smax", "--ablation", "ippo"),
     "mat": ("mappo", "--preset", "smax", "--ablation", "mat"),
     "dmawm": ("dmawm", "--preset", "smax"),
+    "po_dreamer": ("po_dreamer", "--preset", "smax"),
+    "Dreamer*": ("po_dreamer", "--preset", "smax", "--ablation", "co-only"),
+    "po_dreamer decentralised": ("po_dreamer", "--preset", "smax", "--policy", "decentralised"),
+    "po_dreamer this-episode": ("po_dreamer", "--preset", "smax", "--ablation", "this-episode"),
     **{
         f"dmawm {name}": ("dmawm", "--preset", "smax", "--ablation", name)
         for name in ("tc", "ip", "as", "horizon_4", "continue_at_death", "communicating")
