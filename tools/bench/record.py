@@ -29,7 +29,7 @@ SHARED = "--preset atari100k --task atari100k_pong --device cpu --batch 2 --dept
 DREAMER = f"{SHARED} --size 12m --deter 32 --hidden 8 --units 8"
 MEMORY = "--memory-window 16 --memory-count 4 --memory-width 16 --memory-hidden 16 --memory-depth 2 --memory-units 8"
 TEAMS = "--preset smax --task toy:leavers --device cpu"
-APPS = {
+APPS = {  # by an app's name, and what of it
     "dreamer": DREAMER.split(),
     "po_dreamer": f"{DREAMER} {MEMORY} --bottleneck-width 16 --bottleneck-hidden 16".split(),
     "mappo": f"{TEAMS} --envs 2 --batch 2 --units 8".split(),
@@ -50,6 +50,7 @@ APPS = {
         "--absorbing",
         "16",
     ],
+    "po_dreamer of a team": f"--preset tiny --task toy:leavers --device cpu --epochs 5 {MEMORY}".split(),
     "storm": f"{SHARED} --width 16 --hidden 16 --heads 2 --dreams 4".split(),
 }
 LENGTH, HORIZON = 64, 15
@@ -58,16 +59,17 @@ SLACK = 0.95  # a count below this share of the record has to be recorded too, o
 
 def update_calls(app: str, length: int, horizon: int) -> int:
     """Calls of one update of rows of that length, and of dreams of that many steps where the app dreams."""
-    fields = configured(app, APPS[app])[0].config.__dataclass_fields__
+    module = app.partition(" ")[0]
+    fields = configured(module, APPS[app])[0].config.__dataclass_fields__
     dreams = ["--horizon", str(horizon)] if "horizon" in fields else []
-    case = prepare(app, [*APPS[app], "--length", str(length), *dreams])
+    case = prepare(module, [*APPS[app], "--length", str(length), *dreams])
     batches = batches_of(case)
     return count(lambda: case.agent.update(*batches)).computing
 
 
 def act_calls(app: str, n: int) -> int:
     """Calls of one acting step of n environments."""
-    return count(acting(prepare(app, APPS[app]), n)).computing
+    return count(acting(prepare(app.partition(" ")[0], APPS[app]), n)).computing
 
 
 def measure(app: str) -> dict[str, Any]:

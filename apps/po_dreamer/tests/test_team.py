@@ -123,13 +123,13 @@ def test_what_is_noted_of_each_agent_comes_back_as_its_own() -> None:
 @pytest.mark.parametrize("policy", ["decentralised", "mat"])
 def test_agents_of_a_moment_dream_side_by_side(policy: str) -> None:
     agent = make_team(policy=policy)
-    batch = agent.folded(late(agent, live(agent)))
+    batch = late(agent, live(agent))
     seen: list[Dream] = []
     real = agent.behaviour.optimise
     agent.behaviour.optimise = lambda dream: seen.append(dream) or real(dream)  # type: ignore[method-assign]
     twin = copy.deepcopy(agent)
     agent.update(batch)
-    _, trace = twin.step_model(batch)
+    _, trace = twin.step_model(twin.ready(batch))
     (dream,), length = seen, batch.steps["first"].shape[1]
     assert torch.equal(dream.latent.deter[:, 0], by_moments(trace.latent.deter.flatten(0, 1).detach(), N, length))
     assert torch.equal(dream.reward, team_mean(dream.reward, N)) and torch.equal(dream.cont, team_mean(dream.cont, N))

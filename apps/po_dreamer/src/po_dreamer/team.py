@@ -17,7 +17,7 @@ from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.joint import model_update
 from wm_core.optim import Together
-from wm_core.types import Batch, Carry, Dream, Steps
+from wm_core.types import Batch, Carry, Dream, Steps, Trace
 from wm_marl import PPO, by_rows, fold, fold_steps, masks_told, unfold
 
 from po_dreamer.diagnosis import diagnose
@@ -86,20 +86,17 @@ class PODreamerTeam(Agent):
     # ---- learning
 
     def learn(self, replay: Experience) -> Metrics:
-        batch = self.folded(self.to_device(replay.sample(self.batch, self.length, past=self.past)))
-        batch = replace(batch, steps=self.relabel(batch.steps))
-        if self.refresh is not None and batch.past is not None:
-            batch = replace(batch, past=self.refresh(batch.past))
-        looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
+        batch = self.to_device(replay.sample(self.batch, self.length, past=self.past))
+        looked = diagnose(self, self.ready(batch)) if self.updates % self.diagnose_every == 0 else {}
         young = self.updates < self.model_first
         metrics, stored = self.update_model(batch) if young else self.updated(batch)
         self.updates += 1
-        replay.annotate(batch.index, **unfold(stored, self.agents))
+        replay.annotate(batch.index, **stored)
         return metrics | looked
 
     def update(self, *batches: Batch) -> Update:
-        """One step of the world model on a batch of rows, then PPO's epochs on one dream from their last steps."""
-        (batch,), world = batches, self.world
+        """One step of the world model on a batch of teams, then PPO's epochs on one dream from their last steps."""
+        world, batch = self.world, self.ready(*batches)
         metrics, trace = self.step_model(batch)
         with draws.drawing(self.source), self.computing():
             dream = world.dream(world.starts(trace, self.dream_last), self.behaviour.policy, self.horizon)
@@ -107,17 +104,24 @@ class PODreamerTeam(Agent):
             self.behaviour.follow()
         seen = by_rows(dream, self.agents, min(self.dream_last, batch.steps["first"].shape[1]))
         metrics |= health.dreamed(seen, batch.steps, world.discount)
-        return metrics | masks_told(seen.mask, batch.steps["action_mask"]), world.stored(trace)
+        metrics |= masks_told(seen.mask, batch.steps["action_mask"])
+        return metrics, unfold(world.stored(trace), self.agents)
 
     def update_model(self, batch: Batch) -> Update:
         """The first half of it."""
-        metrics, trace = self.step_model(batch)
-        return metrics, self.world.stored(trace)
+        metrics, trace = self.step_model(self.ready(batch))
+        return metrics, unfold(self.world.stored(trace), self.agents)
 
-    def step_model(self, batch: Batch) -> tuple[Metrics, Any]:
-        """Metrics of the world model's step, and the trace it was learned from."""
+    def ready(self, batch: Batch) -> Batch:
+        """A batch of teams as rows to learn from: the dead as they are to be, and keys anew where none are kept."""
+        rows = self.folded(batch)
+        rows = replace(rows, steps=self.relabel(rows.steps))
+        return rows if self.refresh is None or rows.past is None else replace(rows, past=self.refresh(rows.past))
+
+    def step_model(self, rows: Batch) -> tuple[Metrics, Trace]:
+        """Metrics of the world model's step on rows, and the trace it was learned from."""
         self.train()
-        return model_update(self, batch.steps, past=batch.past, rule=self.optimiser.rules["model"], scales=self.scales)
+        return model_update(self, rows.steps, past=rows.past, rule=self.optimiser.rules["model"], scales=self.scales)
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"updates": self.updates}
