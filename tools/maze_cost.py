@@ -6,11 +6,11 @@ from typing import Any
 
 BUDGET = 400_000_000  # environment steps: R2I's, since PO-Dreamer's paper states none
 ACTING = 16  # environments side by side
-# words of the app's `info`; Dreamer has no preset for mazes: its 12m nets at PO-Dreamer's batch, length and ratio
+# words of the app's `info`; Dreamer has no preset for mazes: one for pictures, its 12m nets at PO-Dreamer's ratio
 COSTS: dict[str, tuple[str, ...]] = {
     "po_dreamer": ("po_dreamer", "--preset", "memory_maze"),
     "r2i": ("r2i", "--preset", "memory_maze"),
-    "dreamer": ("dreamer", "--task", "memory_maze_9x9", "--size", "12m", "--train_ratio", "64"),
+    "dreamer": ("dreamer", "--preset", "dmc_vision", "--task", "memory_maze_9x9", "--train_ratio", "64"),
 }
 
 
