@@ -162,7 +162,7 @@ def costs() -> None:
     made = {row["method"] for row in rows("cost")}
     for method in COSTS:
         if method not in made:
-            add(cost(method, (64, 128) if method == "r2i" else None))
+            add(cost(method, (32, 64) if method == "r2i" else None))
 
 
 # ---- the page
