@@ -32,6 +32,8 @@ APPS = {
     "mappo with mat": ("--policy", "mat", "--order", "random"),
     "po_dreamer": (),
     "po_dreamer of the paper": ("--nets", "2023", "--optimiser", "adam"),
+    "po_dreamer of a team": ("--task", "toy:leavers", "--agent-order", "random"),
+    "po_dreamer of a team, keys anew": ("--task", "toy:leavers", "--memory-keys", "fresh", "--policy", "decentralised"),
     "r2i": (),
     "storm": (),
     "dmawm": ("--task", "toy:leavers"),
