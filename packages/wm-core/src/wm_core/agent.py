@@ -73,8 +73,11 @@ class Agent(Learner):
         found = [(part, "forward") for part in (world.encoder, world.decoder) if isinstance(part, nn.Module)]
         if isinstance(world.dynamics, nn.Module):
             found += of_dynamics(world.dynamics)
-        found += map(of_head, [*world.heads.values(), *self.behaviour.networks().values()])
-        return [(part, method) for part, method in found if any(True for _ in part.parameters())]
+        found += [
+            part for head in [*world.heads.values(), *self.behaviour.networks().values()] for part in of_head(head)
+        ]
+        once = dict.fromkeys(found)  # heads of a team share a trunk
+        return [(part, method) for part, method in once if any(True for _ in part.parameters())]
 
     def parameters_by_module(self) -> dict[str, int]:
         """Trainable parameters of each part, and their total; the slow critic is not trained and not counted."""

@@ -84,6 +84,10 @@ class MATPolicy(nn.Module):
         allowed = None if mask is None else self.teams(mask)
         return Rearranged(in_order(self.decoder, encoded, allowed, self.order), self.teams, joined)
 
+    def parts(self) -> list[tuple[nn.Module, str]]:
+        """What is worth compiling; agents that choose one after the other are too small for it."""
+        return [(self.encoder, "forward"), (self.decoder, "forward")]
+
     def teams(self, rows: Tensor) -> Tensor:
         """(B*N, ..., X) -> (B, ..., N, X)."""
         return apart(rows, self.agents)

@@ -39,6 +39,10 @@ class EncoderCritic(nn.Module):
     def forward(self, latent: Latent) -> ScalarDistribution:
         return self.from_features(latent.read(*self.reads))
 
+    def parts(self) -> list[tuple[nn.Module, str]]:
+        """What is worth compiling; the encoder is the policy's."""
+        return [(self.body, "forward")]
+
     def from_features(self, features: Tensor) -> ScalarDistribution:
         """The values of rows (B*N, ...), from features (B*N, ..., F)."""
         return self.from_encoded(self.policy.encoded(features))

@@ -81,6 +81,10 @@ class TeamHead(nn.Module, Generic[Predicted]):
     def forward(self, latent: Latent) -> Predicted:
         return self.distribution(self.out(self.mlp(self.trunk.of(latent))))
 
+    def parts(self) -> list[tuple[nn.Module, str]]:
+        """What is worth compiling: heads that share a trunk meet in it, not here."""
+        return [(self.trunk, "forward"), (self.mlp, "forward")]
+
     def from_features(self, features: Tensor) -> Predicted:
         """The same from features (B*N, ..., F) read beforehand."""
         return self.distribution(self.out(self.mlp(self.trunk(features))))

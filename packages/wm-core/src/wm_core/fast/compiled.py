@@ -38,9 +38,13 @@ def compile_parts(parts: Iterable[Part], backend: Any = "inductor") -> None:
             setattr(part, method, torch.compile(getattr(part, method), dynamic=False, backend=backend))
 
 
-def of_head(head: nn.Module) -> Part:
-    """Where a head computes: its other callers and `forward` meet in `from_features`, if it has that."""
-    return head, "from_features" if hasattr(head, "from_features") else "forward"
+def of_head(head: nn.Module) -> list[Part]:
+    """Where a head computes: in what its `parts()` names, if it has that; else its other callers and `forward` meet in
+    `from_features`, if it has that."""
+    named: Any = getattr(head, "parts", None)
+    if named is not None:
+        return list(named())
+    return [(head, "from_features" if hasattr(head, "from_features") else "forward")]
 
 
 def of_dynamics(dynamics: nn.Module) -> Iterator[Part]:
