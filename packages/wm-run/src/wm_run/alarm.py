@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from wm_core.types import Batch
 
+from wm_run import durable
+
 WATCHED = ("loss/", "opt/")  # prefixes of metrics that must be finite
 BATCH = "batch.safetensors"
 AHEAD = 2  # updates whose flags may be open at once; each holds its batch
@@ -112,6 +114,7 @@ def dump(error: NotFinite, folder: Path, about: Mapping[str, object]) -> list[st
     }
     if tensors:
         safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, folder / BATCH)
+        durable.share(folder / BATCH)
     odd = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     values = {name: str(value) for name, value in error.values.items()}  # JSON has no nan
     told = {**about, "not_finite": values, "not_finite_in_the_batch": odd}

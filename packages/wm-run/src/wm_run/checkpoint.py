@@ -12,8 +12,8 @@ import importlib.metadata
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from wm_run import durable
+from wm_run import durable, places
 from wm_run import manifest as manifests
 from wm_run.manifest import (
     FILES,
@@ -110,10 +110,10 @@ def save(
         _prune(root, path, keep)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # the writers hide an OSError in the others
         for draft in root.glob(".saving-*"):
-            shutil.rmtree(draft, ignore_errors=True)
+            _erase(draft)
         raise CheckpointError(
             f"could not write the checkpoint of step {step} into {root} ({_reason(error)}): "
-            "free some disk space; the checkpoints before it are untouched"
+            f"{places.way_out(error)}; the checkpoints before it are untouched"
         ) from error
     return path
 
@@ -168,7 +168,7 @@ def _commit(
 ) -> Path:
     """Everything on disk under a hidden name, then one rename."""
     for leftover in (*root.glob(".saving-*"), *root.glob(".removing-*")):
-        shutil.rmtree(leftover)
+        durable.erase(leftover)
     draft, path = root / f".saving-{step}", root / str(step)
     draft.mkdir()
     _weights_file(draft / FILES[0], weights)
@@ -184,14 +184,14 @@ def _commit(
     _manifest_file(draft / "manifest.json", json.dumps(manifests.sealed(manifest), indent=1) + "\n")
     durable.sync(draft)
     old = root / f".replaced-{step}"
-    if path.exists() and not ours(path):
+    if os.path.lexists(path) and not ours(path):
         _set_aside(path)
     if path.exists():  # saved twice at one step: `steps` still finds the first one under this name
-        shutil.rmtree(old, ignore_errors=True)
+        _erase(old)
         path.rename(old)
     draft.rename(path)
     durable.sync(root)
-    shutil.rmtree(old, ignore_errors=True)
+    _erase(old)
     return path
 
 
@@ -218,15 +218,21 @@ def _prune(root: Path, path: Path, keep: int) -> None:
 def _remove(path: Path) -> None:
     """Gone as a checkpoint in one step, so that none is ever seen in part for having been removed in part."""
     hidden = path.with_name(f".removing-{path.name.removeprefix('.replaced-')}")
-    shutil.rmtree(hidden, ignore_errors=True)
+    _erase(hidden)
     path.rename(hidden)
-    shutil.rmtree(hidden)
+    durable.erase(hidden)
+
+
+def _erase(path: Path) -> None:
+    """As far as it can be: what stays is erased by the next save, or that says why it cannot be."""
+    with suppress(OSError):
+        durable.erase(path)
 
 
 def _set_aside(path: Path) -> None:
     """Out of the way, under a name that says that it could not be read: somebody may mend it."""
     names = (path.with_name(f"unread-{path.name}{f'-{k}' if k else ''}") for k in itertools.count())
-    path.rename(next(name for name in names if not name.exists()))
+    path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def _version() -> str:
@@ -245,6 +251,7 @@ def _reason(error: Exception) -> str:
 
 def _weights_file(path: Path, weights: dict[str, Tensor]) -> None:
     safetensors.torch.save_file(weights, path)
+    durable.share(path)
 
 
 def _state_file(path: Path, state: Any) -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +18,15 @@ from typing import Any
 
 from wm_core.errors import UserError
 
-from wm_run import encoding, typed
+from wm_run import encoding, places, typed
 from wm_run.app import App, Origin
 from wm_run.config import RunConfig, check, check_together, resumable
 from wm_run.configs import read_run, resolve
 from wm_run.manifest import kept_config
 from wm_run.options import OPTIONS, Info, Plot, Train
 from wm_run.reading import listed, read, say_true, unknown
+from wm_run.stop import say
 
-ELSEWHERE = {  # where a command writes if not there
-    "train": "choose another --logdir",
-    "plot": "choose another --out or --export",
-    "": "make the folder writable, or name a copy of the run that is",
-}
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
     "eval": "wm_run.commands:evaluate",
@@ -66,12 +60,13 @@ class Command:
 def main(app: App, argv: Sequence[str] | None = None) -> None:
     """The command line of an app. A user's mistake is one sentence on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    encoding.open_streams()
     encoding.ensure(argv, typed.program(app.name, argv))
     encoding.tolerate()
     try:
         code = _main(app, argv)
     except KeyboardInterrupt:
-        print(f"{app.name}: interrupted", file=sys.stderr)
+        say(f"{app.name}: interrupted")
         code = 130
     except BrokenPipeError:  # the reader of our output has seen enough; stdout is pointed elsewhere for the last flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +75,7 @@ def main(app: App, argv: Sequence[str] | None = None) -> None:
         sentence = _sentence(app, error, (argv or [""])[0])
         if sentence is None:
             raise
-        print(f"{app.name}: {' '.join(sentence.split())}", file=sys.stderr)
+        say(f"{app.name}: {' '.join(sentence.split())}")
         code = 2
     if code:
         raise SystemExit(code)
@@ -116,11 +111,8 @@ def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     if mistaken(app, error):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        again = "give the same --logdir to go on" if command == "train" else "try again"
-        return f"the disk is full ({error.filename or 'while writing'}): free some space, then {again}"
-    if isinstance(error, OSError) and error.filename and _unwritable(error):
-        return f"cannot write {error.filename} ({error.strerror}): {ELSEWHERE.get(command, ELSEWHERE[''])}"
+    if isinstance(error, OSError) and (told := places.sentence(error, command)):
+        return told
     if "OutOfMemoryError" in names and "torch" in type(error).__module__:
         return "the GPU has too little memory for this run: choose a smaller --size, --batch or --length"
     if isinstance(error, ModuleNotFoundError) and error.name in ("wm_suite", "matplotlib"):
@@ -128,13 +120,6 @@ def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich", "tensorboard", "imageio", "av", "PIL"):
         return f"the package {error.name} is missing: install wm-run"
     return None
-
-
-def _unwritable(error: OSError) -> bool:
-    """Whether the place itself is to blame. A file that is not found is, only where a folder was to be made."""
-    if isinstance(error, FileNotFoundError):
-        return traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
-    return isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)) or error.errno == errno.EROFS
 
 
 # ---- argv -> Command

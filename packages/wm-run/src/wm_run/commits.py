@@ -8,6 +8,7 @@ every chunk against its checksums, whenever the process was killed. The next com
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from wm_run import durable
 from wm_run.chunks import ANEW, FORMAT, FULL, Array, Chunks, Entry, ReplayError, damaged
 from wm_run.journal import Journal, Old, undo
 
+CHUNK, UNDO = re.compile(r"[0-9]{8,}\.chunk"), re.compile(r"[0-9]{12,}-[0-9a-f]{8}\.undo")
 Move = tuple[int, str, int, slice, Array]  # (chunk, key, stream, steps of the chunk, what stands there from now on)
 
 
@@ -141,7 +143,7 @@ class Commits:
         for number in self._retired:
             self.chunks.file(number).unlink(missing_ok=True)
         self._retired.clear()
-        for path in self.folder.glob("*.undo"):
+        for path in self._own(UNDO):
             if path != self._journal_path(state):
                 path.unlink()
 
@@ -155,6 +157,10 @@ class Commits:
         """Named after position and content, so that it is never undone on top of another content."""
         content = zlib.crc32(np.ascontiguousarray(state["sums"]).tobytes())
         return self.folder / f"{int(state['position']):012d}-{content:08x}.undo"
+
+    def _own(self, names: re.Pattern[str]) -> list[Path]:
+        """Files of the folder with such names: what a file manager, a copy or a sync put beside them is not ours."""
+        return [path for path in self.folder.iterdir() if names.fullmatch(path.name) and path.is_file()]
 
     # ---- going back
 
@@ -216,7 +222,7 @@ class Commits:
         self._retired.clear()
         # the next commit alone makes an earlier checkpoint the last one: killed before it, all of this is done again
         self._tell(max(position, told["position"]), min(oldest, position), told["boot"])
-        for path in (*self.folder.glob("*.chunk"), *self.folder.glob("*.undo")):  # the journal last: it is done with
+        for path in (*self._own(CHUNK), *self._own(UNDO)):  # the journal last: it is done with
             if path.suffix == ".undo" or int(path.stem) not in self.chunks.held:
                 path.unlink()
         return oldest, notices
@@ -253,7 +259,7 @@ class Commits:
         self.chunks.schema, self._journal, self._committed = (), None, 0
         if self.chunks.folder is not None and (self.folder / "schema.json").is_file():
             names = ("commit.json", "schema.json")
-            ours = (*self.folder.glob("*.chunk"), *self.folder.glob("*.undo"), *(self.folder / name for name in names))
+            ours = (*self._own(CHUNK), *self._own(UNDO), *(self.folder / name for name in names))
             for path in ours:
                 path.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ renamed, then its folder.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -32,6 +33,22 @@ def fill(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def share(path: Path) -> None:
+    """The permissions that a new file gets here, by the umask, for one whose writer made it its user's alone."""
+    other = path.with_name(f".{path.name}.mode")
+    other.open("wb").close()
+    shutil.copymode(other, path)
+    other.unlink()
+
+
+def erase(path: Path) -> None:
+    """A folder and what is in it; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

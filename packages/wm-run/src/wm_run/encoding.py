@@ -29,6 +29,18 @@ def ensure(arguments: Sequence[str], program: str) -> None:
     os.execve(sys.executable, [sys.executable, "-X", "utf8", *own[1:], *arguments], told)
 
 
+def open_streams() -> None:
+    """Where a stream was closed for us (`2>&-`) what is said goes nowhere: the next file that is opened would get the
+    stream's number otherwise, and with it what the libraries below Python say."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(number, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115
+
+
 def tolerate() -> None:
     r"""Let stdout show what its encoding lacks as \xe4, as stderr does, instead of failing."""
     if codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8" and hasattr(sys.stdout, "reconfigure"):
