@@ -246,6 +246,7 @@ def plot(found: Sequence[dict[str, Any]]) -> None:
                 curve = row["latent"]
                 panel.plot([one[0] for one in curve], [one[at] for one in curve], label=f"{row['tau']}, {row['eta']}")
             panel.set(xlabel="environment steps", ylabel=label)
+            panel.locator_params(axis="x", nbins=5)  # more labels would run into each other
         if len(mine) < 12:  # more names would cover the curves
             panels[3].legend(fontsize=7, title="tau, eta", title_fontsize=7)
     figure.tight_layout()
