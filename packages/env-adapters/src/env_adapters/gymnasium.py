@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any
 
 import gymnasium
 
 from env_adapters.errors import TaskError
 from env_adapters.modules import imported
+from env_adapters.plugins import register, run_with
 from env_adapters.step import Environment
 from env_adapters.wrappers import ActionRepeat, Resize
 
@@ -16,8 +18,8 @@ from env_adapters.wrappers import ActionRepeat, Resize
 def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) -> Environment:
     """Environment `id`, its `options` (max_episode_steps, render_mode and its own) passed to `gymnasium.make`.
 
-    `repeat` executes each action that often; `size` resizes images. An id may name the module that registers it, as in
-    gymnasium ("my_module:MyEnv-v0"). TaskError for an unknown id, a missing dependency or an option it does not take.
+    `repeat` executes each action that often; `size` resizes images. What registers the id is imported where it is
+    known (see `plugins`); an id may name that module itself, as in gymnasium ("my_module:MyEnv-v0"). TaskError for an unknown id, a missing dependency or an option it does not take.
 
     >>> make_gym("CartPole-v1", max_episode_steps=20).spec.max_episode_steps
     20
@@ -26,19 +28,28 @@ def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) 
     try:
         if colon and module:
             imported(module)
+        register(id)
         env: Environment = gymnasium.make(id, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise TaskError(f"gym:{id} needs a package that is missing: {_line(error)}") from error
+        extra = re.search(r"gymnasium\[[\w-]+\]", str(error))
+        way = f": {run_with(extra[0])}" if extra else f" ({_line(error)}): `uv run --with PACKAGE apps/...` brings it"
+        raise TaskError(f"gym:{id} needs a package that is missing{way}") from error
     except gymnasium.error.UnregisteredEnv as error:
         close = difflib.get_close_matches(id, list(gymnasium.registry), 3, 0.5)
         hint = f"; close: {', '.join('gym:' + one for one in close)}" if close else ""
         if "/" in id and ":" not in id:
-            hint = f"; if another package registers it, name its module: gym:<module>:{id}"
+            hint = (
+                f"; if another package registers it, name its module, gym:<module>:{id}, and bring the package along, "
+                "`uv run --with PACKAGE apps/...`"
+            )
         raise TaskError(f"gymnasium has no environment {id!r}{hint}") from error
     except gymnasium.error.DeprecatedEnv as error:
         raise TaskError(f"gym:{id} is retired: {_line(error)}") from error
     except ModuleNotFoundError as error:
-        raise TaskError(f"gym:{id} needs a module that is missing: {_line(error)}") from error
+        raise TaskError(
+            f"gym:{id} needs a module that is missing: {_line(error)}; the package that it is of comes with "
+            "`uv run --with PACKAGE apps/...`"
+        ) from error
     except TypeError as error:
         if not options:
             raise

@@ -74,14 +74,21 @@ def tasks() -> list[str]:
     return sorted([*built_in, *_TOYS, *(one.name for one in _published())])
 
 
-def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = None, **options: Any) -> Environment:
+def make(
+    task: str | Factory,
+    *,
+    seed: int = 0,
+    grids: Collection[str] | None = None,
+    drop: Collection[str] | None = None,
+    **options: Any,
+) -> Environment:
     """One environment with a Dict observation space, a `protocol` and snapshots.
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
         `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
         `toy:doors_image`, `toy:doors_team`, `toy:leavers`, `toy:whisper`, `smac:<map>`, `smacv2:<race>_<n>_vs_<m>`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
-    seed: of everything random before the first seeded reset, and of what outlives episodes. grids: see `make_vec`.
+    seed: of everything random before the first seeded reset, and of what outlives episodes. grids, drop: see `make_vec`.
     options: keyword arguments of the factory.
 
     TaskError, one sentence, for an unknown task, an option it does not take, a missing extra, or a space that does
@@ -97,7 +104,7 @@ def make(task: str | Factory, *, seed: int = 0, grids: Collection[str] | None = 
         env = factory(*leading, **options)
     if not isinstance(env, gymnasium.Env):
         raise TaskError(f"{name} returned a {type(env).__name__}, not a gymnasium.Env")
-    env = adapt(env, name, generators, grids)
+    env = adapt(env, name, generators, grids, drop)
     env.unwrapped.np_random = seeding.np_random(seed)[0]
     fact(env, "reseed", lambda seed: None)(seed)
     return env
@@ -112,6 +119,7 @@ def make_vec(
     attempts: int = 5,
     restore: bool = True,
     grids: Collection[str] | None = None,
+    drop: Collection[str] | None = None,
     wishes: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> VectorEnv:
@@ -124,6 +132,8 @@ def make_vec(
     attempts: failures of an environment in a row that are one too many. restore: False for what cannot be put back.
     grids: names of small observations of bytes that are grids of symbols and no pictures, where their space does not tell;
         None plays a few steps of the first environment to find out, and `VectorEnv.grids` says what was found.
+    drop: names of observations that are left out; None leaves out what is no array, as a text, with a notice, and
+        `VectorEnv.drop` says what that was.
     wishes: options for the suites that have them, left out elsewhere; `options` must be taken.
 
     >>> make_vec("toy:doors", 16).reset(seed=0)["vector"].shape
@@ -134,8 +144,8 @@ def make_vec(
         if isinstance(task, str) and task.startswith(prefix):
             name = task.removeprefix(prefix)
             _check_options(task, options_of, (name, str(n)), granted)
-            return batch(name, n, workers=workers, grids=grids, **granted)
-    factory = _Making(task, granted, None if grids is None else tuple(grids))
+            return batch(name, n, workers=workers, grids=grids, drop=drop, **granted)
+    factory = _Making(task, granted, None if grids is None else tuple(grids), None if drop is None else tuple(drop))
     return VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
 
 
@@ -184,9 +194,10 @@ class _Making:
     task: str | Factory
     options: dict[str, Any]
     grids: tuple[str, ...] | None
+    drop: tuple[str, ...] | None
 
     def __call__(self, index: int) -> Environment:
-        return make(self.task, seed=index, grids=self.grids, **self.options)
+        return make(self.task, seed=index, grids=self.grids, drop=self.drop, **self.options)
 
     def like(self, one: Environment) -> _Making:
         """The same, where what was found out about `one` holds for all: none of them is asked again."""
@@ -234,7 +245,8 @@ def _imported(task: str, module: str, attribute: str) -> Factory:
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise TaskError(
-                f"there is no task {task!r} and no module {error.name!r} to import (is it in this folder, or its folder on PYTHONPATH?); "
+                f"there is no task {task!r} and no module {error.name!r} to import (is it in this folder, or its folder on PYTHONPATH; of "
+                "another package, `uv run --with PACKAGE apps/...`?); "
                 f"{_advice(task)}"
             ) from error
         raise TaskError(f"task {task!r}: {module} needs the module {error.name!r}, which is not installed") from error

@@ -25,7 +25,7 @@ from env_adapters.pictures import View, named_grids
 from env_adapters.seeds import episode_seed
 from env_adapters.smax_program import NOOP, program
 from env_adapters.smax_scenarios import scenario
-from env_adapters.step import Step, sources
+from env_adapters.step import Step, named_drops, sources
 from env_adapters.team import check_allowed
 
 Attack = Literal["closest", "random"]
@@ -103,6 +103,7 @@ class Smax:
         self.sources: dict[str, tuple[tuple[str, ...], spaces.Space[Any]]] = sources(self.observation_space)
         self.views: dict[str, View] = {}
         self.grids: tuple[str, ...] = ()
+        self.drop: tuple[str, ...] = ()
         self.protocol: dict[str, Any] = {
             "name": f"SMAX {name}",
             "suite": "smax",
@@ -272,11 +273,13 @@ def batch(
     *,
     workers: int | None = None,
     grids: Collection[str] | None = None,
+    drop: Collection[str] | None = None,
     **options: Any,
 ) -> Smax:
     """What `make_vec` calls: `Smax`, without what it has no use for."""
     env = Smax(name, n, **options)
     named_grids(grids or (), env.observation_space.spaces)  # there are no pictures: a name is a mistake
+    named_drops(drop or (), env.observation_space.spaces)  # and one observation, so that here it is one too
     if workers:
         warnings.warn(
             f"smax:{name} stays in this process, for its {n} environments are one compiled call: workers={workers} is left out",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import compress
 from typing import Any
 
 import gymnasium
@@ -26,15 +27,22 @@ Environment = gymnasium.Env[Any, Any]
 Step = dict[str, NDArray[Any]]
 
 
+ARRAYS = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+
+
 def observation_space(
-    space: Space, signals: Collection[str] = (), grids: Collection[str] = (), sizes_kept: Collection[str] = ()
+    space: Space,
+    signals: Collection[str] = (),
+    grids: Collection[str] = (),
+    sizes_kept: Collection[str] = (),
+    drop: Collection[str] = (),
 ) -> spaces.Dict:
     """The Dict under which observations of any space travel.
 
     A plain observation is called "image" if it is a picture, else "vector"; nested keys are joined by "/", and no name is
     one of the step's own or of the `signals` (see `names`); pictures become bytes (H, W, C) with sides that an encoder
     takes, unless their name is among the `grids`, or `sizes_kept` (see `pictures`); float64 becomes float32, and Discrete
-    and MultiDiscrete begin at 0. TaskError for a space without arrays (Text, Graph, Sequence), with two entries of one name, with an entry
+    and MultiDiscrete begin at 0. Names in `drop` are left out. TaskError for a space without arrays (Text, Graph, Sequence), with two entries of one name, with an entry
     that is empty, or with none.
 
     >>> observation_space(spaces.Discrete(4))
@@ -47,11 +55,13 @@ def observation_space(
     if len(flat) < len(named):
         twice = next(key for key, count in Counter(key for key, _ in named).items() if count > 1)
         raise TaskError(f"two observations are called {twice!r} once nested keys are joined by '/'; rename one")
+    flat = {key: leaf for key, leaf in flat.items() if key not in drop}
     for key, leaf in flat.items():
-        if not isinstance(leaf, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        if not isinstance(leaf, ARRAYS):
+            without = f", or leave it out (drop: {', '.join([*drop, key])})" if len(flat) > 1 else ""
             raise TaskError(
                 f"the observation {key!r} is {brief(leaf)}, which is no array of fixed shape; "
-                "turn it into a Box, Discrete, MultiDiscrete or MultiBinary with a wrapper"
+                f"turn it into a Box, Discrete, MultiDiscrete or MultiBinary with a wrapper{without}"
             )
         if 0 in (leaf.shape or ()):
             raise TaskError(f"the observation {key!r} of shape {leaf.shape} shows nothing; leave it out with a wrapper")
@@ -59,9 +69,33 @@ def observation_space(
     return spaces.Dict({key: seen[key].space if key in seen else _single(leaf) for key, leaf in flat.items()})
 
 
+def no_arrays(named: Mapping[str, Space]) -> list[str]:
+    """Names of observations that cannot be looked at, as texts, among others that can; none where nothing can.
+
+    >>> no_arrays({"eye": spaces.Discrete(3), "mission": spaces.Text(9)}), no_arrays({"vector": spaces.Text(9)})
+    (['mission'], [])
+    """
+    odd = [key for key, leaf in named.items() if not isinstance(leaf, ARRAYS)]
+    return odd if len(odd) < len(named) else []
+
+
+def named_drops(names: Collection[str], named: Mapping[str, Space]) -> list[str]:
+    """Names of observations that are to be left out, each once. TaskError for one that there is not, or where none is left.
+
+    >>> named_drops(["mission"], {"eye": spaces.Discrete(3), "mission": spaces.Text(9)})
+    ['mission']
+    """
+    for key in names:
+        if key not in named:
+            raise TaskError(f"drop names {key!r}, but the observations are {', '.join(sorted(named))}")
+    if named and not named.keys() - set(names):
+        raise TaskError(f"drop names {', '.join(names)}, which leaves nothing to see: keep at least one observation")
+    return sorted(set(names))
+
+
 class Reader:
-    """Observations of `space` -> entries of `observation_space(space, signals, grids, sizes_kept)`, every value as it is (see
-    `values`), pictures as they are looked at. axis: (N,) where N agents each show one along the first axis of every entry.
+    """Observations of `space` -> entries of `observation_space(space, signals, grids, sizes_kept, drop)`, every value as it is
+    (see `values`), pictures as they are looked at. axis: (N,) where N agents each show one along the first axis of every entry.
 
     notices: kind -> sentence, of what is taken though it is not as the space says. TaskError for what cannot be.
 
@@ -76,18 +110,21 @@ class Reader:
         grids: Collection[str] = (),
         axis: tuple[int, ...] = (),
         sizes_kept: Collection[str] = (),
+        drop: Collection[str] = (),
     ) -> None:
         self.notices: Notices = {}
         named = named_leaves(space, signals)
-        seen = views(dict(named), grids, sizes_kept)
-        self.entries = [entry(name, leaf, self.notices, seen.get(name), axis) for name, leaf in named]
+        kept = {name: leaf for name, leaf in named if name not in drop}
+        seen = views(kept, grids, sizes_kept)
+        self.entries = [entry(name, leaf, self.notices, seen.get(name), axis) for name, leaf in kept.items()]
+        self._kept = [name in kept for name, _ in named] if drop else None
         self._space = space
         self._keys = tuple(space.spaces) if isinstance(space, spaces.Dict) else None
         self._flat = isinstance(space, spaces.Dict) and not any(map(_nested, space.spaces.values()))
 
     def __call__(self, value: Any) -> dict[str, Any]:
         try:
-            parts = [value[key] for key in self._keys or ()] if self._flat else split(self._space, value)
+            parts: Iterable[Any] = [value[key] for key in self._keys or ()] if self._flat else split(self._space, value)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise TaskError(
                 f"the environment shows {_outline(value)}, its observation space is {brief(self._space)}: "
@@ -96,6 +133,8 @@ class Reader:
         if self._keys is not None and len(value) != len(self._keys):
             more = ", ".join(repr(key) for key in value if key not in self._keys)
             self.notices.setdefault("more", f"the environment shows {more}, which its space does not name: left out")
+        if self._kept is not None:
+            parts = compress(parts, self._kept)
         return {one.key: one.read(part) for one, part in zip(self.entries, parts, strict=True)}
 
     def look(self, shown: Mapping[str, Any]) -> Notices:
@@ -125,7 +164,8 @@ def sources(space: Space, signals: Collection[str] = ()) -> dict[str, tuple[tupl
     {'reward/0': (('reward', '0'), Discrete(2, start=5))}
     """
     paths = map(tuple, _paths(space))
-    return {name: (path, leaf) for path, (name, leaf) in zip(paths, named_leaves(space, signals), strict=True)}
+    named = zip(paths, named_leaves(space, signals), strict=True)
+    return {name: (path, leaf) for path, (name, leaf) in named}
 
 
 def named_leaves(space: Space, signals: Collection[str] = ()) -> list[tuple[str, Space]]:
@@ -179,6 +219,8 @@ def digest(value: Any) -> str:
                 feed(item)
         else:
             array = np.ascontiguousarray(one)
+            if array.dtype.hasobject:  # whose bytes are addresses
+                array = np.array(type(one).__name__)
             state.update(f"{array.dtype}{array.shape}".encode())
             state.update(array.tobytes())
 

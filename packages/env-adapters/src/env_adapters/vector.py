@@ -57,8 +57,8 @@ class VectorEnv:
 
     num_envs: n. observation_space: Dict of ONE environment. sources: of each entry the keys on the way to it in the
     environment's own observation, and its space there. views: how entries are looked at that are not as declared (see
-    `pictures`). grids: of observations whose space does not tell it, those taken for grids of symbols. action_space: native,
-    of ONE. action_spec: what (A,) holds. protocol: what a score means, JSON-able. repeat: environment steps per agent step.
+    `pictures`). grids: of observations whose space does not tell it, those taken for grids of symbols. drop: names of
+    observations that are left out; unseen: the keys on the way to each. action_space: native, of ONE. action_spec: what (A,) holds. protocol: what a score means, JSON-able. repeat: environment steps per agent step.
     signals: names, mostly none. outcomes: those of them whose value in an episode's last record is its result.
 
     agents: N where the environment is of several agents (see `team.TeamEnv`), else None. The spaces and `action_spec` are then
@@ -115,6 +115,8 @@ class VectorEnv:
         )
         self.views: dict[str, View] = one.views if isinstance(one, Adapted) else {}
         self.grids: tuple[str, ...] = one.grids if isinstance(one, Adapted) else ()
+        self.drop: tuple[str, ...] = one.drop if isinstance(one, Adapted) else ()
+        self.unseen: frozenset[tuple[str, ...]] = one.unseen if isinstance(one, Adapted) else frozenset()
         self.action_space = one.action_space
         self.action_spec = ActionCodec(one.action_space).spec
         self.protocol: dict[str, Any] = dict(fact(one, "protocol", {}))

@@ -19,7 +19,16 @@ from env_adapters.guest import Guest
 from env_adapters.kept import LOST, MOST, KeptActions
 from env_adapters.nested import join, leaves, rebuilt, split
 from env_adapters.pictures import SYMBOLS, arranged, arranged_shape, is_picture, named_grids, order, unclear, views
-from env_adapters.step import Environment, Reader, digest, named_leaves, observation_space, sources
+from env_adapters.step import (
+    Environment,
+    Reader,
+    digest,
+    named_drops,
+    named_leaves,
+    no_arrays,
+    observation_space,
+    sources,
+)
 from env_adapters.team import join_actions, sample, split_actions, team_of
 from env_adapters.values import number
 
@@ -28,12 +37,16 @@ PLAYED = 32  # records that are looked at where a space does not tell pictures f
 
 
 def adapt(
-    env: Environment, name: str, generators: Generators | None = None, grids: Collection[str] | None = None
+    env: Environment,
+    name: str,
+    generators: Generators | None = None,
+    grids: Collection[str] | None = None,
+    drop: Collection[str] | None = None,
 ) -> Environment:
     """Give an environment what the vector form asks; one of this package that has it all is returned as it is.
 
     TaskError if its spaces cannot travel in a step dictionary. `name` is the protocol's, if it declares none itself.
-    generators: with which the environment was made. grids: see `make.make_vec`.
+    generators: with which the environment was made. grids, drop: see `make.make_vec`.
 
     >>> adapt(gymnasium.make("CartPole-v1"), "gym").observation_space.spaces.keys()
     dict_keys(['vector'])
@@ -42,15 +55,25 @@ def adapt(
     taken = team_of(env).taken
     guest = Guest(env, generators)
     named = dict(named_leaves(env.observation_space, taken))
+    odd = no_arrays(named) if drop is None else ()
+    drop = odd if drop is None else named_drops(drop, named)
+    named = {key: space for key, space in named.items() if key not in drop}
     sizes_kept = fact(env, "sizes_kept", ())  # of pictures, then, whatever their values are
     open_ = unclear({key: space for key, space in named.items() if key not in sizes_kept})
     grids = symbols(guest, open_, taken) if grids is None else named_grids(grids, named)
-    flat = observation_space(env.observation_space, taken, grids, sizes_kept)
+    flat = observation_space(env.observation_space, taken, grids, sizes_kept, drop)
     native = offers(env) and callable(getattr(env, "snapshot", None)) and callable(getattr(env, "restore", None))
     known = type(env).__module__.partition(".")[0] == __name__.partition(".")[0]
     if known and native and fact(env, "protocol", None) is not None and flat == env.observation_space:
         return env
-    return Adapted(guest if native else Reexecuted(guest), name, grids)
+    adapted = Adapted(guest if native else Reexecuted(guest), name, grids, drop)
+    adapted.reader.notices |= {f"{key}: drop": _left_out(key, env.observation_space, taken) for key in odd}
+    return adapted
+
+
+def _left_out(key: str, space: spaces.Space[Any], signals: Collection[str]) -> str:
+    kind = type(dict(named_leaves(space, signals))[key]).__name__
+    return f"the observation {key!r} is a {kind} and no array: it is left out (`drop` names what is)"
 
 
 def symbols(env: Environment, keys: Collection[str], signals: Collection[str] = ()) -> list[str]:
@@ -80,18 +103,20 @@ def symbols(env: Environment, keys: Collection[str], signals: Collection[str] = 
 
 
 class Adapted(Wrapper):
-    """Dict observations (see `step.Reader`) and a protocol. grids: as for `step.observation_space`."""
+    """Dict observations (see `step.Reader`) and a protocol. grids, drop: as for `step.observation_space`."""
 
     env_adapters = True
 
-    def __init__(self, env: Environment, name: str, grids: Collection[str] = ()) -> None:
+    def __init__(self, env: Environment, name: str, grids: Collection[str] = (), drop: Collection[str] = ()) -> None:
         super().__init__(env)
         team, sizes_kept = team_of(env), fact(env, "sizes_kept", ())
-        self.observation_space = observation_space(env.observation_space, team.taken, grids, sizes_kept)
-        self.grids = tuple(sorted(grids))
-        self.sources = sources(env.observation_space, team.taken)
-        self.views = views(dict(named_leaves(env.observation_space, team.taken)), grids, sizes_kept)
-        self.reader = Reader(env.observation_space, team.taken, grids, team.axis, sizes_kept)
+        self.observation_space = observation_space(env.observation_space, team.taken, grids, sizes_kept, drop)
+        self.grids, self.drop = tuple(sorted(grids)), tuple(sorted(drop))
+        every = sources(env.observation_space, team.taken)
+        self.sources = {key: one for key, one in every.items() if key not in drop}
+        self.unseen = frozenset(path for key, (path, _) in every.items() if key in drop)
+        self.views = views({key: space for key, (_, space) in self.sources.items()}, grids, sizes_kept)
+        self.reader = Reader(env.observation_space, team.taken, grids, team.axis, sizes_kept, drop)
         self.repeat: int = int(fact(env, "repeat", 1))
         limit = env.spec.max_episode_steps if env.spec is not None else None
         id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
@@ -99,6 +124,8 @@ class Adapted(Wrapper):
         if team.agents is not None:
             declared |= {"agents": team.agents, "score": "mean over the agents"}
         self.protocol: dict[str, Any] = dict(fact(env, "protocol", declared))
+        if drop:
+            self.protocol["dropped"] = list(self.drop)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As gymnasium's."""

@@ -44,8 +44,10 @@ def digest(config: Mapping[str, Any], free: Collection[str]) -> str:
 def settled(config: RunConfig, envs: Environments) -> RunConfig:
     """The config with what the run found out about its environments, where that was left to it: it is kept with the run,
     for the next look may find otherwise, and the networks would fit no more."""
-    found = getattr(envs, "grids", ())  # no promise of Environments
-    return config if config.grids is not None else replace(config, grids=tuple(found))
+    found: dict[str, Any] = {
+        name: tuple(getattr(envs, name, ())) for name in ("grids", "drop")
+    }  # no promise of Environments
+    return replace(config, **{name: one for name, one in found.items() if getattr(config, name) is None})
 
 
 def settle_command(command: Command, envs: Environments) -> Command:

@@ -100,6 +100,9 @@ class RunConfig:
     grids: tuple[str, ...] | None = now(None, was=None)
     """Observations of small bytes that are grids of symbols and no pictures, where their space does not tell. None plays a
     few steps to find out when the run begins; what was found is kept here, and holds for whatever is done with the run."""
+    drop: tuple[str, ...] | None = now(None, was=None)
+    """Observations that are left out. None leaves out what is no array, as a text, and tells; what that was is kept here, and
+    holds for whatever is done with the run."""
     exclusive: Resumable[bool] = now(False, was=False)
     """The task has room for one set of environments at a time (a port, a licence, a robot): evaluations and videos on the
     way are left out, and the videos at the end wait until the run's own environments are closed."""

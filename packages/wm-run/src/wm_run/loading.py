@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Loaded:
     sources: observed.Sources = dataclasses.field(default_factory=dict)  # where the entries lie in a native observation
     views: observed.Views = dataclasses.field(default_factory=dict)  # and how they are looked at
     team: Team | None = None  # of environments with several agents
+    unseen: frozenset[tuple[str, ...]] = frozenset()  # the keys on the way to what is shown and not looked at
 
     def policy(
         self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False, mask: Any = None
@@ -84,9 +86,12 @@ class Loaded:
     def entries(self, observation: Any) -> dict[str, NDArray[Any]]:
         """The observation as the agent's entries, in their dtypes and shapes."""
         space = self.observation_space.spaces
+        known = (space, self.sources, self.views, self.unseen)
         if self.team is None:
-            return observed.entries(observation, space, self.sources, self.views)
-        return self.team.observed(observation, lambda one: observed.entries(one, space, self.sources, self.views))
+            return observed.entries(observation, *known)
+        if isinstance(observation, Mapping):  # what is not looked at may have no agents in front
+            observation = {key: value for key, value in observation.items() if (key,) not in self.unseen}
+        return self.team.observed(observation, lambda one: observed.entries(one, *known))
 
 
 def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
@@ -113,8 +118,9 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
         sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
+        unseen: frozenset[tuple[str, ...]] = getattr(envs, "unseen", frozenset())
         return Loaded(
-            app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views, team_of(envs)
+            app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views, team_of(envs), unseen
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,19 @@ Views = Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]
 
 
 def entries(
-    observation: Any, spaces: Mapping[str, Any], sources: Sources, views: Views | None = None
+    observation: Any,
+    spaces: Mapping[str, Any],
+    sources: Sources,
+    views: Views | None = None,
+    unseen: Collection[tuple[str, ...]] = (),
 ) -> dict[str, NDArray[Any]]:
     """An array for each of `spaces`, in its dtype and shape.
 
     spaces: of the entries, by name, as the agent was trained on them. sources: of each entry the keys on the way to it in
     the environment's own observation, and its space there, whose discrete values may begin elsewhere than at 0; an entry
     without one lies where its name says. views: what is made of entries that are not seen as the environment shows them,
-    as of a picture that is resized; one that is given as it is seen stays. Raises UserError for what no environment of these spaces gives: other keys, shapes
+    as of a picture that is resized; one that is given as it is seen stays. unseen: the keys on the way to what the environment
+    shows and the agent does not look at, there or not. Raises UserError for what no environment of these spaces gives: other keys, shapes
     or kinds, and values that the entry cannot hold, such as nan.
 
     >>> from types import SimpleNamespace
@@ -33,7 +38,7 @@ def entries(
     wm_core.errors.UserError: observation 'vector' holds nan: an agent acts on finite numbers
     """
     names = {path: name for name, (path, _) in sources.items()}
-    given = {names.get(path, "/".join(path)): value for path, value in _flat(observation, ())}
+    given = {names.get(path, "/".join(path)): value for path, value in _flat(observation, ()) if path not in unseen}
     if list(given) == [""] and len(spaces) == 1:
         given = {next(iter(spaces)): given[""]}
     if given.keys() != spaces.keys():

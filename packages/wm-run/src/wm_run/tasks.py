@@ -26,6 +26,7 @@ class MakeVec(Protocol):
         attempts: int,
         restore: bool,
         grids: tuple[str, ...] | None,
+        drop: tuple[str, ...] | None,
         wishes: Mapping[str, Any],
     ) -> Environments: ...
 
@@ -57,5 +58,6 @@ class Tasks:
             attempts=config.attempts,
             restore=config.restore,
             grids=config.grids,
+            drop=config.drop,
             wishes={name: getattr(config, name) for name in self.options} | more,
         )

@@ -1,0 +1,102 @@
+"""A gymnasium id that nobody has registered yet -> the package whose import registers it.
+
+Gymnasium's plugins are packages that register their environments when they are imported, and no import tells which
+package that is: here are those that publish it as an entry point "gymnasium.envs", and a table of well-known ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import gymnasium
+from gymnasium.envs import registration
+
+from env_adapters.errors import TaskError
+from env_adapters.modules import imported
+
+GROUP = "gymnasium.envs"  # the name of an entry point is the namespace of its ids, "__root__" that of ids without one
+# How an id begins -> the module that registers it, the package to install. Tried by us: MiniGrid, BabyAI, Crafter, ALE.
+KNOWN: dict[str, tuple[str, str]] = {
+    "ALE/": ("ale_py", "ale-py"),
+    "Adroit": ("gymnasium_robotics", "gymnasium-robotics"),
+    "AntMaze_": ("gymnasium_robotics", "gymnasium-robotics"),
+    "BabyAI-": ("minigrid", "minigrid"),
+    "Crafter": ("env_adapters.crafter", "crafter"),
+    "Fetch": ("gymnasium_robotics", "gymnasium-robotics"),
+    "FrankaKitchen-": ("gymnasium_robotics", "gymnasium-robotics"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "MiniHack-": ("minihack", "minihack"),
+    "MiniWorld-": ("miniworld", "miniworld"),
+    "NetHack": ("nle", "nle"),
+    "PointMaze_": ("gymnasium_robotics", "gymnasium-robotics"),
+    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
+}
+
+
+def register(id: str) -> None:
+    """Import what registers `id`, where it is known and not there yet; an unknown id is left to gymnasium.
+
+    TaskError where the package that registers it is not installed.
+    """
+    if ":" in id or id in gymnasium.registry:
+        return
+    namespace = id.rpartition("/")[0] or None
+    for one in entry_points(group=GROUP):
+        if one.name == (namespace or "__root__"):
+            _published(one, id, namespace)
+            if id in gymnasium.registry:
+                return
+    for prefix, (module, package) in KNOWN.items():
+        if id.startswith(prefix):
+            _imported(module, package, id)
+            return
+
+
+def run_with(package: str) -> str:
+    """What to type where a package is missing: it stands beside a project's own, whose environment stays as it is.
+
+    >>> run_with("minigrid")
+    'start with `uv run --with minigrid apps/...`'
+    >>> run_with("gymnasium[box2d]")
+    "start with `uv run --with 'gymnasium[box2d]' apps/...`"
+    """
+    quoted = f"'{package}'" if "[" in package else package
+    return f"start with `uv run --with {quoted} apps/...`"
+
+
+def _published(one: EntryPoint, id: str, namespace: str | None) -> None:
+    """Load an entry point: a module that registers when it is imported, or a function that does."""
+    within: Callable[[str], Any] | None = getattr(registration, "namespace", None)  # of gymnasium, where it has it
+    try:
+        with within(namespace) if within and namespace else contextlib.nullcontext():
+            found = one.load()
+            if callable(found):
+                found()
+    except Exception as error:  # a plugin's own fault, whatever it is
+        raise TaskError(
+            f"gym:{id}: the plugin {one.value} that is to register it does not load: {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+def _imported(module: str, package: str, id: str) -> None:
+    try:
+        imported(module)
+    except ModuleNotFoundError as error:
+        root = package.replace("-", "_")
+        if error.name is not None and error.name.partition(".")[0] in (root, module.partition(".")[0]):
+            raise TaskError(
+                f"gym:{id} is of the package {package}, which is not installed: {run_with(package)}"
+            ) from error
+        raise TaskError(
+            f"gym:{id}: the package {package} needs the module {error.name!r}, which is not installed: start with "
+            f"`uv run --with {package} --with PACKAGE apps/...`, naming the package that it is of"
+        ) from error
+    except ImportError as error:
+        raise TaskError(f"gym:{id}: the package {package} does not load: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
