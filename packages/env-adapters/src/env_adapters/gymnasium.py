@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from env_adapters.errors import TaskError
 from env_adapters.modules import imported
@@ -53,10 +55,22 @@ def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) 
     except TypeError as error:
         if not options:
             raise
-        raise TaskError(f"gym:{id} does not take the options {', '.join(options)}: {_line(error)}") from error
+        raise TaskError(
+            f"gym:{id} does not take the options {', '.join(options)}: {_line(error)}; it has {', '.join(_known(id))}"
+        ) from error
     if size is not None:
         env = Resize(env, size)
     return ActionRepeat(env, repeat) if repeat != 1 else env
+
+
+def _known(id: str) -> list[str]:
+    """The options of a registered environment, as far as its class names them."""
+    spec = gymnasium.registry.get(id.rpartition(":")[2])
+    made = getattr(spec, "entry_point", None)
+    made = load_env_creator(made) if isinstance(made, str) else made
+    named = inspect.signature(made).parameters.values() if callable(made) else ()
+    own = [one.name for one in named if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    return list(dict.fromkeys(["repeat", "size", "max_episode_steps", *own]))
 
 
 def _line(error: Exception) -> str:

@@ -144,9 +144,17 @@ def make_vec(
         if isinstance(task, str) and task.startswith(prefix):
             name = task.removeprefix(prefix)
             _check_options(task, options_of, (name, str(n)), granted)
-            return batch(name, n, workers=workers, grids=grids, drop=drop, **granted)
+            return _told(batch(name, n, workers=workers, grids=grids, drop=drop, **granted), options)
     factory = _Making(task, granted, None if grids is None else tuple(grids), None if drop is None else tuple(drop))
-    return VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
+    envs = VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
+    return _told(envs, options)
+
+
+def _told(envs: Any, options: Mapping[str, Any]) -> Any:
+    """The environments, whose protocol says which options were given: they change what a score means."""
+    if options:
+        envs.protocol["options"] = dict(options)
+    return envs
 
 
 def _granted(task: str | Factory, wishes: Mapping[str, Any]) -> dict[str, Any]:

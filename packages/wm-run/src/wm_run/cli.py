@@ -26,6 +26,7 @@ from wm_run.manifest import kept_config
 from wm_run.options import OPTIONS, Info, Plot, Train
 from wm_run.reading import listed, read, say_true, unknown
 from wm_run.stop import say
+from wm_run.task_options import flat
 
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
@@ -53,8 +54,9 @@ class Command:
         """What differs from the saved config, as "field: before -> now"."""
         if self.saved is None:
             return []
-        old, new = dataclasses.asdict(self.saved), dataclasses.asdict(self.config)
-        return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+        old, new = flat(dataclasses.asdict(self.saved)), flat(dataclasses.asdict(self.config))
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names]
 
 
 def main(app: App, argv: Sequence[str] | None = None) -> None:

@@ -69,6 +69,9 @@ class RunConfig:
     bsuite_<experiment>/<id>, popgym_<name>, toy:<name>, gym:<id>, or <module>:<factory> of your own; for apps of
     several agents smax:<scenario>, smac:<map>, smacv2:<race>_<n>_vs_<m>, meltingpot:<substrate>, zoo:<module>;
     `uv run -m env_adapters tasks` lists them."""
+    env: dict[str, Any] = field(default_factory=dict, metadata={WAS: {}})
+    """Options of the task, each as `--env.NAME VALUE`: --env.cues 8 of toy:doors, --env.max_episode_steps 200 of gym:<id>;
+    one that the task does not have is refused with those that it has."""
     seed: Annotated[int, Bounds(below=2**62, why="must lie in [0, 2**62)")] = 0
     """Of weights, environments, replay and policy."""
     steps: Resumable[int] = 400_000

@@ -61,6 +61,8 @@ def overlay(config: RunConfig, values: Mapping[str, object], where: str) -> RunC
 def _cast(value: object, hint: Any) -> tuple[Any] | None:
     """(value as the type,), or None where it is of another one."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is dict:
+        return (dict(value),) if isinstance(value, Mapping) else None
     if origin is Literal:
         return (value,) if value in args else None
     if origin is tuple and isinstance(value, (list, tuple)):

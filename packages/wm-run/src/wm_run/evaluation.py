@@ -15,6 +15,7 @@ from typing import Any
 from wm_core.errors import UserError
 
 from wm_run.config import RunConfig
+from wm_run.task_options import flat
 
 MACHINE = ("device", "capture", "threads", "workers", "timeout", "attempts")  # where it ran
 CHANCE = ("seed", "envs", "eval_envs")  # which episodes were drawn
@@ -64,8 +65,8 @@ def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") ->
     Traceback (most recent call last):
     wm_core.errors.UserError: --eval_episodes is for training, and `eval` does not read it: give --episodes
     """
-    old, new = {} if saved is None else asdict(saved), asdict(asked)
-    found = {name: new[name] for name in old if old[name] != new[name]}
+    old, new = {} if saved is None else flat(asdict(saved)), flat(asdict(asked))
+    found = {name: new.get(name) for name in (old | new if old else {}) if old.get(name) != new.get(name)}
     for name in TRAINING:
         if name in found:
             instead = INSTEAD.get(name, "leave it out") if command == "eval" else "leave it out"

@@ -190,7 +190,13 @@ def environments(app: App, config: RunConfig, n: int) -> Environments:
     """n environments of the config's task."""
     if not config.task:
         raise UserError("no task is named: give --task, or a --preset that names one")
-    return app.part("environments")(config, n)
+    envs: Environments = app.part("environments")(config, n)
+    if config.env and dict(envs.protocol).get("options") != config.env:
+        envs.close()
+        raise UserError(
+            f"the environments of {app.name} take no options of the task: leave out --env.{next(iter(config.env))}"
+        )
+    return envs
 
 
 def build(app: App, config: RunConfig, envs: Environments) -> Learner:

@@ -19,6 +19,7 @@ from wm_core.errors import UserError
 from wm_run.config import RunConfig
 from wm_run.evaluation import TRAINING
 from wm_run.options import OPTIONS, Dream, Eval, Info, Play, Plot, Train
+from wm_run.task_options import taken
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -41,12 +42,15 @@ def read(app: App, name: str, default: RunConfig, args: list[str], program: str)
     from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
 
     kind = OPTIONS[name]
+    options: dict[str, Any] = {}
+    if kind is not Plot:
+        options, args = taken(args)
     if kind in (Eval, Dream, Play):  # --logdir D is D
         args = [arg.removeprefix("--logdir=") for arg in args if arg != "--logdir"]
     wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
     parts: list[Any] = [("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs])]
     if kind is not Plot:  # which shows runs and changes none
-        shown = default if not wants_help or kind in (Train, Info) else _as_acting(app, default)
+        shown = _without_tables(default if not wants_help or kind in (Train, Info) else _as_acting(app, default))
         parts += [("config", Annotated[type(shown), OmitArgPrefixes, FlagConversionOff], field(default=shown))]
     both: Any = dataclasses.make_dataclass(name.capitalize(), parts, frozen=True)
     prog, about = f"{program} {name}", (kind.__doc__ or "").strip()
@@ -60,7 +64,23 @@ def read(app: App, name: str, default: RunConfig, args: list[str], program: str)
         if wants_help:
             raise
         raise UserError(_diagnose(app, name, args, program)) from stop
-    return result.options, getattr(result, "config", default)
+    if not hasattr(result, "config"):
+        return result.options, default
+    fields = {one.name: getattr(result.config, one.name) for one in dataclasses.fields(default)}
+    same = fields["task"] == default.task or not default.task
+    return result.options, dataclasses.replace(default, **fields | {"env": (default.env if same else {}) | options})
+
+
+def _without_tables(config: RunConfig) -> RunConfig:
+    """The config as tyro is to see it, which does not read `env`: its words are taken before."""
+    from tyro.conf import Fixed
+
+    mark = typing.cast("Any", Fixed)
+    body: dict[str, Any] = {"__annotations__": {"env": mark[Any]}, "__doc__": type(config).__doc__}
+    body["env"] = field(default_factory=dict)
+    kind: Any = dataclasses.dataclass(frozen=True)(type(type(config).__name__, (type(config),), body))
+    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+    return shown
 
 
 def _as_acting(app: App, config: RunConfig) -> RunConfig:

@@ -7,10 +7,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wm_core.errors import UserError
+
 from wm_run.config import RunConfig
 
 if TYPE_CHECKING:
     from wm_run.loop import Environments
+
+
+OWN = (
+    "task",
+    "n",
+    "seed",
+    "workers",
+    "timeout",
+    "attempts",
+    "restore",
+    "grids",
+    "drop",
+    "wishes",
+)  # what `make_vec` takes
 
 
 class MakeVec(Protocol):
@@ -28,6 +44,7 @@ class MakeVec(Protocol):
         grids: tuple[str, ...] | None,
         drop: tuple[str, ...] | None,
         wishes: Mapping[str, Any],
+        **options: Any,
     ) -> Environments: ...
 
 
@@ -50,6 +67,10 @@ class Tasks:
             found: Callable[..., Environments] = getattr(importlib.import_module(module), name)
         else:
             found = make
+        for name in config.env:
+            if name in OWN or name in self.options:
+                field = f"--{name}" if hasattr(config, name) else "a field of the run"
+                raise UserError(f"--env.{name} is no option that a task may have here: give {field} instead")
         return found(
             config.task,
             n,
@@ -60,4 +81,5 @@ class Tasks:
             grids=config.grids,
             drop=config.drop,
             wishes={name: getattr(config, name) for name in self.options} | more,
+            **config.env,
         )
