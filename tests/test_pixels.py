@@ -169,7 +169,8 @@ def tool(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     sizes = "batch=2 length=6 deter=8 hidden=8 width=8 feedforward=8 layers=1 head_units=8 depth=2 encoder_units=8"
 
     def call(*words: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["pixels.py", *words, "--set", *sizes.split()])
+        words = (*words, *([] if "--set" in words else ["--set"]), *sizes.split())
+        monkeypatch.setattr(sys, "argv", ["pixels.py", *words])
         pixels.main()
 
     return call
@@ -186,7 +187,10 @@ def test_a_run_that_is_stopped_goes_on_and_records_once(
     whole, parts = (pixels.checkpoint.load(path) for path in sorted((tmp_path / "runs").glob("*/*/checkpoint/5")))
     assert whole.path != parts.path and whole.step == parts.step == 5
     assert all(torch.equal(value, parts.weights[name]) for name, value in whole.weights.items())
-    assert parts.meta["cpu_seconds"] > 0
+    assert parts.meta["cpu_seconds"] > 0 and parts.meta["rates"] == [[0, pixels.NUMBERS["lr"]]]
+    tool("train", task, "--updates", "6", "--name", "parts", "--set", "lr=1e-4")
+    (slower,) = (tmp_path / "runs").glob("*/parts/checkpoint/6")
+    assert pixels.checkpoint.load(slower).meta["rates"] == [[0, pixels.NUMBERS["lr"]], [5, 1e-4]]
 
 
 def test_a_measure_is_a_row_a_page_and_a_film(tool: Any, tmp_path: pathlib.Path) -> None:

@@ -102,6 +102,7 @@ class Model:
     folder: Path
     updates: int = 0
     cpu_seconds: float = 0.0
+    rates: list[list[float]] = dataclasses.field(default_factory=list)  # learning rates, each with its first update
 
     @classmethod
     def at(cls, folder: Path, config: Any) -> Model:
@@ -113,11 +114,14 @@ class Model:
             fit(model.agent, saved)
             model.agent.load_state(saved.state)
             model.updates, model.cpu_seconds = saved.step, saved.meta["cpu_seconds"]
+            model.rates = saved.meta["rates"]
         return model
 
     def learn(self, recording: Recording, config: Any, updates: int, say: Callable[[str], None] = print) -> None:
         """Up to so many updates, saved on the way: killed and begun again it becomes what it would have been."""
         before, spent = time.process_time(), self.cpu_seconds
+        if not self.rates or self.rates[-1][1] != config.lr:
+            self.rates.append([self.updates, config.lr])
         while self.updates < updates:
             batch = recording.sampled(config.batch, config.length, config.seed, self.updates)
             metrics = self.agent.update_model(batch)[0]
@@ -127,7 +131,7 @@ class Model:
                 losses = {name: round(float(value), 3) for name, value in metrics.items() if name.startswith("loss/")}
                 say(json.dumps({"updates": self.updates, "cpu_seconds": round(self.cpu_seconds)} | losses))
             if self.updates % SAVED_EVERY == 0 or self.updates == updates:
-                meta = {"app": APP.name, "cpu_seconds": self.cpu_seconds}
+                meta = {"app": APP.name, "cpu_seconds": self.cpu_seconds, "rates": self.rates}
                 weights = self.agent.state_dict()
                 checkpoint.save(self.folder, self.updates, weights=weights, state=self.agent.state(), meta=meta, keep=1)
 
@@ -199,6 +203,7 @@ def measure(model: Model, config: Any, recording: Recording, held_out: Recording
         "updates": model.updates,
         "frames": model.updates * config.batch * config.length * model.agent.team.agents,
         "cpu_seconds": round(model.cpu_seconds, 1),
+        "learning_rates": model.rates,
         "parameters": sum(p.numel() for p in model.agent.world.parameters()),
     }
     recorded_as = {"records": recording.streams * recording.records, "episodes": held_out.streams}
