@@ -169,8 +169,8 @@ def tool(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     sizes = "batch=2 length=6 deter=8 hidden=8 width=8 feedforward=8 layers=1 head_units=8 depth=2 encoder_units=8"
 
     def call(*words: str) -> None:
-        words = (*words, *([] if "--set" in words else ["--set"]), *sizes.split())
-        monkeypatch.setattr(sys, "argv", ["pixels.py", *words])
+        last = words.index("--set") if "--set" in words else len(words)
+        monkeypatch.setattr(sys, "argv", ["pixels.py", *words[:last], "--set", *sizes.split(), *words[last + 1 :]])
         pixels.main()
 
     return call
@@ -187,20 +187,27 @@ def test_a_run_that_is_stopped_goes_on_and_records_once(
     whole, parts = (pixels.checkpoint.load(path) for path in sorted((tmp_path / "runs").glob("*/*/checkpoint/5")))
     assert whole.path != parts.path and whole.step == parts.step == 5
     assert all(torch.equal(value, parts.weights[name]) for name, value in whole.weights.items())
-    assert parts.meta["cpu_seconds"] > 0 and parts.meta["rates"] == [[0, pixels.NUMBERS["lr"]]]
+    assert parts.meta["cpu_seconds"] > 0 and [first for first, _ in parts.meta["stages"]] == [0]
     tool("train", task, "--updates", "6", "--name", "parts", "--set", "lr=1e-4")
     (slower,) = (tmp_path / "runs").glob("*/parts/checkpoint/6")
-    assert pixels.checkpoint.load(slower).meta["rates"] == [[0, pixels.NUMBERS["lr"]], [5, 1e-4]]
+    stages = pixels.checkpoint.load(slower).meta["stages"]
+    assert [(first, numbers["lr"]) for first, numbers in stages] == [(0, pixels.NUMBERS["lr"]), (5, 1e-4)]
 
 
 def test_a_measure_is_a_row_a_page_and_a_film(tool: Any, tmp_path: pathlib.Path) -> None:
     task = f"{__name__}:Ring"
     tool("train", task, "--updates", "1")
+    tool("train", task, "--updates", "3", "--set", "length=7")
     (tmp_path / "pixels.md").write_text(f"What it says.\n\n{pixels.BELOW}\nold\n")
     tool("measure", task)
     (row,) = map(json.loads, (tmp_path / "pixels.jsonl").read_text().splitlines())
-    assert row["updates"] == 1 and row["frames"] == 2 * 6 * AGENTS and row["episodes"] == 3 and row["rows"] == 6
-    assert np.shape(row["whole"]["margins"]["others"]) == (AGENTS, 15) and row["changed"]["deter"] == 8
+    assert (
+        row["updates"] == 3
+        and row["frames"] == (2 * 6 + 2 * 2 * 7) * AGENTS
+        and row["episodes"] == 3
+        and row["rows"] == 6
+    )
+    assert np.shape(row["whole"]["margins"]["others"]) == (AGENTS, 15) and row["stages"][0][1]["deter"] == 8
     assert 0.5 < row["share_shown"] < 1 and row["whole"] != row["shown"]
     page = (tmp_path / "pixels.md").read_text()
     assert page.startswith("What it says.") and "old" not in page and "| others' actions borrowed |" in page

@@ -94,6 +94,12 @@ def config_of(task: str, changed: dict[str, Any]) -> Any:
     return runtime(overlay(resolve(APP, "meltingpot"), NUMBERS | fixed | changed, "--set"))
 
 
+def differs(config: Any) -> dict[str, Any]:
+    """The fields whose values are not the preset's."""
+    preset = dataclasses.asdict(resolve(APP, "meltingpot"))
+    return {name: value for name, value in dataclasses.asdict(config).items() if preset[name] != value}
+
+
 @dataclasses.dataclass
 class Model:
     """An agent whose world model learns, and what it took so far."""
@@ -102,7 +108,9 @@ class Model:
     folder: Path
     updates: int = 0
     cpu_seconds: float = 0.0
-    rates: list[list[float]] = dataclasses.field(default_factory=list)  # learning rates, each with its first update
+    stages: list[Any] = dataclasses.field(
+        default_factory=list
+    )  # first update, and where the numbers differ from the preset's
 
     @classmethod
     def at(cls, folder: Path, config: Any) -> Model:
@@ -114,14 +122,23 @@ class Model:
             fit(model.agent, saved)
             model.agent.load_state(saved.state)
             model.updates, model.cpu_seconds = saved.step, saved.meta["cpu_seconds"]
-            model.rates = saved.meta["rates"]
+            model.stages = saved.meta["stages"]
         return model
+
+    def frames(self) -> int:
+        """How many views it learned from."""
+        preset, ends = dataclasses.asdict(resolve(APP, "meltingpot")), [first for first, _ in self.stages[1:]]
+        count = 0
+        for (first, numbers), end in zip(self.stages, [*ends, self.updates], strict=True):
+            numbers = preset | numbers
+            count += (end - first) * numbers["batch"] * numbers["length"]
+        return count * int(self.agent.team.agents)
 
     def learn(self, recording: Recording, config: Any, updates: int, say: Callable[[str], None] = print) -> None:
         """Up to so many updates, saved on the way: killed and begun again it becomes what it would have been."""
         before, spent = time.process_time(), self.cpu_seconds
-        if not self.rates or self.rates[-1][1] != config.lr:
-            self.rates.append([self.updates, config.lr])
+        if not self.stages or self.stages[-1][1] != differs(config):
+            self.stages.append([self.updates, differs(config)])
         while self.updates < updates:
             batch = recording.sampled(config.batch, config.length, config.seed, self.updates)
             metrics = self.agent.update_model(batch)[0]
@@ -131,7 +148,7 @@ class Model:
                 losses = {name: round(float(value), 3) for name, value in metrics.items() if name.startswith("loss/")}
                 say(json.dumps({"updates": self.updates, "cpu_seconds": round(self.cpu_seconds)} | losses))
             if self.updates % SAVED_EVERY == 0 or self.updates == updates:
-                meta = {"app": APP.name, "cpu_seconds": self.cpu_seconds, "rates": self.rates}
+                meta = {"app": APP.name, "cpu_seconds": self.cpu_seconds, "stages": self.stages}
                 weights = self.agent.state_dict()
                 checkpoint.save(self.folder, self.updates, weights=weights, state=self.agent.state(), meta=meta, keep=1)
 
@@ -197,17 +214,16 @@ def rows() -> list[dict[str, Any]]:
 
 def measure(model: Model, config: Any, recording: Recording, held_out: Recording) -> dict[str, Any]:
     """What was saved, as a row."""
-    here, preset = describe_environment(), dataclasses.asdict(resolve(APP, "meltingpot"))
-    mine = {name: value for name, value in dataclasses.asdict(config).items() if preset[name] != value}
+    here = describe_environment()
     spent = {
         "updates": model.updates,
-        "frames": model.updates * config.batch * config.length * model.agent.team.agents,
+        "frames": model.frames(),
         "cpu_seconds": round(model.cpu_seconds, 1),
-        "learning_rates": model.rates,
+        "stages": model.stages,
         "parameters": sum(p.numel() for p in model.agent.world.parameters()),
     }
     recorded_as = {"records": recording.streams * recording.records, "episodes": held_out.streams}
-    told = {"task": config.task, "seed": config.seed, "changed": mine, "context": CONTEXT, **recorded_as, **spent}
+    told = {"task": config.task, "seed": config.seed, "context": CONTEXT, **recorded_as, **spent}
     where = {"commit": here["commit"], "hardware": here["hardware"]}
     return told | row_of(measured(model, recording, held_out)) | where
 
@@ -216,8 +232,7 @@ def page(row: dict[str, Any]) -> str:
     """A row as Markdown: errors by step, where they are below, and each agent's margins."""
     steps = range(1, AHEAD + 1)
     spent = (
-        f"{row['updates']:,} updates of {row['changed'].get('batch', 8)} rows of {row['changed'].get('length', 24)} "
-        f"records, {row['frames'] / 1e6:.2f} million views, {row['cpu_seconds'] / 60:.0f} CPU minutes; "
+        f"{row['updates']:,} updates, {row['frames'] / 1e6:.2f} million views, {row['cpu_seconds'] / 60:.0f} CPU minutes; "
         f"{row['records']:,} recorded records of {row['task']}; {row['rows']} held-out rows of {row['episodes']} episodes, "
         f"{row['context']} records observed; seed {row['seed']}; commit {row['commit']}"
     )
