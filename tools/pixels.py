@@ -59,14 +59,7 @@ TITLES = {
     "others": "others' actions borrowed",
 }
 TASK = "meltingpot:coop_mining"
-NUMBERS = {
-    "batch": 4,
-    "length": 24,
-    "deter": 256,
-    "hidden": 256,
-    "lr": 1e-3,
-    "reconstruction_scale": 4.0,
-}  # else the preset's
+NUMBERS = {"batch": 4, "length": 24, "deter": 256, "hidden": 256, "lr": 1e-3}  # else the preset's
 UPDATES = 8_000
 STREAMS, RECORDED, HELD_OUT = 20, 2_400, 400  # episodes held out, and records of each stream
 HELD_OUT_SEED = 1_000
