@@ -23,14 +23,15 @@ def plot(app: App, command: Command) -> int:
     import wm_suite as suite
 
     options: Plot = command.options
-    runs = [suite.read(logdir) for logdir in suite.find(options.logdirs)]
+    runs, notes = suite.legible(suite.find(options.logdirs))
+    notes += [note for run in runs for note in run.notes]
     if empty := [run for run in runs if not run.series]:
         runs = [run for run in runs if run.series]
         _say(f"nothing is logged yet in {', '.join(str(run.logdir) for run in empty)}")
     if not runs:
         raise UserError("none of these runs has logged anything yet: plot them later")
-    groups, notes = suite.group(runs, mixed=options.mixed)
-    notes += suite.damaged(groups)
+    groups, more = suite.group(runs, mixed=options.mixed)
+    notes += more + suite.damaged(groups)
     for note in notes:
         _say(note)
     out = Path(options.out) if options.out else runs[0].logdir / "report" if len(runs) == 1 else Path("report")

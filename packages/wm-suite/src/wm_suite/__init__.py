@@ -2,7 +2,7 @@
 
 from wm_suite.errors import SuiteError
 from wm_suite.finals import finals, table
-from wm_suite.gather import Logged, find, read
+from wm_suite.gather import Logged, find, legible, read
 from wm_suite.groups import Group, group
 from wm_suite.links import export
 from wm_suite.picture import picture
@@ -20,6 +20,7 @@ __all__ = [
     "finals",
     "find",
     "group",
+    "legible",
     "page",
     "picture",
     "read",

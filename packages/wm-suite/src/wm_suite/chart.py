@@ -67,7 +67,7 @@ def svg(lines: Sequence[Line], *, title: str, xlabel: str = "environment steps")
         return ""
     low, high = float(np.nanmin(bottoms)), float(np.nanmax(tops))
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 0.5
-    low, high, end = low - margin, high + margin, float(x.max())
+    low, high, end = low - margin, high + margin, float(x.max()) or 1.0  # all at step 0
     inner_w, inner_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def at(px: float, py: float) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wm_suite import foreign
 from wm_suite.errors import SuiteError
+from wm_suite.foreign import Odd
 from wm_suite.statistics import Floats
 
 TAIL = 0.1  # the share of a run, at its end, that its final score is the mean of
@@ -55,6 +56,7 @@ class Logged:
     protocol: Mapping[str, Any]
     environment: Mapping[str, Any]
     series: Mapping[str, tuple[Floats, Floats]]
+    notes: tuple[str, ...] = ()  # sentences about what was left out
 
     @property
     def app(self) -> str:
@@ -107,19 +109,56 @@ def find(folders: Iterable[str | Path]) -> list[Path]:
     return list(unique.values())
 
 
+def legible(logdirs: Iterable[Path]) -> tuple[list[Logged], list[str]]:
+    """The runs of these folders, and a sentence about each that is left out. Raises SuiteError where none can be read."""
+    runs, errors = list[Logged](), list[SuiteError]()
+    for logdir in logdirs:
+        try:
+            runs.append(read(logdir))
+        except SuiteError as error:
+            errors.append(error)
+    if errors and not runs:
+        raise errors[0]
+    return runs, [f"{error}; its run is left out" for error in errors]
+
+
 def read(logdir: Path) -> Logged:
-    """The run in a folder; a half-written last line is left out. Raises SuiteError for a file that is none of ours."""
+    """The run in a folder; a half-written last line is left out, and so are odd ones, which `notes` tell. Raises SuiteError
+    for a file that is none of ours."""
     series: dict[str, tuple[list[float], list[float]]] = {}
+    notes: list[str] = []
     for name in ("scores.jsonl", "metrics.jsonl"):
-        for row in _lines(logdir / name):
-            step = float(row.get("step", 0))
-            for key, value in row.items():
-                if key != "step" and (value is None or isinstance(value, (int, float))):
-                    steps, values = series.setdefault(key, ([], []))
-                    steps.append(step)
-                    values.append(math.nan if value is None else float(value))
+        odd: list[str] = []
+        for number, row in _lines(logdir / name, odd):
+            try:
+                step, values = _numbers(row)
+            except Odd as error:
+                odd.append(f"line {number} ({error})")
+                continue
+            for key, value in values.items():
+                steps, found = series.setdefault(key, ([], []))
+                steps.append(step)
+                found.append(value)
+        if odd:
+            more = f" and {len(odd) - 1} more are" if len(odd) > 1 else " is"
+            notes.append(f"{odd[0]} of {logdir / name}{more} odd and left out")
     arrays = {key: (np.array(steps), np.array(values)) for key, (steps, values) in series.items()}
-    return Logged(logdir, _config(logdir), _json(logdir / "protocol.json"), _json(logdir / "env.json"), arrays)
+    config, protocol = _config(logdir), _json(logdir / "protocol.json")
+    return Logged(logdir, config, protocol, _json(logdir / "env.json"), arrays, tuple(notes))
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
+    """The step of a line, and its numbers by name. Raises Odd."""
+    values = {}
+    for key, value in row.items():
+        try:
+            if key == "step":
+                foreign.step(value)
+            elif value is None or isinstance(value, (int, float)):
+                values[key] = foreign.number(value)
+        except Odd as error:
+            raise Odd(f"its {key} {error}") from error
+    return foreign.step(row.get("step", 0)), values
 
 
 def _config(logdir: Path) -> dict[str, Any]:
@@ -129,35 +168,55 @@ def _config(logdir: Path) -> dict[str, Any]:
     text = path.read_bytes().strip(b"\0\r\n\t ") if path.is_file() else b""
     if text:
         try:
-            return tomllib.loads(text.decode("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return _checked(foreign.plain(tomllib.loads(text.decode("utf-8"))), path)
+        except Odd as error:
+            raise SuiteError(f"{path} {error}: mend it") from error
+        except (ValueError, RecursionError) as error:
             raise SuiteError(f"{path} is not TOML: {error}") from error
     manifests = [path for path in logdir.glob("checkpoint/*/manifest.json") if path.parent.name.isdecimal()]
     for manifest in sorted(manifests, key=lambda path: int(path.parent.name), reverse=True):
         try:
-            return dict(json.loads(manifest.read_text())["meta"]["config"])
+            kept = dict(foreign.parsed(manifest.read_bytes())["meta"]["config"])
         except (OSError, ValueError, KeyError, TypeError):  # being written, or damaged, or of before it was kept
             continue
+        return _checked(kept, manifest)
     return {}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
+def _checked(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The config, where what a report takes from it is of the right kind. Raises SuiteError."""
+    run, seed = config.get("run", {}), config.get("seed", 0)
+    if not isinstance(seed, int) and not (isinstance(seed, float) and seed.is_integer()):
+        raise SuiteError(f"the seed in {path} is {str(seed)[:40]!r} and no whole number: mend it")
+    lists = [run.get(name, []) for name in ("resumable", "incidental")] if isinstance(run, dict) else [None]
+    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
+        raise SuiteError(f"[run] in {path} is not what a run writes there: mend it")
+    return config
+
+
+def _lines(path: Path, odd: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their numbers; those that are none are added to `odd`. Raises SuiteError for what is no JSON at all."""
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.is_file() else [], 1):
         try:
-            row = json.loads(line)
+            row = foreign.parsed(line)
+        except Odd as error:
+            odd.append(f"line {number} ({error})")
+            continue
         except ValueError as error:
             raise SuiteError(f"line {number} of {path} is not JSON: take it out") from error
         if isinstance(row, dict):
-            rows.append(row)
-    return rows
+            yield number, row
+        else:
+            odd.append(f"line {number} (is {type(row).__name__} and no row)")
 
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text())
+        value = foreign.parsed(path.read_bytes())
+    except Odd as error:
+        raise SuiteError(f"{path} {error}: mend it") from error
     except ValueError as error:
         raise SuiteError(f"{path} is not JSON: {error}") from error
     return value if isinstance(value, dict) else {}

@@ -34,10 +34,12 @@ def picture(groups: Sequence[Group], path: Path) -> Path:
             axis.fill_between(
                 curve.x, curve.mean - curve.error, curve.mean + curve.error, color=colour, alpha=0.2, lw=0
             )
-        axis.set(title=task, xlabel="environment steps", ylabel="training score")
+        axis.set(xlabel="environment steps", ylabel="training score")
+        axis.set_title(task, parse_math=False)  # a $ in a name is a $
         axis.grid(alpha=0.25)
         if here:
-            axis.legend(fontsize=7, frameon=False)
+            for text in axis.legend(fontsize=7, frameon=False).get_texts():
+                text.set_parse_math(False)
     figure.text(0.995, 0.005, "mean over seeds, +- one standard error", ha="right", fontsize=6, color="gray")
     figure.tight_layout()
     figure.savefig(path, dpi=130)

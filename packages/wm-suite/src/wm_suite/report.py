@@ -151,10 +151,15 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
 
 
 def _films(group: Group) -> str:
-    """Of the first run that has any: the newest film and picture of each kind."""
+    """Of the first run that has any: the newest film and picture of each kind. No link is followed: what it shows is not
+    the run's, and the page may be given away."""
     for run in group.runs:
         newest: dict[tuple[str, str], Path] = {}
-        for path in sorted((run.logdir / "video").glob("*"), key=lambda one: (len(one.stem), one.stem)):
+        folder = run.logdir / "video"
+        files = (
+            [] if folder.is_symlink() else [one for one in folder.glob("*") if one.is_file() and not one.is_symlink()]
+        )
+        for path in sorted(files, key=lambda one: (len(one.stem), one.stem)):
             if path.suffix in (".mp4", ".png") and re.fullmatch(r"[^.-][^-]*-[0-9]+", path.stem):  # the run's own
                 newest[path.stem.partition("-")[0], path.suffix] = path
         if newest:
@@ -204,8 +209,11 @@ def _about(group: Group) -> str:
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What of env.json bears on the numbers."""
-    hardware, packages = environment.get("hardware", {}), environment.get("packages", {})
-    gpus = ", ".join(hardware.get("gpus", [])) or "no GPU"
+    hardware, packages = (
+        one if isinstance(one := environment.get(name), dict) else {} for name in ("hardware", "packages")
+    )
+    listed = hardware.get("gpus")
+    gpus = ", ".join(map(str, listed if isinstance(listed, list) else [])) or "no GPU"
     found = {name: environment[name] for name in ("started", "commit", "python", "platform") if name in environment}
     if hardware:
         found["hardware"] = f"{hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores, {gpus}"
@@ -220,10 +228,6 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return (
-        value
-        if isinstance(value, str)
-        else short(value)
-        if isinstance(value, int) and value > 10**6
-        else json.dumps(value)
-    )
+    if isinstance(value, int) and value > 10**6:
+        return short(value) if value < 10**300 else f"about 10^{int(math.log10(value))}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)  # TOML has dates

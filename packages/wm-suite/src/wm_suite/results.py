@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wm_suite import foreign
 from wm_suite.gather import Logged
 from wm_suite.groups import Group
 
@@ -43,7 +43,7 @@ def _results(run: Logged, kind: str) -> list[tuple[Path, dict[str, Any] | None]]
         if path.name.startswith("sensitivity-"):
             continue
         try:
-            value = json.loads(path.read_text())
+            value = foreign.parsed(path.read_bytes()) if path.is_file() else None
         except (ValueError, OSError):
             value = None
         whole = isinstance(value, dict) and (_scored(value) if kind == "eval" else _dreamt(value))
@@ -52,14 +52,20 @@ def _results(run: Logged, kind: str) -> list[tuple[Path, dict[str, Any] | None]]
 
 
 def _scored(value: Mapping[str, Any]) -> bool:
-    return isinstance(value.get("score"), (int, float))
+    return value.get("score") is not None and _numbers([value["score"]])
 
 
 def _dreamt(value: Mapping[str, Any]) -> bool:
     errors = value.get("error")
-    return isinstance(errors, dict) and all(
-        isinstance(row, list) and all(e is None or isinstance(e, (int, float)) for e in row) for row in errors.values()
-    )
+    return isinstance(errors, dict) and all(isinstance(row, list) and _numbers(row) for row in errors.values())
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    """Whether each is a number or null."""
+    try:
+        return bool([foreign.number(one) for one in values]) or not values
+    except foreign.Odd:
+        return False
 
 
 def _step(path: Path) -> int:
