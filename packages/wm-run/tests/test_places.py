@@ -229,3 +229,13 @@ def test_closed_streams_are_no_traceback_and_no_number_of_a_file(
     subprocess.run(["sh", "-c", words], check=False, timeout=60, capture_output=True)
     told, number = (tmp_path / "out").read_text().split(", the next file is ")
     assert told == ends and int(number) > 2
+
+
+@pytest.mark.parametrize("line, trusted", [("info --preset tiny", None), ("info --preset tiny --trust", "1")])
+def test_trust_is_said_where_modules_are_imported(
+    fakes: Any, monkeypatch: pytest.MonkeyPatch, line: str, trusted: str | None
+) -> None:
+    monkeypatch.setenv("ENV_ADAPTERS_TRUST", "0")  # so that it is put back
+    monkeypatch.delenv("ENV_ADAPTERS_TRUST")
+    main(fakes.app, line.split())
+    assert os.environ.get("ENV_ADAPTERS_TRUST") == trusted

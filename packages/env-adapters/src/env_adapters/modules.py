@@ -1,18 +1,30 @@
-"""A module that a task names -> the module, also where it is a file in the folder in which one works."""
+"""A module that a task names -> the module, also where it is a file in the folder in which one works.
+
+A run folder says in its config.toml which task it plays. Whoever gets one from somebody else must not run that person's
+code by working in it: modules inside a run folder are found only where the user said that they trust it.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
+
+from env_adapters.errors import TaskError
+
+TRUST = "ENV_ADAPTERS_TRUST"  # 1: as `--trust` of a command; workers and other processes of the run inherit it
 
 
 def imported(name: str) -> ModuleType:
     """A module of Python's path, else of the working folder, which Python puts there for `python -m` alone.
 
-    The folder then stays, at the end of the path, where it hides nothing, for what the module imports later.
+    The folder then stays, at the end of the path, where it hides nothing, for what the module imports later. Raises
+    TaskError, before anything of it is run, for a module that lies in a run folder.
     """
+    _refuse(name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -20,4 +32,38 @@ def imported(name: str) -> ModuleType:
         if error.name != name.partition(".")[0] or here in sys.path or "" in sys.path:
             raise
         sys.path.append(here)
+        try:
+            _refuse(name)
+        except TaskError:
+            sys.path.remove(here)
+            raise
         return importlib.import_module(name)
+
+
+def _refuse(name: str) -> None:
+    """Raises TaskError where the module would come from a run folder that nobody trusts."""
+    if os.environ.get(TRUST) == "1":
+        return
+    outer = name.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(outer)  # of an outermost name nothing is run
+    except (ImportError, ValueError):
+        return
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or [])]
+    for place in filter(None, places):
+        for folder in Path(place).absolute().parents:
+            if _is_run(folder):
+                raise TaskError(
+                    f"the module {outer!r} lies in the run folder {folder}, whose code is not run unasked: work in another "
+                    "folder, or give --trust where you know who wrote it"
+                )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a command of ours trained there: its config.toml names an app."""
+    try:
+        text = (folder / "config.toml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        kept = folder / "checkpoint"
+        return kept.is_dir() and any(kept.glob("*/manifest.json"))  # of which the config can be lost
+    return "[run]" in text

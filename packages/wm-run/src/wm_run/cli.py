@@ -28,6 +28,7 @@ from wm_run.reading import listed, read, say_true, unknown
 from wm_run.stop import say
 from wm_run.task_options import flat
 
+TRUST = "ENV_ADAPTERS_TRUST"  # read where a task's module is imported: see env_adapters.modules
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
     "eval": "wm_run.commands:evaluate",
@@ -91,6 +92,8 @@ def _main(app: App, argv: list[str]) -> int:
         print(f"{app.name} {app.version}")
         return 0
     command = parse(app, argv)
+    if getattr(command.options, "trust", False):
+        os.environ[TRUST] = "1"  # workers and other processes of the run inherit it
     module, _, function = FUNCTIONS[command.name].partition(":")
     return int(getattr(importlib.import_module(module), function)(app, command) or 0)
 

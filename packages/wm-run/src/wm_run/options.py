@@ -18,6 +18,8 @@ class Train:
     """A row of the paper's ablation tables."""
     logdir: str = ""
     """The run folder itself; default runs/<stamp>-<task>-<method>-<seed>."""
+    trust: bool = False
+    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Eval:
 
     logdir: str
     """The folder of a run."""
+    trust: bool = False
+    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     episodes: int | None = None
     """How many; where it is not given, the run's `final_episodes`, or 10 where it has none."""
     mode: bool = False
@@ -51,6 +55,8 @@ class Dream:
 
     logdir: str
     """The folder of a run."""
+    trust: bool = False
+    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     observed: int = 5
     """Steps of context, before the dream."""
     imagined: int = 45
@@ -67,6 +73,8 @@ class Play:
 
     logdir: str
     """The folder of a run."""
+    trust: bool = False
+    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     dream: bool = False
     """The world model imagines, from a real start of --observed steps."""
     show: Literal["auto", "window", "video"] = "auto"

@@ -1,0 +1,57 @@
+"""A module in a run folder is run where the user said so, and not before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from env_adapters import TaskError
+from env_adapters.modules import TRUST, imported
+
+
+@pytest.fixture
+def received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder of somebody else's, with a module that leaves a mark when it is run, and the user in it."""
+    folder = tmp_path / "run"
+    (folder / "package_received").mkdir(parents=True)
+    (folder / "config.toml").write_text('task = "module_received:make"\n[run]\napp = "x"\n')
+    mark = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
+    (folder / "module_received.py").write_text(mark)
+    (folder / "package_received/__init__.py").write_text(mark)
+    (folder / "package_received/inner.py").write_text(mark)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv(TRUST, raising=False)
+    for name in [name for name in sys.modules if "_received" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["module_received", "package_received.inner"])
+@pytest.mark.parametrize("path", [None, "", "here"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_module_in_a_run_folder_is_not_run_unasked(
+    received: Path, monkeypatch: pytest.MonkeyPatch, name: str, path: str | None, lost: bool
+) -> None:
+    """Not where the user works in it, nor where Python looks there by itself, as for `python -m`."""
+    if lost:
+        (received / "checkpoint/100").mkdir(parents=True)
+        (received / "config.toml").rename(received / "checkpoint/100/manifest.json")
+    if path is not None:
+        sys.path.insert(0, str(received) if path else "")
+    before = list(sys.path)
+    with pytest.raises(TaskError, match=r"lies in the run folder .*--trust"):
+        imported(name)
+    assert not list(received.rglob("ran")) and sys.path == before
+    monkeypatch.setenv(TRUST, "1")
+    imported(name)
+    assert list(received.rglob("ran"))
+
+
+def test_a_module_beside_the_runs_is_run(received: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (received / "module_received.py").rename(received.parent / "module_received.py")
+    (received.parent / "config.toml").write_text("[tool]\n")  # of something else
+    monkeypatch.chdir(received.parent)
+    imported("module_received")
+    assert (received.parent / "ran").exists()
