@@ -268,7 +268,7 @@ def _read(path: Path) -> dict[str, Any]:
     """What `durable.write` wrote."""
     try:
         return dict(json.loads(path.read_text()))
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ReplayError(f"{path} is not what was saved: put it back, or {ANEW}") from error
 
 

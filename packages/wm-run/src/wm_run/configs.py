@@ -114,7 +114,7 @@ def config_of(app: App, values: Mapping[str, object], where: str) -> RunConfig:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of 5,000 digits, of 5,000 lists in each other
         raise UserError(f"{path} is not TOML: {error}") from error
 
 

@@ -123,6 +123,12 @@ class Run:
         self.flush()
         return {"step": self._step} | {name: file.tell() for name, file in self._files.items()}
 
+    def check(self, offsets: Mapping[str, int]) -> None:
+        """Raises ValueError for offsets that `offsets` never gave."""
+        for name, value in offsets.items():
+            if not isinstance(value, int) or not 0 <= value < 2**62:
+                raise ValueError(f"its logs end at {name} = {str(value)[:40]}")
+
     def cut(self, offsets: Mapping[str, int]) -> None:
         """Drop every line written after `offsets`, and from TensorBoard's view every later step; {} drops all.
 

@@ -18,11 +18,13 @@ from wm_core.errors import UserError
 from wm_core.learner import Learner
 
 from wm_run import bound, checkpoint, observed
+from wm_run.alarm import NotFinite, check_weights
 from wm_run.allocator import keep_pages
 from wm_run.config import RunConfig
 from wm_run.configs import read_run
 from wm_run.loop import to_device
 from wm_run.teams import Team, team_of
+from wm_run.unfit import told
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -112,11 +114,13 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         agent = build(app, config, envs)
         saved = _newest(app, logdir)
         bound.check(app, stated, saved)
-        checkpoint.check_step(saved)
+        with told(app, saved):
+            checkpoint.check_step(saved)
         fit(agent, saved)
         tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
-        carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
+        with told(app, saved):
+            carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
         sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
         unseen: frozenset[tuple[str, ...]] = getattr(envs, "unseen", frozenset())
         return Loaded(
@@ -169,6 +173,10 @@ def fit(agent: Learner, saved: checkpoint.Checkpoint) -> None:
             f"the weights in {saved.path} do not fit this config ({first}{more}): leave out the options that change the "
             "networks or the task's spaces"
         )
+    try:
+        check_weights([(name, saved.weights[name]) for name, _ in agent.named_parameters()])
+    except NotFinite as error:
+        raise UserError(f"{error} in {saved.path}: take another checkpoint, for no run of ours saves that") from error
     agent.load_state_dict(saved.weights)
 
 

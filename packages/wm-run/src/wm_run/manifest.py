@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Any]:
             int(manifest["step"]), str(manifest["app"]), dict(manifest["meta"])
             for name in FILES:
                 int(manifest["files"][name]["bytes"]), str(manifest["files"][name]["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{file} is not a checkpoint's manifest: {way_out(path)}") from error
     if number != FORMAT:
         raise OtherFormat(

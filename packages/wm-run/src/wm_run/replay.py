@@ -302,6 +302,9 @@ class Replay:
                     f"the replay was saved with {name}={state[name]}, not {value}: go on with that number"
                 )
         position, oldest, notices = int(state["position"]), int(state["oldest"]), list[str]()
+        queue = np.asarray(state["queue"], np.int64).reshape(-1, 2)
+        if not 0 <= oldest <= position < 2**62 or (queue < 0).any() or (queue >= [self.streams, position + 1]).any():
+            raise ReplayError("the replay was saved at a place where none can stand: copy the checkpoint again")
         if self.folder is None:
             if state["schema"] != (self._chunks.describe() if self.schema else "") or position > self._position:
                 raise ReplayError("a replay kept in memory ends with its process: give it a folder to resume the run")
@@ -313,7 +316,6 @@ class Replay:
         else:
             self._commits.wipe()
         self._position, self._oldest = position, min(oldest, position)
-        queue = np.asarray(state["queue"], np.int64).reshape(-1, 2)
         self._queue = deque((int(s), int(start)) for s, start in queue if start >= self._oldest)
         self._rng.bit_generator.state = json.loads(state["rng"])
         if self.folder is not None and self.schema:

@@ -25,6 +25,7 @@ from wm_run.loop import Environments, Position
 from wm_run.preflight import check_disk, check_memory, disk_bytes, free_memory, nested_bytes
 from wm_run.replay import Replay
 from wm_run.rollout import drawing_from
+from wm_run.unfit import told
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -66,8 +67,8 @@ class Session:
             )
         kept = " and ".join(path.name for path in self.run.set_aside())
         self.run.cut({})
-        told = f"{self.run.logdir} has no checkpoint, so the run begins anew; its logs are kept as {kept}"
-        notices = [told] if kept else []
+        anew = f"{self.run.logdir} has no checkpoint, so the run begins anew; its logs are kept as {kept}"
+        notices = [anew] if kept else []
         return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio), notices
 
     def too_late(self, at: Position) -> str:
@@ -136,9 +137,10 @@ class Session:
         """
         fit(self.agent, saved)
         notices = [f"{path} lacks a part and is passed over; it is kept" for path in checkpoint.passed_over(saved.path)]
-        try:
+        with told(self.app, saved):
             if _numbers(saved.state["agent"]) != _numbers(self.agent.state()):
                 notices.append("it was saved on another kind of device: random numbers go on from a new seed")
+            self.run.check(saved.state["run"])  # before anything is undone
             self.agent.load_state(saved.state["agent"])
             begun = self.envs.load_state(saved.state["envs"])
             at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
@@ -151,14 +153,6 @@ class Session:
             self.run.cut(saved.state["run"])
             if ranks().count > 1:
                 checkpoint.go_back(saved.path)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            written, mine = saved.meta.get("version"), self.app.version
-            if written == mine:
-                raise
-            raise UserError(
-                f"{saved.path} was written by {self.app.name} {written} and cannot be gone on from by {mine}: go on with "
-                f"that version, or take only the weights into a new run with --init-from {saved.path}"
-            ) from error
         return at, notices
 
     def alarm(self, error: NotFinite, at: Position) -> str:
