@@ -70,7 +70,7 @@ class Config(RunConfig):
     """Width of encoder, decoder and head layers."""
     blocks: Count = 8
     """Blocks of the block GRU and of the decoder's first layer."""
-    encoder_layers: Count = 3
+    encoder_layers: Count = now(3, was=3)
     """Layers of the MLP that reads what is no image."""
     head_layers: Count = 2
     """Hidden layers of the reward and continue heads."""
@@ -113,7 +113,7 @@ class Config(RunConfig):
     """Channel unit of the memory frame encoder."""
     memory_units: Count = 512
     """Hidden layers of the memory's vector encoder and of the memory decoder."""
-    memory_layers: Count = 2
+    memory_layers: Count = now(2, was=2)
     """Layers of the memory's vector encoder."""
     memory_dropout: Share = 0.1
     """In the memory blocks."""
@@ -168,38 +168,38 @@ class Config(RunConfig):
     slow_rate: Rate = 0.02
     """Rate at which the slow critic follows."""
     # a team's behaviour, PPO in dreams; one agent learns by DreamerV3's actor-critic
-    policy: Literal["mat", "decentralised"] = "mat"
+    policy: Literal["mat", "decentralised"] = now("mat", was="mat")
     """The Multi-Agent Transformer, which hears of all agents when it acts; or a policy of each agent's own latent, with a
     critic that hears of all."""
-    agent_order: Literal["fixed", "random"] = "fixed"
+    agent_order: Literal["fixed", "random"] = now("fixed", was="fixed")
     """In which the transformer's agents choose: the environment's, or one drawn anew for every update."""
-    mat_width: Count = 128
+    mat_width: Count = now(128, was=128)
     """Of the transformer's tokens, and of the decentralised policy's critic."""
-    mat_blocks: Count = 1
+    mat_blocks: Count = now(1, was=1)
     """Attention blocks of its encoder and of its decoder."""
-    mat_heads: Count = 4
+    mat_heads: Count = now(4, was=4)
     """Attention heads."""
-    identity: bool = False
+    identity: bool = now(False, was=False)
     """Whether a token says which agent it is."""
-    masks: Literal["mode", "sample"] = "mode"
+    masks: Literal["mode", "sample"] = now("mode", was="mode")
     """Available actions of a dream: what is more likely than not, or sampled by their probabilities."""
-    absent: Literal["team", "own"] = "team"
+    absent: Literal["team", "own"] = now("team", was="team")
     """What a dead agent's continuation is: the team's, so that it is credited with what the others earn after it; or 0."""
-    credit: Literal["mean", "own"] = "mean"
+    credit: Literal["mean", "own"] = now("mean", was="mean")
     """Each agent dreams of the team's reward by itself: all are credited with the mean of that, or each with its own."""
-    epochs: Count = 5
+    epochs: Count = now(5, was=5)
     """Of PPO on each dream."""
-    ppo_clip: Annotated[float, Bounds(above=0)] = 0.2
+    ppo_clip: Annotated[float, Bounds(above=0)] = now(0.2, was=0.2)
     """How far the ratio may go."""
-    actor_lr: float = 3e-4
+    actor_lr: float = now(3e-4, was=3e-4)
     """Adam's learning rate, of policy and critic."""
-    actor_grad_clip: float = 10.0
+    actor_grad_clip: float = now(10.0, was=10.0)
     """Bound of their gradient's norm."""
-    advantage_floor: Annotated[float, Bounds(above=0)] = 1e-5
+    advantage_floor: Annotated[float, Bounds(above=0)] = now(1e-5, was=1e-5)
     """A floor under the spread by which advantages are divided."""
-    chunks: Count = 1
+    chunks: Count = now(1, was=1)
     """Parts in which a PPO epoch is computed, to save memory; the gradient is that of the whole."""
-    model_first: int = 0
+    model_first: int = now(0, was=0)
     """First updates in which the world model alone learns."""
     # optimiser
     optimiser: Literal["adam", "laprop"] = "adam"
