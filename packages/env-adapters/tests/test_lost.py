@@ -127,6 +127,24 @@ def test_records_with_faults_are_the_same_with_and_without_workers_and_after_a_r
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_a_state_tells_whose_episode_was_cut_with_its_records(tmp_path, workers) -> None:
+    """Whoever counts episodes may not have come to it before the state was saved; of a reset that never came, too."""
+    with vector(tmp_path, 2, workers, attempts=3) as env, vector(tmp_path, 2, workers) as other:
+        env.reset(seed=1)
+        env.step(act(1, 0))
+        other.load_state(pickle.loads(pickle.dumps(env.state())))
+        assert other.cut.tolist() == env.cut.tolist() == [True, False]
+        (tmp_path / "reset").touch()
+        env.step(act(0, 1))
+        assert env.failure and env.cut.tolist() == [False, True]
+        (tmp_path / "reset").unlink()
+        step = other.load_state(pickle.loads(pickle.dumps(env.state())))
+        assert step is not None and step["first"].tolist() == [True, False] and other.cut.tolist() == [False, True]
+        other.step(act(0, 0))
+        assert not other.cut.any()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_in_a_row_are_a_failure_after_which_the_state_can_be_saved(tmp_path, workers, hasty) -> None:
     with vector(tmp_path, 2, workers, attempts=4) as env:
         env.reset(seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -279,28 +280,51 @@ def endless_step(envs, step, action):
     return step(envs, action)
 
 
-def test_an_episode_that_a_fault_cut_short_has_no_score(fakes):
-    """It would count as a short one."""
+@pytest.fixture
+def faulty(fakes):
+    """(n) -> environments with a fault at every second step, which cuts what ends there; `cuts` holds what was."""
 
     class Faulty(fakes.envs):
+        def __init__(self, n: int) -> None:
+            super().__init__(n)
+            self.cuts: list[Any] = []
+
         def step(self, action: Any) -> Any:
             record = super().step(action)
             self.cut = record["last"] & (self.calls % 2 == 0)
             self.faults = ["cut short"] * int(self.cut.any())
-            cuts.append(self.cut)
+            self.cuts.append(self.cut)
             return record
 
-    cuts, said, envs = [], [], Recording(Faulty(2))
+    return Faulty
+
+
+def whole_lengths(records, cuts, i):
+    """Of an environment's episodes that were not cut."""
+    lengths, length = [], 0
+    for record, cut in zip(records, cuts, strict=True):
+        length = 0 if record["first"][i] else length + 1
+        lengths += [length] if record["last"][i] and not cut[i] else []
+    return lengths
+
+
+def test_an_episode_that_a_fault_cut_short_has_no_score(fakes, faulty):
+    """It would count as a short one."""
+    said, envs = [], Recording(faulty(2))
     results = evaluate(fakes.agent(fakes.config(device="cpu")), envs, episodes=6, seed=0, say=said.append)
-    expected = []
-    for i in range(2):
-        lengths, length = [], 0
-        for record, cut in zip(envs.records[1:], cuts, strict=True):
-            length = 0 if record["first"][i] else length + 1
-            lengths += [length] if record["last"][i] and not cut[i] else []
-        expected += lengths[:3]
+    expected = [length for i in range(2) for length in whole_lengths(envs.records[1:], envs.cuts, i)[:3]]
     assert [episode.length for episode in results] == expected
-    assert len(said) == sum(cut.any() for cut in cuts) > 1
+    assert len(said) == sum(cut.any() for cut in envs.cuts) > 1
+
+
+def test_nor_has_one_of_training(fakes, faulty):
+    """What is told of it is one of the log's numbers."""
+    _, envs, _, at, log = play(SimpleNamespace(config=fakes.config, agent=fakes.agent, envs=faulty), 60)
+    expected = [whole_lengths(envs.records[1:], envs.cuts, i) for i in range(3)]
+    assert sorted(length for _, _, length in log.scores) == sorted(length for each in expected for length in each)
+    assert sum(cut.sum() for cut in envs.cuts) > 5 < len(log.scores)
+    assert sum(row.get("env/faults", 0) for _, row in log.rows) == sum(cut.any() for cut in envs.cuts)
+    assert at.steps == 4 * sum(int((~record["first"]).sum()) for record in envs.records)  # the steps were taken
 
 
 def test_every_environment_plays_its_share_of_the_episodes(fakes):

@@ -24,7 +24,7 @@ def record(reward: Any, **flags: Any) -> dict[str, Any]:
 
 
 def test_an_episode_sums_the_mean_over_agents_and_ends_with_its_outcomes() -> None:
-    envs: Any = SimpleNamespace(repeat=1, outcomes=("won", "held"))
+    envs: Any = SimpleNamespace(repeat=1, outcomes=("won", "held"), cut=np.zeros(2, bool))
     at = Position(record([[0.0, 0.0]] * 2, first=[True, True]), None, Ratio(0, 1), np.zeros(2), np.zeros(2, np.int64))
     flags = {"won": [False, False], "held": [[False, False]] * 2}
     assert at.count(envs) == []

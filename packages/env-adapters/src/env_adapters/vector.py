@@ -216,6 +216,7 @@ class VectorEnv:
             "episode": self._episode.copy(),
             "restarts": self._restarts.copy(),
             "lost": self._lost.copy(),
+            "cut": self.cut.copy(),
             "awaited": self._awaited.copy(),
             "step": {name: array.copy() for name, array in self._last.items()},
             "envs": [snapshots.get(row) for row in range(self.num_envs)],
@@ -239,6 +240,7 @@ class VectorEnv:
         self._episode = np.array(state["episode"], np.int64)
         self._restarts = np.array(state["restarts"], np.int64)
         self._lost = np.array(state["lost"], np.bool_)
+        self.cut = np.array(state.get("cut", np.zeros_like(self._lost)), np.bool_)  # states of before 0.2 have none
         self._awaited = np.zeros_like(self._lost)
         self._gone[:] = False
         self._attempts.forget()
@@ -267,9 +269,11 @@ class VectorEnv:
         for name, array in self._last.items():
             self._crew.rows[name][:] = array
         held, self._lost = self._lost, np.zeros_like(self._lost)  # to be cut by a step, not by this
+        was_cut = self.cut
         self._begin(np.where(awaited, self._seeds(awaited), SKIP))
         step = self._finish()
         self._lost |= held
+        self.cut = was_cut & ~awaited
         self._refuse()
         return step
 

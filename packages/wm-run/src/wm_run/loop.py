@@ -127,8 +127,8 @@ class Position:
         return cls(step, carry, Ratio(**ratio), np.zeros(n), np.zeros(n, np.int64))
 
     def count(self, envs: Environments, resets: bool = False) -> list[Episode]:
-        """Take note of the records that have just arrived; gives the episodes that end here. The ratio sees actions, or
-        every record where `resets` is said."""
+        """Take note of the records that have just arrived; gives the episodes that end here, but for those that a fault has
+        cut short: they would count as short ones. The ratio sees actions, or every record where `resets` is said."""
         real = ~self.step["first"]
         self.score = np.where(real, self.score + score_of(envs, self.step), 0.0)
         self.length = np.where(real, self.length + 1, 0)
@@ -138,7 +138,7 @@ class Position:
         self.played += played
         return [
             Episode(float(self.score[i]), int(self.length[i]), outcomes_of(envs, self.step, i))
-            for i in np.flatnonzero(self.step["last"]).tolist()
+            for i in np.flatnonzero(self.step["last"] & ~envs.cut).tolist()
         ]
 
     def state(self) -> dict[str, Any]:
