@@ -88,7 +88,8 @@ def build(
     """The agent of a config for one environment's spaces, or for those of one agent of a team; UserError for a space that
     the encoder cannot read."""
     torch.manual_seed(config.seed)
-    seen = describe(observation_space)
+    resize = "resize it, for example to 64x64, in an environment of your own (--task module:factory)"
+    seen = describe(observation_space, way_out=resize + (", or take dmawm, which reads any size" if team else ""))
     with torch.device(config.device):
         world = make_world(config, seen, action_spec, None if team is None else team.agents)
         widths = world.dynamics.widths

@@ -27,14 +27,14 @@ class Observations:
         return (*self.images, *self.vectors, *self.discretes)
 
 
-def describe(space: Any, *, multiple: int = 16) -> Observations:
+def describe(space: Any, *, multiple: int = 16, way_out: str = "resize it, for example to 64x64") -> Observations:
     """Sort the entries of a gymnasium Dict space.
 
     uint8 boxes of rank 3 are images (sides must be multiples of `multiple` and equal among images; env-adapters resizes what
     is not so to multiples of 16), or grids of discrete values where sides and values lie below 32; other boxes and
     MultiBinary are vectors, Discrete and MultiDiscrete are discrete, or vectors where they have more than a million values.
-    multiple: as the image encoder's class says, which halves sides four times: 16, or 1 for StridedEncoder. Raises
-    UserError for anything else.
+    multiple: as the image encoder's class says, which halves sides four times: 16, or 1 for StridedEncoder. way_out: what the
+    user of an image of other sides is told to do. Raises UserError for anything else.
     """
     images: dict[str, tuple[int, int, int]] = {}
     vectors: dict[str, int] = {}
@@ -57,8 +57,7 @@ def describe(space: Any, *, multiple: int = 16) -> Observations:
         elif kind == "Box" and is_image(one):
             if shape[0] % multiple or shape[1] % multiple:
                 raise UserError(
-                    f"image {key!r} is {shape[0]}x{shape[1]}; the encoder needs sides that are multiples of {multiple}: "
-                    "resize it, for example to 64x64"
+                    f"image {key!r} is {shape[0]}x{shape[1]}; the encoder needs sides that are multiples of {multiple}: {way_out}"
                 )
             images[key] = shape
         elif kind in ("MultiBinary", "Box"):
