@@ -1,63 +1,17 @@
 """SMACv2's own code, from the checkout that SMACV2_SOURCE names, against a StarCraft II server that speaks the real protocol."""
 
-import importlib.util
 import os
-import pathlib
 import pickle
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from env_adapters import make_vec
 
-SERVER = pathlib.Path(__file__).parents[2] / "packages" / "env-adapters" / "tests" / "starcraft_server.py"
 WIN, LOSS = {"ALLIES": 20, "ENEMIES": 2}, {"ALLIES": 1, "ENEMIES": 20}
 STANDING = {"ALLIES": 0, "ENEMIES": 0, "WALK": 0}
-pytestmark = pytest.mark.skipif(not os.environ.get("SMACV2_SOURCE"), reason="SMACV2_SOURCE names no checkout of SMACv2")
-
-
-@pytest.fixture
-def starcraft(tmp_path, monkeypatch):
-    """(strengths) -> the folder of an installation, whose games are of these strengths."""
-    spec = importlib.util.spec_from_file_location("starcraft_server", SERVER)
-    assert spec is not None and spec.loader is not None
-    server = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "starcraft_server", server)
-    spec.loader.exec_module(server)
-    folder = server.install(tmp_path / "StarCraftII")
-    monkeypatch.setenv("SC2PATH", str(folder))
-
-    def of(strengths):
-        for name, value in strengths.items():
-            monkeypatch.setenv(f"SC2_TEST_{name}", str(value))
-        return folder
-
-    yield of
-    for pid in games(folder):  # of a test that failed
-        os.kill(pid, signal.SIGKILL)
-
-
-def games(folder):
-    """Process ids of the games that run."""
-    return sorted(pid for one in (folder / "pids").iterdir() if alive(pid := int(one.name)))
-
-
-def alive(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def gone(folder, pids):
-    """Whether these games have ended, within seconds."""
-    end = time.monotonic() + 20
-    while set(pids) & set(games(folder)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not set(pids) & set(games(folder))
 
 
 def attack(step):
@@ -284,12 +238,12 @@ def test_draws_of_smacv2_follow_from_the_seed(starcraft) -> None:
 
 
 def test_a_game_that_is_killed_is_a_truncation_and_another_begins(starcraft) -> None:
-    folder = starcraft(STANDING)
+    installed = starcraft(STANDING)
     with make_vec("smac:3m", 2, workers=2) as env:
         step = env.reset(seed=0)
         for _ in range(5):
             before, step = step, env.step(stand(step))
-        first = games(folder)
+        first = installed.games()
         assert len(first) == 2
         os.kill(first[0], signal.SIGKILL)
         action = stand(step)
@@ -305,47 +259,47 @@ def test_a_game_that_is_killed_is_a_truncation_and_another_begins(starcraft) -> 
         assert (step["first"] == cut).all() and step["alive"].all()
         for _ in range(3):
             step = env.step(stand(step))
-        second = games(folder)
+        second = installed.games()
         assert len(second) == 2 and first[1] in second and first[0] not in second
         assert env.take_faults() == [] and env.failure == ""
-    assert gone(folder, second)
+    assert installed.gone(second)
 
 
 def test_a_game_that_hangs_is_a_truncation_and_its_worker_is_replaced(starcraft) -> None:
-    folder = starcraft(STANDING)
+    installed = starcraft(STANDING)
     with make_vec("smac:3m", 1, timeout=10) as env:
         step = env.step(stand(env.reset(seed=0)))
-        (hung,) = games(folder)
+        (hung,) = installed.games()
         os.kill(hung, signal.SIGSTOP)
         worker = env.pids()
         step = env.step(stand(step))
         assert step["last"].all() and not step["terminal"].any()
         assert "gave no answer within its timeout" in env.take_faults()[0]
-        assert env.pids() != worker and gone(folder, [hung])  # though it was stopped, and its worker killed
+        assert env.pids() != worker and installed.gone([hung])  # though it was stopped, and its worker killed
         step = env.step(stand(step))
-        assert step["first"].all() and len(games(folder)) == 1
+        assert step["first"].all() and len(installed.games()) == 1
         assert env.step(stand(step))["alive"].all() and env.take_faults() == []
 
 
 def test_games_end_with_their_worker(starcraft) -> None:
-    folder = starcraft(STANDING)
+    installed = starcraft(STANDING)
     with make_vec("smac:3m", 1) as env:
         step = env.reset(seed=0)
-        mine = games(folder)
+        mine = installed.games()
         assert os.getsid(mine[0]) == mine[0]  # Ctrl-C ends the run, which ends the game
         os.kill(env.pids()[0], signal.SIGKILL)
         step = env.step(stand(step))
-        assert step["last"].all() and not step["terminal"].any() and gone(folder, mine)
+        assert step["last"].all() and not step["terminal"].any() and installed.gone(mine)
 
 
 def test_a_reset_within_the_first_episode_starts_no_second_game(starcraft) -> None:
-    folder = starcraft(WIN)
+    installed = starcraft(WIN)
     with make_vec("smac:3m", 1) as env:
         env.reset(seed=0)
-        mine = games(folder)
+        mine = installed.games()
         env.step(stand(env.reset(seed=1)))
         records = play(env, env.reset(seed=2))
-        assert games(folder) == mine and len(mine) == 1
+        assert installed.games() == mine and len(mine) == 1
         assert sum(env.score(one)[0] for one in records) == pytest.approx(20, abs=1e-3)
 
 

@@ -7,16 +7,19 @@ once an observation has shown none, as the maps' own triggers have it; any other
 
 Every unit shoots at a range of 6 and hits once in 8 game loops. SC2_TEST_ALLIES and SC2_TEST_ENEMIES are the damage of a hit
 (0 makes a side harmless; SC2_TEST_WALK=0 keeps enemies where they are). Each server writes its process id into the folder
-`pids` of the installation.
+`pids` of the installation; one that comes to the game loop which the installation's file `dies` names takes the file away and
+kills itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
 import pathlib
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -168,10 +171,10 @@ def _distance(one: Unit, two: Unit) -> float:
 class Session:
     """Requests of one client -> responses."""
 
-    def __init__(self) -> None:
+    def __init__(self, dies: pathlib.Path | None = None) -> None:
         from s2clientprotocol import sc2api_pb2
 
-        self.api = sc2api_pb2
+        self.api, self.dies = sc2api_pb2, dies
         self.status = sc2api_pb2.launched
         self.game: Game | None = None
         self.map = ""
@@ -229,6 +232,10 @@ class Session:
     def _step(self, request, response) -> None:
         assert self.game is not None
         self.game.step(max(1, request.count))
+        with contextlib.suppress(FileNotFoundError):  # there is none, or another game was first
+            if self.dies is not None and self.game.loop >= int(self.dies.read_text()):
+                self.dies.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
         response.simulation_loop = self.game.loop
 
     def _action(self, request, response) -> None:
@@ -303,7 +310,7 @@ def main() -> None:
     def talk(connection) -> None:
         if connection.request.path != "/sc2api":
             return
-        session = Session()
+        session = Session(given.dataDir and given.dataDir / "dies")
         try:
             while session.status != sc2api_pb2.quit:
                 asked = connection.recv(decode=False)  # text frames hold protobuf, which is no text
