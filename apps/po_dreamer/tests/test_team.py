@@ -169,12 +169,26 @@ def test_every_ablation_learns_of_a_team(ablation: str) -> None:
 
 
 def test_the_dead_are_credited_as_the_config_says() -> None:
-    agent = make_team()
-    steps = agent.folded(live(agent).sample(8, 8)).steps
-    assert not steps["alive"].all()
-    ends = [make_team(absent=kind).relabel(steps)["terminal"] for kind in ("team", "own")]
-    assert torch.equal(ends[0], steps["terminal"]) and torch.equal(ends[1], steps["terminal"] | ~steps["alive"])
+    batch = live(make_team()).sample(8, 8)
+    for kind in ("team", "own"):
+        agent = make_team(absent=kind)
+        steps, ready = agent.folded(batch).steps, agent.ready(batch).steps
+        assert not steps["alive"].all()
+        ends = steps["terminal"] if kind == "team" else steps["terminal"] | ~steps["alive"]
+        assert torch.equal(ready["terminal"], ends)
     assert make_team(credit="own").credited(given := object()) is given  # type: ignore[arg-type]
+
+
+def test_keys_that_are_not_kept_are_made_anew_of_each_agent() -> None:
+    agent = make_team(memory_keys="fresh")
+    batch = late(agent, live(agent))
+    past, found = batch.past, agent.ready(batch).past
+    assert past is not None and found is not None and "vector" not in found.stored
+    seen = past.stored["vector"]  # (B, P, N, ...)
+    (key,) = (found.stored[name].unflatten(0, (-1, N)) for name in names.noted({"key": 0}))
+    for i in range(N):
+        fresh = agent.world.encoder.again({"vector": seen[:, :, i], "first": past.first})
+        torch.testing.assert_close(key[:, i], fresh)
 
 
 # ---- runs
