@@ -104,7 +104,7 @@ def test_a_run_outlives_an_environment_that_raises_now_and_then_and_will_not_clo
     assert "environment 1 raised ConnectionError: the simulator is gone (frail.py:" in said
     assert "the episode of environment 0 was cut short as a truncation" in said
     lengths = [json.loads(line)["episode/length"] for line in Path("D/scores.jsonl").read_text().splitlines()]
-    assert lengths.count(15) == 2 and set(lengths) == {15, 20}  # 75 = 3 * 20 + 15
+    assert lengths and set(lengths) == {20}  # those that were cut, after 15 (75 = 3 * 20 + 15), have no score
 
 
 @pytest.mark.filterwarnings("ignore:an environment could not be closed")
