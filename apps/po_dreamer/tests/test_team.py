@@ -213,6 +213,16 @@ def test_an_evaluation_keeps_a_teams_memories_together(leavers: Path, monkeypatc
     assert rows_of(loaded.agent) == N and len(remembered(kept, 1, N)["key"]) == N
 
 
+def test_memories_of_more_agents_are_refused_for_fewer(
+    run: Any, leavers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six rows are two teams of three and would be three of two: others' memories, and no shape would tell."""
+    with pytest.raises(SystemExit):
+        run("eval", leavers, "--episodes", 2, "--env.agents", 2)
+    assert "give --memory empty" in capsys.readouterr().err
+    run("eval", leavers, "--episodes", 2, "--env.agents", 2, "--memory", "empty")
+
+
 def test_a_team_is_acted_for_by_its_policy(leavers: Path) -> None:
     loaded = load(leavers)
     envs = make_vec("toy:leavers", 1, workers=0)

@@ -259,7 +259,7 @@ def evaluate(app: App, command: Command) -> int:
     count = options.episodes or config.final_episodes or scoring.MANY
     acting = "mode" if options.mode else "sample" if options.sample else config.eval_acting
     if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
-        check_carry(agent, loaded.carry)
+        check_carry(agent, loaded.carry, loaded.environments)
     changed |= {"memory": options.memory} if remembers != app.remembers else {}
     carry = loaded.carry if remembers else None
     scored = scoring.play(app, config, agent, loaded.protocol, episodes=count, acting=acting, carry=carry)

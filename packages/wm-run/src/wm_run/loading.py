@@ -36,7 +36,7 @@ class Loaded:
     """An agent with the spaces it was trained for.
 
     app, config, step (environment steps trained), protocol (what its scores mean), agent, carry (what it knew of each of
-    the training environments at that step).
+    the training environments at that step), environments (how many these were; 0 where no carry was kept).
     """
 
     app: App
@@ -51,6 +51,7 @@ class Loaded:
     sources: observed.Sources = dataclasses.field(default_factory=dict)  # where the entries lie in a native observation
     views: observed.Views = dataclasses.field(default_factory=dict)  # and how they are looked at
     team: Team | None = None  # of environments with several agents
+    environments: int = 0
     unseen: frozenset[tuple[str, ...]] = frozenset()  # the keys on the way to what is shown and not looked at
 
     def policy(
@@ -120,11 +121,23 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         with told(app, saved):
-            carry = to_device(saved.state.get("loop", {}).get("carry"), agent.device)
+            loop = saved.state.get("loop", {})
+            carry, count = to_device(loop.get("carry"), agent.device), len(loop.get("score", ()))
         sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
         unseen: frozenset[tuple[str, ...]] = getattr(envs, "unseen", frozenset())
         return Loaded(
-            app, config, saved.step, dict(envs.protocol), agent, *spaces, carry, sources, views, team_of(envs), unseen
+            app,
+            config,
+            saved.step,
+            dict(envs.protocol),
+            agent,
+            *spaces,
+            carry,
+            sources,
+            views,
+            team_of(envs),
+            count,
+            unseen,
         )
 
 

@@ -83,15 +83,18 @@ def rows_of(agent: Learner) -> int:
     return next((len(leaf) for leaf in tree_leaves(agent.initial(1)) if leaf is not None), 1)
 
 
-def check_carry(agent: Learner, carry: Carry) -> None:
+def check_carry(agent: Learner, carry: Carry, environments: int = 0) -> None:
     """Raises UserError for a carry that this agent cannot go on from, as where an option has changed its memory.
 
-    An axis on which an empty memory has nothing grows while acting, as STORM's window does, and may have any size.
+    environments: how many left it, where that is known: the rows of one must be as many as the agent has for it, or what an
+    agent of a team remembered would be taken for another's. An axis on which an empty memory has nothing grows while acting, as STORM's window does, and may have any size.
     """
     empty, kept = (
         [tuple(leaf.shape[1:]) for leaf in tree_leaves(one) if leaf is not None] for one in (agent.initial(1), carry)
     )
-    fits = len(empty) == len(kept) and all(
+    rows = [len(leaf) for leaf in tree_leaves(carry) if leaf is not None] if environments else []
+    fits = len(empty) == len(kept) and all(count == environments * rows_of(agent) for count in rows)
+    fits = fits and all(
         len(mine) == len(theirs) and all(m in (0, n) for m, n in zip(mine, theirs, strict=True))
         for mine, theirs in zip(empty, kept, strict=True)
     )
