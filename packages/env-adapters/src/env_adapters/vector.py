@@ -1,32 +1,29 @@
-"""n environments -> one batched step dictionary: next-step reset, seeds, faults and snapshots in one place."""
+"""n environments -> one batched step dictionary: next-step reset, faults and snapshots in one place."""
 
 # n environments, A width of the action vector
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from env_adapters.actions import ActionCodec
 from env_adapters.attempts import Attempts
+from env_adapters.described import Described
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, unread
 from env_adapters.faults import Fault, fault_of
+from env_adapters.instances import Instances
 from env_adapters.kept import LOST
 from env_adapters.local import Local
 from env_adapters.lost_rows import cut, stand_in
-from env_adapters.pictures import View
 from env_adapters.rows import SKIP, STEP, Runner, arrays, close_quietly, layout
-from env_adapters.seeds import episode_seed, instance_seed
-from env_adapters.step import Environment, Step, sources
-from env_adapters.team import check_allowed, team_of
+from env_adapters.step import Environment, Step
+from env_adapters.team import check_allowed
 from env_adapters.workers import Workers, default_count
-from env_adapters.wrappers import Adapted
 
 
 def _unmade(error: Exception) -> TaskError:
@@ -35,7 +32,7 @@ def _unmade(error: Exception) -> TaskError:
     return TaskError(fault.told if fault.final else f"an environment could not be made: {fault.told}")
 
 
-class VectorEnv:
+class VectorEnv(Described):
     """n environments that step together; `make_vec` makes one.
 
     `step` and `reset` return a new step dictionary: `action` float32 (n, A), the vector that led here; `reward` float32
@@ -43,8 +40,8 @@ class VectorEnv:
     `signals`. `terminal` implies `last`; `last` without it is a truncation. After a record with `last` the next call
     ignores that row's action and returns the reset record: `first`, zero action, zero reward; not an environment step.
 
-    Every episode is reset with a seed that follows from (run seed, environment, episode), or from (run seed,
-    environment) alone where the protocol says episode_seed "same".
+    Episodes are reset with seeds that follow from the run's (`Instances`), all of one environment alike where the protocol
+    says episode_seed "same".
 
     `send(action)` and `receive()` are the two halves of `step`: between them the workers play while the caller does
     something else, with the same records as `step` gives. Without workers everything happens in `receive`.
@@ -55,17 +52,10 @@ class VectorEnv:
     step between or because it broke its own word (a TaskError), `failure` is a sentence about it. Nothing may be sent
     then, but the state may be saved; loaded where the cause is mended, it goes on.
 
-    num_envs: n. observation_space: Dict of ONE environment. sources: of each entry the keys on the way to it in the
-    environment's own observation, and its space there. views: how entries are looked at that are not as declared (see
-    `pictures`). grids: of observations whose space does not tell it, those taken for grids of symbols. drop: names of
-    observations that are left out; unseen: the keys on the way to each. action_space: native, of ONE. action_spec: what (A,) holds. protocol: what a score means, JSON-able. repeat: environment steps per agent step.
-    signals: names, mostly none. outcomes: those of them whose value in an episode's last record is its result.
-
-    agents: N where the environment is of several agents (see `team.TeamEnv`), else None. The spaces and `action_spec` are then
-    ONE agent's; `action` is (n, N, A), `reward` (n, N), an observation (n, N, ...), a signal (n,) or (n, N); beside them
-    come `action_mask` bool (n, N, A), what may be chosen next, `alive` bool (n, N), and `state` float32 (n, S) if there is a
-    `state_size`. Of an agent that is not alive the observation is zero and the mask allows `noop` alone, or everything where
-    that is None. An action that the mask forbids is a ValueError.
+    What may be asked of it is in `Described`. Of several agents `action` is (n, N, A), `reward` (n, N), an observation
+    (n, N, ...), a signal (n,) or (n, N); beside them come `action_mask` bool (n, N, A), what may be chosen next, `alive` bool
+    (n, N), and `state` float32 (n, S) if there is a `state_size`. Of an agent that is not alive the observation is zero and
+    the mask allows `noop` alone, or everything where that is None. An action that the mask forbids is a ValueError.
 
     >>> from env_adapters import make_vec
     >>> env = make_vec("toy:catch", 2, size=16)
@@ -103,29 +93,13 @@ class VectorEnv:
             one = factory(0)
         except Exception as error:
             raise _unmade(error) from error
-        assert isinstance(one.observation_space, spaces.Dict)
+        super().__init__(one, n)
         if callable(like := getattr(factory, "like", None)):
             factory = like(one)
         if told := unread(one):
             warnings.warn(told, stacklevel=3)
-        self.num_envs = n
-        self.observation_space: spaces.Dict = one.observation_space
-        self.sources: dict[str, tuple[tuple[str, ...], spaces.Space[Any]]] = getattr(
-            one, "sources", sources(one.observation_space)
-        )
-        self.views: dict[str, View] = one.views if isinstance(one, Adapted) else {}
-        self.grids: tuple[str, ...] = one.grids if isinstance(one, Adapted) else ()
-        self.drop: tuple[str, ...] = one.drop if isinstance(one, Adapted) else ()
-        self.unseen: frozenset[tuple[str, ...]] = one.unseen if isinstance(one, Adapted) else frozenset()
-        self.action_space = one.action_space
-        self.action_spec = ActionCodec(one.action_space).spec
-        self.protocol: dict[str, Any] = dict(fact(one, "protocol", {}))
-        self.repeat = int(fact(one, "repeat", 1))
-        team = team_of(one)
-        self.signals, self.outcomes = team.signals, team.outcomes
-        self.agents, self.noop, self.state_size = team.agents, team.noop, team.state_size
+        team = self._team
         self._sent_shape = (n, *team.axis, self.action_spec.size)
-        self._one_seed = self.protocol.get("episode_seed") == "same"
         if workers is None:
             workers = 0 if fact(one, "cheap", False) else default_count(n)
         variables: dict[str, str] | None = fact(one, "apart", None)
@@ -142,13 +116,10 @@ class VectorEnv:
         else:
             close_quietly(one)
             self._crew = Workers(factory, plan, n, min(workers, n), timeout, variables or {})
-        self._seed = 0
-        self._episode = np.zeros(n, np.int64)
-        self._restarts = np.zeros(n, np.int64)
         self._attempts, self._restore = Attempts(n, attempts), restore
+        self._instances = Instances(self._crew, self._attempts, n, same=self.protocol.get("episode_seed") == "same")
         self._lost = np.zeros(n, np.bool_)  # rows whose episode cannot go on; the next step cuts them short
         self._awaited = np.zeros(n, np.bool_)  # rows whose reset record never came; `load_state` asks for it again
-        self._gone = np.zeros(n, np.bool_)  # rows left without an environment by a failure
         self.cut = np.zeros(n, np.bool_)  # (n,) whose episode a fault has cut short with the last records
         self._faults: list[str] = []
         self._told: set[str] = set()  # kinds of notices that have been given
@@ -161,14 +132,12 @@ class VectorEnv:
         if seed < 0:
             raise TaskError(f"the seed is {seed}; it is a non-negative integer")
         self._drop()
-        self._seed = int(seed)
-        self._episode[:], self._restarts[:] = 0, 0
-        self._lost[:], self._awaited[:], self._gone[:] = False, False, False
-        self._attempts.forget()
+        self._instances.begin(int(seed))
+        self._lost[:], self._awaited[:] = False, False
         self._last = None
-        self._revive(range(self.num_envs), restarted=False)
+        self._instances.revive(range(self.num_envs), restarted=False)
         self._refuse()
-        self._begin(self._seeds())
+        self._begin(self._instances.seeds())
         step = self._finish()
         self._refuse()
         return step
@@ -191,9 +160,9 @@ class VectorEnv:
             raise ValueError("action holds NaN or infinity")
         check_allowed(self.action_spec, action, self._last)
         ended = self._last["last"]
-        self._episode += ended
+        self._instances.episode += ended
         self._crew.rows["/action"][:] = action
-        self._begin(np.where(ended, self._seeds(ended), np.where(self._lost, SKIP, STEP)))
+        self._begin(np.where(ended, self._instances.seeds(ended), np.where(self._lost, SKIP, STEP)))
 
     def receive(self) -> Step:
         """The records of what was sent."""
@@ -206,15 +175,14 @@ class VectorEnv:
         if self._last is None:
             raise RuntimeError("there is no state before reset(seed)")
         self._settled()
-        whole: dict[int, None] = dict.fromkeys(np.flatnonzero(~(self._lost | self._awaited | self._gone)).tolist())
+        whole: dict[int, None] = dict.fromkeys(
+            np.flatnonzero(~(self._lost | self._awaited | self._instances.gone)).tolist()
+        )
         snapshots: dict[int, Any] = {row: {LOST: "the run was told so (restore)"} for row in whole}
         if self._restore:
             snapshots, faults = self._crew.ask("snapshot", whole)
             self._break(faults)
-        return {
-            "seed": self._seed,
-            "episode": self._episode.copy(),
-            "restarts": self._restarts.copy(),
+        return self._instances.state() | {
             "lost": self._lost.copy(),
             "cut": self.cut.copy(),
             "awaited": self._awaited.copy(),
@@ -236,14 +204,10 @@ class VectorEnv:
                 f"{self.num_envs} with {', '.join(sorted(self._outputs))}; use the task and the number it was saved with"
             )
         self._drop()
-        self._seed = int(state["seed"])
-        self._episode = np.array(state["episode"], np.int64)
-        self._restarts = np.array(state["restarts"], np.int64)
+        self._instances.load_state(state)
         self._lost = np.array(state["lost"], np.bool_)
         self.cut = np.array(state.get("cut", np.zeros_like(self._lost)), np.bool_)  # states of before 0.2 have none
         self._awaited = np.zeros_like(self._lost)
-        self._gone[:] = False
-        self._attempts.forget()
         self._last = {name: np.array(state["step"][name], self._crew.rows[name].dtype) for name in self._outputs}
         known, odd = {}, dict[int, str]()
         for row, one in enumerate(state["envs"]):
@@ -253,8 +217,8 @@ class VectorEnv:
                 odd[row] = str(one[LOST])
             elif one is not None:
                 known[row] = one
-        self._restarts[list(odd)] += 1
-        self._revive(sorted(set(range(self.num_envs)) - set(known)), restarted=False)
+        self._instances.restarts[list(odd)] += 1
+        self._instances.revive(sorted(set(range(self.num_envs)) - set(known)), restarted=False)
         answers, faults = self._crew.ask("restore", known)
         odd |= {row: reason for row, reason in answers.items() if reason is not None}
         self._break(faults)
@@ -270,17 +234,12 @@ class VectorEnv:
             self._crew.rows[name][:] = array
         held, self._lost = self._lost, np.zeros_like(self._lost)  # to be cut by a step, not by this
         was_cut = self.cut
-        self._begin(np.where(awaited, self._seeds(awaited), SKIP))
+        self._begin(np.where(awaited, self._instances.seeds(awaited), SKIP))
         step = self._finish()
         self._lost |= held
         self.cut = was_cut & ~awaited
         self._refuse()
         return step
-
-    def score(self, step: Step) -> NDArray[Any]:
-        """(n,) what of these records counts to their episodes' scores: the reward, of several agents its mean."""
-        reward = step["reward"]
-        return reward if self.agents is None else reward.mean(1, dtype=np.float64)
 
     @property
     def failure(self) -> str:
@@ -316,39 +275,10 @@ class VectorEnv:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _seeds(self, needed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """(n,) seed of each environment's current episode, 0 where it is not needed."""
-        rows = range(self.num_envs) if needed is None else np.flatnonzero(needed).tolist()
-        seeds = np.zeros(self.num_envs, np.int64)
-        for row in rows:
-            seeds[row] = episode_seed(self._seed, row, 0 if self._one_seed else int(self._episode[row]))
-        return seeds
-
-    def _revive(self, rows: Iterable[int], *, restarted: bool = True) -> set[int]:
-        """Begin new instances, and again those that fail over it; not `restarted` where a run or a state begins.
-
-        Gives other rows that were lost over it, and revived too: their process held one that failed.
-        """
-        wanted, rows = set(rows), sorted(rows)
-        everyone = set(wanted)
-        while rows:
-            if restarted:
-                self._restarts[rows] += 1
-            if self.failure:
-                self._gone[rows] = True
-                break
-            self._attempts.pause(rows)
-            seeds = {row: instance_seed(self._seed, row, int(self._restarts[row])) for row in rows}
-            faults = self._crew.ask("reseed", seeds)[1]
-            self._attempts.count(faults)
-            rows, restarted = sorted(faults), True
-            everyone |= faults.keys()
-        return everyone - wanted
-
     def _break(self, faults: Mapping[int, Fault]) -> None:
         """Rows lost between two steps: the next step cuts their running episodes short."""
         self._attempts.count(faults)
-        rows = [*faults, *self._revive(faults)]
+        rows = [*faults, *self._instances.revive(faults)]
         if self._last is not None:
             self._lost[rows] = ~self._last["last"][rows]
 
@@ -388,7 +318,7 @@ class VectorEnv:
             awaited = failed & (command >= 0)
             after |= failed & (command == SKIP)
             self._attempts.count(faults)
-            after[list(self._revive(faults))] = True
+            after[list(self._instances.revive(faults))] = True
             if self.failure or not awaited.any():
                 break
             command = np.where(awaited, command, SKIP)
