@@ -110,10 +110,11 @@ class _Laws:
         if self.dynamics.stores:
             self.prefill()
 
-    def observe(self, carry: Any, start: int, stop: int, **swap: Tensor) -> Trace:
+    def observe(self, carry: Any, start: int, stop: int, *, action: Tensor | None = None, **swap: Tensor) -> Trace:
         part = slice(start, stop)
         embed = {name: swap.get(name, value)[:, part] for name, value in self.embed.items()}
-        return self.dynamics.observe(carry, embed, self.action[:, part], self.first[:, part])
+        led = self.action if action is None else action
+        return self.dynamics.observe(carry, embed, led[:, part], self.first[:, part])
 
     def same(self, left: Tensor, right: Tensor, law: str, tolerance: float | None = None) -> None:
         gap = (left - right).abs().max().item()
@@ -153,8 +154,10 @@ class _Laws:
 
     def reset(self) -> None:
         changed = {name: value.clone() for name, value in self.embed.items()}
-        for value in changed.values():
-            value[0, :4] += torch.linspace(0.5, 2, 4)[:, None]
+        for value in changed.values():  # by much: the stoch that is drawn of a small change is often the same
+            value[0, :4] += torch.linspace(-8, 8, 4)[:, None] * torch.linspace(-1, 1, value.shape[-1])
+        action = self.action.clone()
+        action[0, :4] = -action[0, :4]
         if self.across:  # the memory stays, so the recurrent half is swapped under it
             before = self.observe(self.dynamics.initial(2), 0, 4)
             carry = dict(before.carry)
@@ -163,7 +166,7 @@ class _Laws:
             one, two = self.observe(before.carry, 4, self.length), self.observe(carry, 4, self.length)
             self.same(self.features(one)[0], self.features(two)[0], "the recurrent state survived a reset")
             return
-        trace = self.observe(self.dynamics.initial(2), 0, self.length, **changed)
+        trace = self.observe(self.dynamics.initial(2), 0, self.length, action=action, **changed)
         after, whole = self.features(trace), self.features(self.whole)
         self.same(after[0, 4:], whole[0, 4:], "what preceded a reset changed what followed")
         self.same(trace.prior[0, 4:], self.whole.prior[0, 4:], "what preceded a reset changed the prior after it")
