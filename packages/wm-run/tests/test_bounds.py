@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import pytest
 from wm_core.errors import UserError
 from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share, check_bounds
-from wm_run.config import RunConfig, resumable
+from wm_run.config import Machine, RunConfig, Training, resumable
+from wm_run.evaluation import changed, stem
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,18 @@ def test_a_default_of_its_own_takes_nothing_from_a_field() -> None:
         with pytest.raises(UserError, match=f"^{name} must be at least"):
             check_bounds(Config(**{name: value}))
     assert resumable(Config) == resumable(RunConfig)
+
+
+def test_fields_of_a_method_say_what_an_evaluation_may_change() -> None:
+    @dataclass(frozen=True)
+    class Method(RunConfig):
+        warmup: Training[int] = 4
+        cache: Machine[bool] = False
+        batch: int = 8  # another default, and still for training
+
+    assert (
+        changed(Method(), Method(cache=True)) == {"cache": True} and stem(4, "sample", {"cache": True}, Method) == "4"
+    )
+    for field, value in {"warmup": 5, "batch": 4}.items():
+        with pytest.raises(UserError, match=f"--{field} is for training"):
+            changed(Method(), replace(Method(), **{field: value}))

@@ -270,7 +270,7 @@ def evaluate(app: App, command: Command) -> int:
     try:
         print(json.dumps(result), flush=True)  # first, for the folder may be closed to us
     finally:
-        write_json(logdir / "eval" / evaluation.file_name(loaded.step, scored.acting, changed), result)
+        write_json(logdir / "eval" / evaluation.file_name(loaded.step, scored.acting, changed, app.config), result)
     return 0
 
 

@@ -14,26 +14,37 @@ from wm_core.errors import UserError
 from wm_run.bounds import Bounds, Count, RowLength, check_bounds, metadata
 
 WAS = "was"  # in a field's metadata
-FREE = "resumable"  # in a field's type
+FREE, TRAINING, MACHINE, CHANCE = "resumable", "training", "machine", "chance"  # in a field's type
 
 Kind = TypeVar("Kind")
 Resumable = Annotated[Kind, FREE]
 """Of a field that may be another when its run is resumed, `keep: Resumable[Count] = 2`: nothing that has been learned or
 measured so far depends on it."""
+Training = Annotated[Kind, TRAINING]
+"""Of a field that nobody reads where nothing is learned: `eval`, `dream` and `play` refuse another value of it."""
+Machine = Annotated[Kind, MACHINE]
+"""Of a field that says where it ran: a result with another value of it is still the run's own."""
+Chance = Annotated[Kind, CHANCE]
+"""Of a field that says which episodes were drawn: a result with another value of it is of the same agent and task."""
 
 
-def resumable(kind: type[Any]) -> tuple[str, ...]:
-    """The names of a config's fields that a resumed run may change.
+def marked(kind: type[Any], *marks: str) -> tuple[str, ...]:
+    """The names of a config's fields whose types carry one of these marks, in the order of the fields.
 
     >>> @dataclass(frozen=True)
     ... class Config:
     ...     units: int = 8
-    ...     patience: Resumable[int] = 3
-    >>> resumable(Config)
-    ('patience',)
+    ...     patience: Training[Resumable[int]] = 3
+    >>> marked(Config, FREE), marked(Config, MACHINE, TRAINING)
+    (('patience',), ('patience',))
     """
     said = metadata(kind)
-    return tuple(one.name for one in fields(kind) if FREE in said[one.name])
+    return tuple(one.name for one in fields(kind) if any(mark in said[one.name] for mark in marks))
+
+
+def resumable(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a config's fields that a resumed run may change."""
+    return marked(kind, FREE)
 
 
 def now(default: Any, *, was: Any) -> Any:
@@ -72,32 +83,32 @@ class RunConfig:
     env: dict[str, Any] = field(default_factory=dict, metadata={WAS: {}})
     """Options of the task, each as `--env.NAME VALUE`: --env.cues 8 of toy:doors, --env.max_episode_steps 200 of gym:<id>;
     one that the task does not have is refused with those that it has."""
-    seed: Annotated[int, Bounds(below=2**62, why="must lie in [0, 2**62)")] = 0
+    seed: Chance[Annotated[int, Bounds(below=2**62, why="must lie in [0, 2**62)")]] = 0
     """Of weights, environments, replay and policy."""
-    steps: Resumable[int] = 400_000
+    steps: Training[Resumable[int]] = 400_000
     """Environment steps of the run, action repeat included, reset records not counted."""
-    device: Resumable[Literal["auto", "cpu", "cuda"]] = "auto"
+    device: Machine[Resumable[Literal["auto", "cpu", "cuda"]]] = "auto"
     """Where the networks run; auto takes a GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the networks; auto is bf16 on a GPU and fp32 on a CPU."""
-    capture: Resumable[Literal["auto", "graph", "compile", "eager"]] = "auto"
+    capture: Machine[Resumable[Literal["auto", "graph", "compile", "eager"]]] = "auto"
     """Updates and acts of fixed shapes: recorded as one CUDA graph each, networks compiled by torch, or neither; auto is
     graph on one GPU and eager elsewhere."""
-    threads: Resumable[int] = 0
+    threads: Machine[Resumable[int]] = 0
     """CPU threads of the networks; 0 leaves torch's choice."""
-    devices: Count = 1
+    devices: Training[Count] = 1
     """Processes that learn one agent together, each with its own environments and rows: N times `envs` and `batch`."""
-    envs: Count = 1
+    envs: Chance[Count] = 1
     """Environments side by side; each has its own replay stream."""
-    workers: Resumable[Annotated[int, Bounds(least=-1)]] = -1
+    workers: Machine[Resumable[Annotated[int, Bounds(least=-1)]]] = -1
     """Environment processes; 0 runs them in this process, -1 leaves the choice to the adapter."""
-    timeout: Resumable[float] = now(60.0, was=60.0)
+    timeout: Machine[Resumable[float]] = now(60.0, was=60.0)
     """Seconds that an environment process may take over a step or a reset before it counts as hung and is replaced; games
     and simulators may need minutes. Over its start it may take 120, or this if it is more. Environments in this process
     (`workers` 0, or a single one unless `workers` is 1) have no limit."""
-    attempts: Resumable[Count] = now(5, was=5)
+    attempts: Machine[Resumable[Count]] = now(5, was=5)
     """Failures of an environment without a step between, after which the run is saved and ends."""
-    restore: Resumable[bool] = now(True, was=True)
+    restore: Training[Resumable[bool]] = now(True, was=True)
     """Put episodes under way back when the run is resumed, by a snapshot or by executing their actions again; False cuts
     them as truncations: for what cannot be put back, as a robot or a server."""
     grids: tuple[str, ...] | None = now(None, was=None)
@@ -106,59 +117,59 @@ class RunConfig:
     drop: tuple[str, ...] | None = now(None, was=None)
     """Observations that are left out. None leaves out what is no array, as a text, and tells; what that was is kept here, and
     holds for whatever is done with the run."""
-    exclusive: Resumable[bool] = now(False, was=False)
+    exclusive: Training[Resumable[bool]] = now(False, was=False)
     """The task has room for one set of environments at a time (a port, a licence, a robot): evaluations and videos on the
     way are left out, and the videos at the end wait until the run's own environments are closed."""
-    batch: Count = 16
+    batch: Training[Count] = 16
     """Rows of a replay batch."""
-    length: RowLength = 64
+    length: Training[RowLength] = 64
     """Steps of a row."""
-    train_ratio: float = 128.0
+    train_ratio: Training[float] = 128.0
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
-    ratio_counts: Literal["actions", "records"] = now("actions", was="actions")
+    ratio_counts: Training[Literal["actions", "records"]] = now("actions", was="actions")
     """Policy steps of `train_ratio`: actions, or reset records too, as in DreamerV3's official loop."""
-    online_stride: int = now(0, was=0)
+    online_stride: Training[int] = now(0, was=0)
     """Steps between two of the newest rows that are learned from at once; 0: as many as a row has. DreamerV3's official
     loop has one more, of which it takes the first for context alone."""
-    learning_starts: int = 1024
+    learning_starts: Training[int] = 1024
     """Records in the replay of each process before the first update. The policy acts from the first step on."""
-    first_updates: Count = now(1, was=1)
+    first_updates: Training[Count] = now(1, was=1)
     """Updates at once when learning begins, as for a behaviour that is to begin with a model that has learned something."""
-    act_temperature: Annotated[float, Bounds(above=0, why="must be above 0 (0.01 is all but the policy's mode)")] = now(
-        1.0, was=1.0
-    )
+    act_temperature: Training[
+        Annotated[float, Bounds(above=0, why="must be above 0 (0.01 is all but the policy's mode)")]
+    ] = now(1.0, was=1.0)
     """Of the policy's samples while training collects; dreams and evaluations have none."""
-    replay_bytes: Resumable[Count] = 20_000_000_000
+    replay_bytes: Training[Resumable[Count]] = 20_000_000_000
     """Budget of the replay on disk, an eighth of it for what a resumed run needs back; beyond it the oldest chunk goes."""
-    chunk: Count = 1024
+    chunk: Training[Count] = 1024
     """Steps per stream in a replay file; what is evicted at once."""
-    log_every: Resumable[Count] = 2_000
+    log_every: Training[Resumable[Count]] = 2_000
     """Environment steps between two lines of metrics."""
-    save_every: Resumable[Count] = 20_000
+    save_every: Training[Resumable[Count]] = 20_000
     """Environment steps between two checkpoints; one more is made whenever the replay needs the room."""
-    keep: Resumable[Count] = 2
+    keep: Training[Resumable[Count]] = 2
     """Checkpoints that stay: the last so many."""
-    milestone_every: Resumable[int] = 0
+    milestone_every: Training[Resumable[int]] = 0
     """Environment steps between two checkpoints that stay for ever; 0: none."""
-    init_from: str = ""
+    init_from: Training[str] = ""
     """A run folder or a checkpoint, whose weights a new run begins with."""
-    eval_every: Resumable[int] = 0
+    eval_every: Training[Resumable[int]] = 0
     """Environment steps between two evaluations in fresh environments; 0: none."""
-    eval_episodes: Resumable[Count] = 10
+    eval_episodes: Training[Resumable[Count]] = 10
     """Episodes of such an evaluation."""
-    eval_acting: Literal["sample", "mode"] = now("sample", was="sample")
+    eval_acting: Training[Literal["sample", "mode"]] = now("sample", was="sample")
     """How the policy acts in evaluations, and in `eval` where neither --mode nor --sample is given."""
-    eval_envs: Resumable[int] = now(0, was=0)
+    eval_envs: Chance[Resumable[int]] = now(0, was=0)
     """Environments side by side in evaluations; 0: as many as in training."""
-    final_episodes: Resumable[int] = now(0, was=0)
+    final_episodes: Training[Resumable[int]] = now(0, was=0)
     """Episodes of the evaluation at the end of the run, and of `eval` where it is not told how many; 0: none at the end."""
-    video_every: Resumable[int] = 0
+    video_every: Training[Resumable[int]] = 0
     """Environment steps between two videos of policy and open loop; 0: none on the way."""
-    final_video: Resumable[bool] = now(True, was=True)
+    final_video: Training[Resumable[bool]] = now(True, was=True)
     """Videos of policy and open loop when the run is finished, played in environments of their own."""
-    tensorboard: Resumable[bool] = True
+    tensorboard: Training[Resumable[bool]] = True
     """Write TensorBoard files beside the JSON lines."""
-    log: Resumable[tuple[Literal["wandb", "trackio"], ...]] = ()
+    log: Training[Resumable[tuple[Literal["wandb", "trackio"], ...]]] = ()
     """Services that get the numbers too; one that is missing or fails is told once and never stops the run."""
 
     @property

@@ -13,9 +13,8 @@ from typing import Any, Literal
 from wm_core.errors import UserError
 
 from wm_run.app import App, Origin
-from wm_run.config import RunConfig, resumable, unsaid
+from wm_run.config import CHANCE, MACHINE, RunConfig, marked, resumable, unsaid
 from wm_run.durable import lost
-from wm_run.evaluation import CHANCE, MACHINE
 from wm_run.manifest import kept_config
 from wm_run.reading import describe, unknown
 
@@ -79,7 +78,7 @@ def _cast(value: object, hint: Any) -> tuple[Any] | None:
 def write_run(app: App, config: RunConfig, origin: Origin) -> dict[str, Any]:
     """What config.toml holds: every field, and under [run] whose they are and, for readers that do not know wm-run, which
     fields a resumed run may change and which an evaluation."""
-    fields = {"resumable": resumable(type(config)), "incidental": (*MACHINE, *CHANCE)}
+    fields = {"resumable": resumable(type(config)), "incidental": marked(type(config), MACHINE, CHANCE)}
     names = {name: value for name, value in dataclasses.asdict(origin).items() if name != "note"}
     return {**dataclasses.asdict(config), "run": {"app": app.name, "version": app.version, **names, **fields}}
 

@@ -54,7 +54,7 @@ def dream(app: App, command: Command) -> int:
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     found, batch = open_loop(app, loaded.config, with_world(app, loaded.agent), options)
-    first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed)
+    first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed, app.config)
     with closing(environments(app, loaded.config, 1)) as envs:
         untrained = with_world(app, build(app, loaded.config, envs))
         paths = show(logdir, name, first, options.rows, drawn(envs, first.key))
@@ -112,7 +112,7 @@ def measured(
         "video": [str(path) for path in paths],
         "changed": plain_json(changed),
     }
-    write_json(logdir / "dream" / evaluation.file_name(step, "sample", changed), result)
+    write_json(logdir / "dream" / evaluation.file_name(step, "sample", changed, app.config), result)
     return errors
 
 

@@ -14,40 +14,9 @@ from typing import Any
 
 from wm_core.errors import UserError
 
-from wm_run.config import RunConfig
+from wm_run.config import MACHINE, TRAINING, RunConfig, marked
 from wm_run.task_options import flat
 
-MACHINE = ("device", "capture", "threads", "workers", "timeout", "attempts")  # where it ran
-CHANCE = ("seed", "envs", "eval_envs")  # which episodes were drawn
-TRAINING = (  # numbers that nobody reads where nothing is learned
-    "steps",
-    "devices",
-    "batch",
-    "length",
-    "train_ratio",
-    "ratio_counts",
-    "online_stride",
-    "learning_starts",
-    "first_updates",
-    "act_temperature",
-    "replay_bytes",
-    "chunk",
-    "log_every",
-    "save_every",
-    "keep",
-    "milestone_every",
-    "init_from",
-    "eval_every",
-    "eval_episodes",
-    "eval_acting",
-    "final_episodes",
-    "video_every",
-    "final_video",
-    "restore",
-    "exclusive",
-    "tensorboard",
-    "log",
-)
 INSTEAD = {  # of a field, the option of `eval`
     "eval_episodes": "give --episodes",
     "final_episodes": "give --episodes",
@@ -67,25 +36,25 @@ def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") ->
     """
     old, new = {} if saved is None else flat(asdict(saved)), flat(asdict(asked))
     found = {name: new.get(name) for name in (old | new if old else {}) if old.get(name) != new.get(name)}
-    for name in TRAINING:
+    for name in marked(type(asked), TRAINING):
         if name in found:
             instead = INSTEAD.get(name, "leave it out") if command == "eval" else "leave it out"
             raise UserError(f"--{name} is for training, and `{command}` does not read it: {instead}")
     return found
 
 
-def file_name(step: int, acting: str, differs: Mapping[str, Any]) -> str:
+def file_name(step: int, acting: str, differs: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> str:
     """The name of a result, `stem`.json."""
-    return f"{stem(step, acting, differs)}.json"
+    return f"{stem(step, acting, differs, kind)}.json"
 
 
-def stem(step: int, acting: str, differs: Mapping[str, Any]) -> str:
+def stem(step: int, acting: str, differs: Mapping[str, Any], kind: type[RunConfig] = RunConfig) -> str:
     """<step> for the run's own, else with how it acted and a digest of what else differs: it replaces only its like.
 
     >>> stem(40, "sample", {"device": "cpu"}), stem(40, "mode", {}), stem(40, "mode", {"seed": 7})
     ('40', '40-mode', '40-mode-5f83350f')
     """
-    what = {name: value for name, value in differs.items() if name not in MACHINE}
+    what = {name: value for name, value in differs.items() if name not in marked(kind, MACHINE)}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     parts = [str(step), *([acting] if acting != "sample" else []), *([digest] if what else [])]
     return "-".join(parts)

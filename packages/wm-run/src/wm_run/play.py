@@ -317,7 +317,7 @@ def play(app: App, command: Command) -> int:
             return 0
         pages = film(moments, options.episodes, options.frames)
     name = "play_dream" if options.dream else "play"
-    path = Path(options.logdir) / "video" / f"{name}-{evaluation.stem(loaded.step, 'sample', changed)}.mp4"
+    path = Path(options.logdir) / "video" / f"{name}-{evaluation.stem(loaded.step, 'sample', changed, app.config)}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, np.stack(pages), FPS)
     print(path)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from wm_core.errors import UserError
 
-from wm_run.config import RunConfig
-from wm_run.evaluation import TRAINING
+from wm_run.config import TRAINING, RunConfig, marked
 from wm_run.options import OPTIONS, Dream, Eval, Info, Play, Plot, Train
 from wm_run.task_options import taken
 
@@ -87,7 +86,7 @@ def _as_acting(app: App, config: RunConfig) -> RunConfig:
     """The config as a help shows it where nothing is learned: without the fields that only training reads."""
     from tyro.conf import Suppress
 
-    kept = {*RunConfig.__dataclass_fields__, *app.acting} - set(TRAINING)
+    kept = {*RunConfig.__dataclass_fields__, *app.acting} - set(marked(RunConfig, TRAINING))
     hidden = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in kept}
     hints, mark = typing.get_type_hints(type(config)), typing.cast("Any", Suppress)
     body = {"__annotations__": {name: mark[hints[name]] for name in hidden}, "__doc__": type(config).__doc__}
