@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wm_suite import Curve, Group, SuiteError, export, finals, find, group, picture, read, report
+from wm_suite import Curve, Group, SuiteError, document, export, films, finals, find, group, picture, read, report
 from wm_suite.chart import Line, svg
 from wm_suite.statistics import binned, over_seeds
 
@@ -227,13 +227,13 @@ def test_the_page_holds_everything_and_asks_for_nothing(runs):
 
 
 def test_both_colour_schemes_have_every_colour():
-    light, dark = report.STYLE.split("@media")[:2]
+    light, dark = document.STYLE.split("@media")[:2]
     names = re.findall(r"(--\w+):", light.split("}")[0])
     assert len(names) == 13 and all(f"{name}:" in dark.split("}")[0] for name in names)
 
 
 def test_a_long_film_is_named_and_left_out(runs, monkeypatch):
-    monkeypatch.setattr(report, "MEDIA_BYTES", 14)
+    monkeypatch.setattr(films, "MEDIA_BYTES", 14)
     page = report.page(*group([read(one) for one in find([runs])]))
     assert "left out" in page and "data:image/png" not in page and "data:video/mp4" in page
 

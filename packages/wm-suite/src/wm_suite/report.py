@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wm_suite.chart import COLOURS, Line, short, svg
+from wm_suite.document import document, legend, swatch
+from wm_suite.films import figure, film, newest
 from wm_suite.finals import finals
 from wm_suite.gather import SCORE, TAIL
 from wm_suite.groups import Group, differing
@@ -32,8 +31,6 @@ SECTIONS = (  # title, prefixes of the names, what stands under the title
     ),
     ("Behaviour", ("train/behaviour/",), "In imagination."),
 )
-STYLE, SCRIPT = ((files("wm_suite") / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-MEDIA_BYTES = 3_000_000  # of one film; a longer one is named and left out
 PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "dm-control", "wm-core", "wm-run", "wm-memory", "env-adapters")
 
 
@@ -48,17 +45,14 @@ def page(groups: Sequence[Group], notes: Sequence[str] = (), *, title: str = "Ru
     )
     for task in dict.fromkeys(one.task for one in groups):
         here = [one for one in groups if one.task == task]
-        body.append(f'<section class="task"><h2>{escape(task)}</h2>{_legend(here, colours)}')
+        buttons = legend((colours[id(one)], one.label, len(one.runs)) for one in here)
+        body.append(f'<section class="task"><h2>{escape(task)}</h2>{buttons}')
         body += _charts(here, colours)
         body.append(_openloops(here, colours))
         body += [_films(one) for one in here]
         body.append("</section>")
     body += ["<h2>What ran</h2>", *(_about(one) for one in groups)]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{STYLE}</style></head>'
-        f"<body>{''.join(body)}<div id=tip hidden></div><script>{SCRIPT}</script></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _finals(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
@@ -74,7 +68,7 @@ def _finals(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
             else f"{_spread(row['eval'], row['eval_error'])} ({row['eval_acting']}, n={row['eval_seeds']})"
         )
         rows.append(
-            f"<tr><td>{escape(row['task'])}<td>{_swatch(colours[id(one)])}{escape(row['method'])}<td>{row['seeds']}"
+            f"<tr><td>{escape(row['task'])}<td>{swatch(colours[id(one)])}{escape(row['method'])}<td>{row['seeds']}"
             f"<td>{steps}<td>{_spread(row['score'], row['error'])} (n={row['scored']})<td>{row['episodes']}<td>{tested}</tr>"
         )
     about = f"Mean &plusmn; standard error over n seeds; of each seed the mean over its last {TAIL:.0%} of steps."
@@ -83,19 +77,6 @@ def _finals(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
 
 def _spread(mean: float, error: float) -> str:
     return f"{mean:.4g}" + (f" &plusmn; {error:.2g}" if math.isfinite(error) else "")
-
-
-def _swatch(colour: int) -> str:
-    return f'<i class="swatch" style="background:var(--c{colour % COLOURS})"></i>'
-
-
-def _legend(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
-    items = [
-        f'<button data-toggle="{colours[id(one)]}">{_swatch(colours[id(one)])}{escape(one.label)} '
-        f"<small>(n={len(one.runs)})</small></button>"
-        for one in groups
-    ]
-    return f'<p class="legend">{"".join(items)}</p>'
 
 
 def _charts(groups: Sequence[Group], colours: Mapping[int, int]) -> list[str]:
@@ -146,41 +127,17 @@ def _openloops(groups: Sequence[Group], colours: Mapping[int, int]) -> str:
     if not lines:
         return ""
     chart = svg(lines, title="mean squared error on held-out steps", xlabel="steps ahead")
-    key = "".join(f"<li>{_swatch(line.colour)}{escape(line.label)}</li>" for line in lines)
+    key = "".join(f"<li>{swatch(line.colour)}{escape(line.label)}</li>" for line in lines)
     return f'<h3>Open loop</h3><div class="charts">{chart}<ul class="key">{key}</ul></div>'
 
 
 def _films(group: Group) -> str:
-    """Of the first run that has any: the newest film and picture of each kind. No link is followed: what it shows is not
-    the run's, and the page may be given away."""
+    """Of the first run that has any: the newest film and picture of each kind."""
     for run in group.runs:
-        newest: dict[tuple[str, str], Path] = {}
-        folder = run.logdir / "video"
-        files = (
-            [] if folder.is_symlink() else [one for one in folder.glob("*") if one.is_file() and not one.is_symlink()]
-        )
-        for path in sorted(files, key=lambda one: (len(one.stem), one.stem)):
-            if path.suffix in (".mp4", ".png") and re.fullmatch(r"[^.-][^-]*-[0-9]+", path.stem):  # the run's own
-                newest[path.stem.partition("-")[0], path.suffix] = path
-        if newest:
-            films = "".join(_film(path) for path in sorted(newest.values()))
-            return f'<h3>{escape(group.label)}, seed {run.seed}</h3><div class="films">{films}</div>'
+        if found := newest(run.logdir):
+            figures = "".join(figure(film(path)) for path in found)
+            return f'<h3>{escape(group.label)}, seed {run.seed}</h3><div class="films">{figures}</div>'
     return ""
-
-
-def _film(path: Path) -> str:
-    size, name = path.stat().st_size, escape(path.stem)
-    if size > MEDIA_BYTES:
-        return (
-            f"<figure><figcaption>{name}: {size / 1e6:.1f} MB, left out; see {escape(str(path))}</figcaption></figure>"
-        )
-    data = base64.b64encode(path.read_bytes()).decode()
-    if path.suffix == ".png":
-        return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
-    return (
-        f'<figure><video controls muted loop playsinline src="data:video/mp4;base64,{data}"></video>'
-        f"<figcaption>{name}</figcaption></figure>"
-    )
 
 
 def _about(group: Group) -> str:
