@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_suite import foreign
+from wm_suite import foreign, strangers
 from wm_suite.errors import SuiteError
 from wm_suite.foreign import Odd
 from wm_suite.statistics import Floats
@@ -85,23 +85,29 @@ class Logged:
         """The last step of any line."""
         return int(max((steps[-1] for steps, _ in self.series.values()), default=0))
 
+    def last(self, name: str) -> Floats:
+        """What was logged of episodes that ended in the last tenth of the run."""
+        steps, values = self.series.get(name, (np.zeros(0), np.zeros(0)))
+        return values[(steps > self.reached * (1 - TAIL)) & np.isfinite(values)]
+
     def final(self) -> tuple[float, int]:
         """Mean score of the episodes that ended in the last tenth of the run, and how many; nan, 0 without any."""
-        steps, scores = self.series.get(SCORE, (np.zeros(0), np.zeros(0)))
-        last = scores[(steps > self.reached * (1 - TAIL)) & np.isfinite(scores)]
+        last = self.last(SCORE)
         return (float(last.mean()), len(last)) if len(last) else (math.nan, 0)
 
 
 def find(folders: Iterable[str | Path]) -> list[Path]:
     """Run folders among these or inside them, at most three levels down; what lies in a run, as the folders of its
-    other processes do, is part of it. Raises SuiteError where there is none."""
+    other processes do, is part of it. A folder of another project counts where its scores.jsonl is, and it or its name says
+    of which task. Raises SuiteError where there is none."""
     found: list[Path] = []
     for folder in map(Path, folders):
         inside: list[Path] = []
         for depth in ("", "*/", "*/*/", "*/*/*/"):
             configs = {path.parent for path in folder.glob(f"{depth}config.toml") if path.is_file()}
             lost = {path.parents[2] for path in folder.glob(f"{depth}checkpoint/*/manifest.json")}  # it is without
-            inside += [path for path in sorted(configs | lost) if not set(path.parents) & set(inside)]
+            strange = {path.parent for path in folder.glob(f"{depth}scores.jsonl") if strangers.config(path.parent)}
+            inside += [path for path in sorted(configs | lost | strange) if not set(path.parents) & set(inside)]
         if not inside:
             raise SuiteError(f"there is no run in {folder} (no config.toml): name folders that `train` printed")
         found += inside
@@ -162,8 +168,8 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
 
 
 def _config(logdir: Path) -> dict[str, Any]:
-    """config.toml, or where that is missing or a power cut left nothing in it, what the newest checkpoint kept of it; {}
-    where none did."""
+    """config.toml, or where that is missing or a power cut left nothing in it, what the newest checkpoint kept of it; where
+    none did, what a folder of another project tells, which may be nothing."""
     path = logdir / "config.toml"
     text = path.read_bytes().strip(b"\0\r\n\t ") if path.is_file() else b""
     if text:
@@ -180,7 +186,7 @@ def _config(logdir: Path) -> dict[str, Any]:
         except (OSError, ValueError, KeyError, TypeError):  # being written, or damaged, or of before it was kept
             continue
         return _checked(kept, manifest)
-    return {}
+    return strangers.config(logdir)
 
 
 def _checked(config: dict[str, Any], path: Path) -> dict[str, Any]:
