@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
-from wm_suite.statistics import Curve
+from wm_suite.statistics import Curve, Floats
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34
@@ -24,6 +25,12 @@ class Line:
     label: str
     colour: int
     curve: Curve
+    band: tuple[Floats, Floats] | None = None  # low and high, where the interval is not the mean +- its error
+
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Low and high ends of the interval, nan where there is none."""
+        return self.band or (self.curve.mean - self.curve.error, self.curve.mean + self.curve.error)
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -56,13 +63,23 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def svg(lines: Sequence[Line], *, title: str, xlabel: str = "environment steps") -> str:
-    """The chart as SVG text with its numbers in `data-chart`. Bands are mean +- error; where not every seed of a curve
-    has a value, its line is faint."""
+def svg(
+    lines: Sequence[Line], *, title: str, xlabel: str = "environment steps", alt: str = "", attributes: str = ""
+) -> str:
+    """The chart as SVG text with its numbers in `data-chart`. Where not every seed of a curve has a value, its line is
+    faint.
+
+    Args:
+        lines: in the order in which they are drawn.
+        title: above it.
+        xlabel: under it.
+        alt: what it shows, for those who do not see it; else its title.
+        attributes: more of the figure, as HTML.
+    """
     x = np.concatenate([line.curve.x for line in lines])
-    spread = [np.nan_to_num(line.curve.error) for line in lines]
-    tops = np.concatenate([line.curve.mean + one for line, one in zip(lines, spread, strict=True)])
-    bottoms = np.concatenate([line.curve.mean - one for line, one in zip(lines, spread, strict=True)])
+    means = np.concatenate([line.curve.mean for line in lines])
+    bottoms, tops = (np.concatenate([line.bounds[end] for line in lines]) for end in (0, 1))
+    bottoms, tops = np.where(np.isnan(bottoms), means, bottoms), np.where(np.isnan(tops), means, tops)
     if not np.isfinite(tops).any():
         return ""
     low, high = float(np.nanmin(bottoms)), float(np.nanmax(tops))
@@ -73,7 +90,7 @@ def svg(lines: Sequence[Line], *, title: str, xlabel: str = "environment steps")
     def at(px: float, py: float) -> str:
         return f"{LEFT + px / end * inner_w:.1f},{TOP + (high - py) / (high - low) * inner_h:.1f}"
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(alt or title, quote=True)}">']
     for tick in ticks(low, high):
         y = at(0, tick).split(",")[1]
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
@@ -87,8 +104,8 @@ def svg(lines: Sequence[Line], *, title: str, xlabel: str = "environment steps")
     for line in lines:
         parts += _drawn(line, at)
     parts.append(f'<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="-9" x2="-9"/></svg>')
-    numbers = escape(json.dumps(_numbers(lines, end)), quote=True)
-    return f'<figure class="chart" data-chart="{numbers}"><figcaption>{escape(title)}</figcaption>{"".join(parts)}</figure>'
+    numbers = escape(json.dumps(chart_numbers(lines, end)), quote=True)
+    return f'<figure class="chart"{attributes} data-chart="{numbers}"><figcaption>{escape(title)}</figcaption>{"".join(parts)}</figure>'
 
 
 def _drawn(line: Line, at: object) -> list[str]:
@@ -97,9 +114,10 @@ def _drawn(line: Line, at: object) -> list[str]:
     curve, parts = line.curve, []
     style = f'style="--c:var(--c{line.colour % COLOURS})" data-line="{line.colour}"'
     dash = ' stroke-dasharray="5 3"' if line.colour >= COLOURS else ""
-    for run in _runs(np.isfinite(curve.error)):
-        upper = [at(curve.x[i], curve.mean[i] + curve.error[i]) for i in run]
-        lower = [at(curve.x[i], curve.mean[i] - curve.error[i]) for i in reversed(run)]
+    low, high = line.bounds
+    for run in _runs(np.isfinite(low) & np.isfinite(high)):
+        upper = [at(curve.x[i], high[i]) for i in run]
+        lower = [at(curve.x[i], low[i]) for i in reversed(run)]
         parts.append(f'<polygon class="band" {style} points="{" ".join(upper + lower)}"/>')
     there = np.isfinite(curve.mean)
     whole = there & (curve.count == curve.count.max())
@@ -130,7 +148,7 @@ def _runs(mask: np.ndarray) -> list[list[int]]:
     return stretches
 
 
-def _numbers(lines: Sequence[Line], end: float) -> dict[str, object]:
+def chart_numbers(lines: Sequence[Line], end: float) -> dict[str, Any]:
     """What the tooltip says; null for nan."""
 
     def plain(values: np.ndarray) -> list[float | None]:
@@ -148,6 +166,7 @@ def _numbers(lines: Sequence[Line], end: float) -> dict[str, object]:
                 "mean": plain(line.curve.mean),
                 "error": plain(line.curve.error),
                 "count": line.curve.count.tolist(),
+                **({} if line.band is None else {"band": [plain(one) for one in line.band]}),
             }
             for line in lines
         ],

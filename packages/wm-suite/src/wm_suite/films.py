@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +23,10 @@ class Film:
     @property
     def name(self) -> str:
         return Path(self.path).stem
+
+    @property
+    def sha256(self) -> str | None:
+        return None if self.data is None else hashlib.sha256(self.data).hexdigest()
 
 
 def newest(logdir: Path) -> list[Path]:

@@ -10,7 +10,7 @@ for(const g of d.lines){if(off.has(String(g.id)))continue;let i=0;
 g.x.forEach((v,k)=>{if(Math.abs(v-x)<Math.abs(g.x[i]-x))i=k});if(g.mean[i]===null)continue;at=g.x[i];
 const row=document.createElement('div'),sw=document.createElement('i');sw.className='swatch';
 sw.style.background=`var(--c${g.colour})`;row.append(sw,`${g.label}: ${say(g.mean[i])}`+
-(g.error[i]===null?'':` \u00b1 ${say(g.error[i])}`)+` (n=${g.count[i]})`);tip.append(row)}
+(g.band?` [${say(g.band[0][i])}, ${say(g.band[1][i])}]`:g.error[i]===null?'':` \u00b1 ${say(g.error[i])}`)+` (n=${g.count[i]})`);tip.append(row)}
 if(at===null){tip.hidden=true;return}const head=document.createElement('b');head.textContent=say(at);tip.prepend(head);
 const px=l+at/d.end*(h-l);c.setAttribute('x1',px);c.setAttribute('x2',px);tip.hidden=false;
 tip.style.left=Math.min(e.clientX+14,innerWidth-tip.offsetWidth-8)+'px';

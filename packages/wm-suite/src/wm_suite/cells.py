@@ -1,0 +1,269 @@
+"""Rows -> the entries of a table: what an arm reached on a task, over the seeds that may be averaged.
+
+Seeds of one entry share the conditions under which they were measured: protocol.json, and the measure. Where those of a
+task differ, nothing is averaged across them and every entry says its own; seeds of different configurations are averaged
+and marked. What is not there has a `Gap` that says why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wm_suite import foreign
+from wm_suite.errors import SuiteError
+from wm_suite.groups import differing
+from wm_suite.statistics import over_seeds
+
+KNOWN = frozenset(
+    [
+        "suite",
+        "task",
+        "arm",
+        "seed",
+        "settings",
+        "config",
+        "parameters",
+        "commit",
+        "step",
+        "ended",
+        "wall_s",
+        "curve",
+        "measure",
+        "protocol",
+        "hardware",
+        "command",
+        "folder",
+        "versions",
+    ]
+)  # fields of a row that are no results
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run as its row tells it; source and line: where the row stands."""
+
+    row: Mapping[str, Any]
+    source: int = 0
+    line: int = 0
+
+    @property
+    def name(self) -> str:
+        """Under which a passport knows it."""
+        return "/".join(map(str, self.key))
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Task, arm and seed."""
+        return self.row["task"], self.row["arm"], self.row["seed"]
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What a score of it means; {} where that is not recorded."""
+        protocol, measure = self.row.get("protocol"), self.row.get("measure")
+        found = dict(protocol) if isinstance(protocol, Mapping) else {}
+        return found | ({"measured by": measure} if measure else {})
+
+    def episodes(self, field: str) -> list[float]:
+        """The numbers of a field, of every episode or one for all; [] where it has none.
+
+        >>> [Sample({"won": won}).episodes("won") for won in ([1, 0], 0.25, "no")]
+        [[1.0, 0.0], [0.25], []]
+        """
+        value = self.row.get(field)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        try:
+            return [foreign.number(one) for one in values]
+        except foreign.Odd:
+            return []
+
+    def mean(self, field: str) -> float:
+        """Over episodes; nan without any."""
+        found = self.episodes(field)
+        return float(np.mean(found)) if found else float("nan")
+
+    def training(self) -> float:
+        """Mean training score of the last fifth of the steps; nan where no curve was kept.
+
+        >>> Sample({"curve": [[100, -1.0], [200, -0.5], [980, 0.5], [1000, 1.0]], "step": 1000}).training()
+        0.75
+        """
+        curve, step = self.row.get("curve") or [], self.row.get("step") or 0
+        found = [score for at, score in curve if at > 0.8 * step]
+        return float(np.mean(found)) if found else float("nan")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Seeds of an arm on a task under the same conditions. mark: its conditions, where those of the task differ; doubts:
+    sentences about what is unlike in it."""
+
+    task: str
+    arm: str
+    samples: tuple[Sample, ...]
+    mark: str = ""
+    doubts: tuple[str, ...] = ()
+
+    def over_seeds(self, field: str) -> tuple[float, float, int]:
+        """Mean, standard error and number of the seeds' means."""
+        means = [one.training() if field == "curve" else one.mean(field) for one in self.samples]
+        mean, error, count = over_seeds(np.array(means).reshape(-1, 1))
+        return float(mean[0]), float(error[0]), int(count[0])
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that a suite plans. state: of one without a row, why; detail: what its diary says of that."""
+
+    task: str
+    arm: str
+    seed: int
+    settings: Mapping[str, Any]
+    state: str = "not run"
+    detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.task, self.arm, self.seed
+
+
+@dataclass(frozen=True)
+class Board:
+    """Entries and gaps by task and arm, in the order of the plan; notes: sentences for the whole page."""
+
+    tasks: tuple[str, ...]
+    arms: tuple[str, ...]
+    entries: Mapping[tuple[str, str], tuple[Entry, ...]]
+    gaps: Mapping[tuple[str, str], tuple[Planned, ...]]
+    notes: tuple[str, ...] = ()
+
+    def all(self) -> list[Entry]:
+        return [one for task in self.tasks for arm in self.arms for one in self.entries.get((task, arm), ())]
+
+
+def newest(samples: Iterable[Sample]) -> list[Sample]:
+    """Of several rows of a run the last. Raises SuiteError for one that names no run."""
+    found: dict[tuple[str, str, int], Sample] = {}
+    for one in samples:
+        kinds = {"task": str, "arm": str, "seed": int}
+        if odd := [name for name, kind in kinds.items() if type(one.row.get(name)) is not kind]:
+            raise SuiteError(f"row {one.line} says no {odd[0]} that could be one: take it out, or give it its {odd[0]}")
+        found.pop(one.key, None)
+        found[one.key] = one
+    return list(found.values())
+
+
+def board(samples: Sequence[Sample], plan: Sequence[Planned] = (), *, score: str = "trained") -> Board:
+    """The table of these rows; without a plan, of all that they hold.
+
+    >>> rows = [{"task": "toy:catch", "arm": "a", "seed": seed, "trained": [0.0, seed]} for seed in (0, 1)]
+    >>> found = board([Sample(row, 0, line) for line, row in enumerate(rows, 1)], score="trained")
+    >>> found.entries["toy:catch", "a"][0].over_seeds("trained")[0]
+    0.25
+    """
+    rows = newest(samples)
+    places = dict.fromkeys((one.task, one.arm) for one in plan) or dict.fromkeys(one.key[:2] for one in rows)
+    notes = _unplanned([one for one in rows if one.key[:2] not in places])
+    rows = [one for one in rows if one.key[:2] in places]
+    if empty := [one for one in rows if not one.episodes(score)]:
+        task, arm, seed = empty[0].key
+        more = f", and {len(empty) - 1} more" if len(empty) > 1 else ""
+        notes.append(f"the row of {arm} on {task}, seed {seed}{more}, has no numbers in {score!r} and is in no mean")
+    asked = {(one.task, one.arm): one.settings for one in plan}
+    entries: dict[tuple[str, str], tuple[Entry, ...]] = {}
+    for task in dict.fromkeys(task for task, _ in places):
+        here = [one for one in rows if one.key[0] == task and one.episodes(score)]
+        recorded = [one.conditions for one in here if one.conditions]
+        names = differing(recorded)
+        if names:
+            notes.append(f"the scores of {task} do not compare: {_both(recorded, names)}; every entry says its own")
+        for arm in dict.fromkeys(arm for where, arm in places if where == task):
+            mine = sorted((one for one in here if one.key[1] == arm), key=lambda one: one.key[2])
+            if mine:
+                entries[task, arm] = _entries(task, arm, mine, names, bool(recorded), asked.get((task, arm)))
+    if rows and not any(one.conditions for one in rows):
+        notes.append("of none of these rows the protocol was recorded: whether their scores compare is not known here")
+    have = {one.key for one in rows}
+    gaps: dict[tuple[str, str], tuple[Planned, ...]] = {}
+    for one in plan:
+        if one.key not in have:
+            gaps[one.task, one.arm] = (*gaps.get((one.task, one.arm), ()), one)
+    tasks, arms = ([*dict.fromkeys(place[i] for place in places)] for i in (0, 1))
+    return Board(tuple(tasks), tuple(arms), entries, gaps, tuple(notes))
+
+
+def _entries(
+    task: str,
+    arm: str,
+    samples: Sequence[Sample],
+    names: Sequence[str],
+    recorded: bool,
+    asked: Mapping[str, Any] | None,
+) -> tuple[Entry, ...]:
+    """Of one arm on one task: one for each set of conditions. names: in which those of the task differ; recorded:
+    whether any of the task are known; asked: the plan's settings."""
+    sets: dict[str, list[Sample]] = {}
+    for one in samples:
+        sets.setdefault(_canonical(one.conditions), []).append(one)
+    found = []
+    for mine in sets.values():
+        conditions = mine[0].conditions
+        mark = ", ".join(f"{name} {_word(conditions.get(name))}" for name in names) if conditions else ""
+        if recorded and not conditions:
+            mark = "protocol not recorded"
+        found.append(Entry(task, arm, tuple(mine), mark, tuple(_doubts(mine, asked))))
+    return tuple(found)
+
+
+def _doubts(samples: Sequence[Sample], asked: Mapping[str, Any] | None) -> list[str]:
+    """Sentences about what makes these seeds unlike."""
+    doubts = []
+    seeds: dict[str, list[str]] = {}
+    for one in samples:
+        seeds.setdefault(str(one.row.get("config", "not recorded")), []).append(str(one.key[2]))
+    if len(seeds) > 1:
+        told = "; ".join(f"{config} of {', '.join(mine)}" for config, mine in seeds.items())
+        doubts.append(f"seeds of different configurations ({told})")
+    elif len({_canonical(one.row.get("settings")) for one in samples}) > 1:
+        doubts.append("seeds of different settings")
+    for one in samples:
+        if one.row.get("ended", "whole") != "whole":
+            doubts.append(f"seed {one.key[2]} was ended by its limit of wall time at step {one.row.get('step', 0):,}")
+        made = one.row.get("settings")
+        if asked is not None and isinstance(made, Mapping) and (odd := _unlike(made, asked)):
+            doubts.append(f"seed {one.key[2]} was made with other settings than the suite's: {'; '.join(odd)}")
+    steps = sorted({one.row.get("step", 0) for one in samples if one.row.get("ended", "whole") == "whole"})
+    if len(steps) > 1:
+        doubts.append(f"seeds of {' and '.join(f'{step:,}' for step in steps)} steps")
+    return doubts
+
+
+def _unlike(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """In which settings a row is not the plan's."""
+    theirs, ours = ({**one, **one.get("options", {})} for one in (made, asked))
+    names = [name for name in differing([theirs, ours]) if name != "options"]
+    return [f"{name} {_word(theirs.get(name))}, the suite says {_word(ours.get(name))}" for name in names]
+
+
+def _unplanned(rows: Sequence[Sample]) -> list[str]:
+    places = list(dict.fromkeys(f"{one.key[1]} on {one.key[0]}" for one in rows))
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return [f"left out, for the suite has no such arm and task: {', '.join(places[:3])}{more}"] if places else []
+
+
+def _both(conditions: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    return "; ".join(
+        f"{name} {' or '.join(dict.fromkeys(_word(one.get(name)) for one in conditions))}" for name in names
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
