@@ -30,6 +30,19 @@ def said(value: float) -> str:
     return f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:,.0f}"
 
 
+def spread(mean: float, error: float) -> str:
+    """A mean and its error, to the digits of the mean.
+
+    >>> spread(1326.2, 16.42), spread(0.5, 0.149), spread(263.9, 0.21), spread(1.0, float("nan"))
+    ('1,326 ± 16', '0.50 ± 0.15', '264 ± 0.21', '1.00')
+    """
+    if not math.isfinite(error):
+        return said(mean)
+    digits = 2 if abs(mean) < 10 else 1 if abs(mean) < 100 else 0
+    text = f"{error:,.{digits}f}"
+    return f"{said(mean)} ± {text if error == 0 or float(text.replace(',', '')) else said(error)}"
+
+
 class Passport:
     """What a page shows, collected while it is written: `number` gives the HTML of one and keeps what recomputes it."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from wm_suite import foreign, gather
 from wm_suite.cells import Sample
 from wm_suite.errors import SuiteError
 from wm_suite.groups import group
+from wm_suite.scored import WON
 from wm_suite.statistics import binned
 
 READ = ("scores.jsonl", "config.toml", "config.yaml", "protocol.json", "env.json")  # of the folder of a run
@@ -59,14 +59,9 @@ def rows_file(path: Path, number: int = 0) -> tuple[Source, list[Sample]]:
 
 def run_folders(folders: Sequence[Path]) -> tuple[list[Source], list[Sample], list[str]]:
     """Rows of run folders of any project that writes danijar's scores.jsonl, among these or inside them, and sentences
-    about what was left out. The score is that of training episodes in the last tenth of the steps.
-
-    Task, method and seed are those of config.toml; else of config.yaml's lines `task:` and `seed:`; else of the folder's
-    name TIME-TASK-METHOD-SEED, or of the last three folders TASK/METHOD/SEED, as danijar's plot.py takes them.
-    Raises SuiteError where there is none.
-    """
-    runs, notes = gather.legible(_found(folders))
-    runs = [_told(run) for run in runs]
+    about what was left out. The score, in the field `score`, is that of training episodes in the last tenth of the steps.
+    Raises SuiteError where there is none."""
+    runs, notes = gather.legible(gather.find(folders))
     for run in runs:
         notes += run.notes
     groups, more = group(runs, mixed=True)
@@ -84,46 +79,9 @@ def run_folders(folders: Sequence[Path]) -> tuple[list[Source], list[Sample], li
     return sources, samples, notes + [note for note in more if "have different protocols" not in note]
 
 
-def _found(folders: Sequence[Path]) -> list[Path]:
-    """Folders with scores.jsonl, at most four levels down; what lies in a run is part of it."""
-    found: list[Path] = []
-    for folder in folders:
-        inside: list[Path] = []
-        for depth in ("", "*/", "*/*/", "*/*/*/", "*/*/*/*/"):
-            here = sorted(path.parent for path in folder.glob(f"{depth}scores.jsonl") if path.is_file())
-            inside += [path for path in here if not set(path.parents) & set(inside)]
-        if not inside:
-            raise SuiteError(f"there is no run in {folder} (no scores.jsonl): name folders that hold some")
-        found += inside
-    return list({path.resolve(): path for path in found}.values())
-
-
-def _told(run: gather.Logged) -> gather.Logged:
-    """The run with task, method and seed, where no config.toml says them."""
-    if "task" in run.config:
-        return run
-    parts = run.logdir.resolve().parts
-    words = parts[-1].split("-")
-    if len(words) == 4 and words[3].isdecimal():
-        task, method, seed = words[1], words[2], words[3]
-    elif parts[-1].isdecimal() and len(parts) > 3:
-        task, method, seed = parts[-3:]
-    else:
-        task, method, seed = "?", parts[-1], "0"
-    yaml = run.logdir / "config.yaml"
-    text = yaml.read_text(encoding="utf-8", errors="replace") if yaml.is_file() else ""
-    said = {
-        name: value for name, value in re.findall(r"^(task|seed): *['\"]?([^'\"#\n]*?)['\"]? *$", text, re.MULTILINE)
-    }
-    task, seed = said.get("task") or task, said.get("seed", seed)
-    config = {"task": task, "seed": int(seed) if seed.isdecimal() else 0, "run": {"app": method}}
-    return replace(run, config={**run.config, **config})
-
-
 def _row(run: gather.Logged, arm: str) -> dict[str, Any]:
     """What a suite's row would say of it."""
     steps, scores = run.series.get(gather.SCORE, (np.zeros(0), np.zeros(0)))
-    last = scores[(steps > run.reached * (1 - gather.TAIL)) & np.isfinite(scores)]
     means = binned(steps, scores, float(run.reached), SPANS)
     ends = np.linspace(0, run.reached, SPANS + 1)[1:]
     origin = run.config.get("run", {})
@@ -140,8 +98,10 @@ def _row(run: gather.Logged, arm: str) -> dict[str, Any]:
             [round(at), round(v, 6)] for at, v in zip(ends.tolist(), means.tolist(), strict=True) if math.isfinite(v)
         ],
         "folder": ".",
-        "score": last.tolist(),
+        "score": run.last(gather.SCORE).tolist(),
     }
+    if WON in run.series:
+        row["won"] = run.last(WON).tolist()
     if run.protocol:
         row["protocol"] = dict(run.protocol)
     for name in ("commit", "hardware", "packages"):

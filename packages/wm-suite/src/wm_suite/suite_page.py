@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -62,28 +63,29 @@ def render(report: Report, by: Mapping[str, str] | None = None) -> tuple[str, di
     """The page, and its passport, which is in it. by: what it says of its making, else this package and its versions."""
     plan, book = report.plan, Passport()
     found = board(report.samples, plan.cells, score=plan.score)
-    body = [f"<h1>{escape(plan.title)}</h1>", _lead(report, found)]
+    body = [f"<h1>{escape(plan.title)}</h1>", _lead(report, found), ""]
     body += [f'<p class="mark">{escape(capital(note))}.</p>' for note in (*plan.notes, *found.notes)]
     tables = [printed(name) for name in plan.printed]
     body += [
-        "<h2>Scores</h2>",
+        heading("Scores"),
         scores(found, plan.score, book, tables),
         *_not_there(tables, found),
         beside(found, plan.score, plan.outcome, book),
     ]
     if plan.outcome:
-        body += ["<h2>Win rates</h2>", wins(found, plan.outcome, book)]
+        body += [heading("Win rates"), wins(found, plan.outcome, book)]
     body += _over_tasks(plan, found, book)
     body += _curves(found, book)
     body += _films(report, found, plan.score)
     body += _gaps(found)
-    body += ["<h2>What ran</h2>", *(_about(found, arm) for arm in found.arms)]
+    body += [heading("What ran"), *(_about(found, arm) for arm in found.arms)]
     whole = passport(book, described(plan), report.sources, report.paths, report.samples)
     whole["by"] = dict(by or maker())
     whole["films"] = {
         name: [{"path": one.path, "size": one.size, "sha256": one.sha256} for one in films]
         for name, films in report.films.items()
     }
+    body[2] = _contents(body)
     dialog = '<dialog id="passport-of" aria-labelledby="passport-title"><div></div></dialog>'
     body += [dialog, script(whole)]
     return document(plan.title, body, style=shipped("suite.css"), script=shipped("suite.js")), whole
@@ -122,6 +124,18 @@ def planned(told: Mapping[str, Any]) -> Plan:
     )
 
 
+def heading(text: str) -> str:
+    """Of a section, that a link can lead to."""
+    return f'<h2 id="{text.lower().replace(", ", "-").replace(" ", "-")}">{text}</h2>'
+
+
+def _contents(body: Sequence[str]) -> str:
+    """Links to the sections."""
+    found = [match.groups() for part in body if (match := re.fullmatch(r'<h2 id="([^"]*)">(.*)</h2>', part))]
+    links = "".join(f'<a href="#{name}">{text}</a>' for name, text in found)
+    return f'<nav aria-label="sections">{links}</nav>'
+
+
 def _lead(report: Report, found: Board) -> str:
     runs = sum(len(one.samples) for one in found.all())
     whole = runs + sum(map(len, found.gaps.values()))
@@ -139,7 +153,7 @@ def _over_tasks(plan: Plan, found: Board, book: Passport) -> list[str]:
     if not plan.normalise:
         return []
     arms, tasks, notes = normalised(found, plan.score, scale_of(plan.normalise))
-    parts = ["<h2>Over all tasks</h2>", *(f'<p class="mark">{escape(capital(note))}.</p>' for note in notes)]
+    parts = [heading("Over all tasks"), *(f'<p class="mark">{escape(capital(note))}.</p>' for note in notes)]
     if not arms:
         return [*parts, '<p class="about">No row has a score that these reference scores normalise.</p>']
     about = f"Scores are normalised by the table {plan.normalise}: 0 its random score, 1 its reference."
@@ -186,7 +200,7 @@ def _curves(found: Board, book: Passport) -> list[str]:
         "has none. A faint stretch: not every seed has come so far."
     )
     return [
-        "<h2>Learning curves</h2>",
+        heading("Learning curves"),
         f'<p class="about">{about}</p>',
         key,
         f'<div class="charts wider">{"".join(drawn)}</div>',
@@ -202,7 +216,7 @@ def _films(report: Report, found: Board, score: str) -> list[str]:
                 about = f"{one.arm} on {one.task}, {word} seed {sample.key[2]}"
                 figures = "".join(figure(film, f"{about}: {film.name}") for film in films)
                 parts.append(f'<h3>{escape(about)} ({said(sample.mean(score))})</h3><div class="films">{figures}</div>')
-    return ["<h2>Best and worst seeds</h2>", *parts] if parts else []
+    return [heading("Best and worst seeds"), *parts] if parts else []
 
 
 def _gaps(found: Board) -> list[str]:
@@ -221,7 +235,7 @@ def _gaps(found: Board) -> list[str]:
     )
     opened = " open" if len(gaps) <= 20 else ""
     return [
-        "<h2>Not run, or failed</h2>",
+        heading("Not run, or failed"),
         f"<details{opened}><summary>{plural(len(gaps), 'run')} without a row</summary>{table}</details>",
     ]
 

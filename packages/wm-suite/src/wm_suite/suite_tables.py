@@ -11,7 +11,7 @@ from wm_suite.cells import KNOWN, Board, Entry, Planned
 from wm_suite.chart import COLOURS
 from wm_suite.document import swatch
 from wm_suite.errors import SuiteError
-from wm_suite.passport import Passport, said
+from wm_suite.passport import Passport, said, spread
 from wm_suite.printed import Printed
 
 SEEDS_SHOWN = 6  # of one entry, one by one; the passport has all
@@ -154,8 +154,9 @@ def _entry(
 ) -> str:
     mean, error, count = one.over_seeds(score)
     key = entry_key("score", one)
-    text = said(mean) + (f" ± {said(error)}" if math.isfinite(error) else "")
-    number = book.number(key, text, SCORE.format(score, plural(count, "seed")), one.samples, mean=mean, error=error)
+    number = book.number(
+        key, spread(mean, error), SCORE.format(score, plural(count, "seed")), one.samples, mean=mean, error=error
+    )
     means = [sample.mean(score) for sample in one.samples]
     episodes = sum(len(sample.episodes(score)) for sample in one.samples)
     each = ""
@@ -261,6 +262,12 @@ def beside(board: Board, score: str, outcome: str, book: Passport) -> str:
     )
 
 
+def _marked(one: Entry, number: str) -> str:
+    """A number with what is its entry's own."""
+    mark = f' <small class="unlike">{escape(one.mark)}</small>' if one.mark else ""
+    return f"<div>{number}{mark}</div>"
+
+
 def _field(board: Board, field: str, words: str, book: Passport) -> str:
     def cell(task: str, arm: str) -> str:
         parts = []
@@ -268,10 +275,11 @@ def _field(board: Board, field: str, words: str, book: Passport) -> str:
             mean, error, count = one.over_seeds(field)
             if not count:
                 continue
-            text = said(mean) + (f" ± {said(error)}" if math.isfinite(error) else "")
             how = f"mean of {words} over {plural(count, 'seed')}, plus or minus one standard error over seeds"
-            parts.append(book.number(entry_key(field, one), text, how, one.samples, mean=mean, error=error))
-            parts += [f'<small class="unlike">{escape(one.mark)}</small>'] if one.mark else []
+            text = spread(mean, error)
+            parts.append(
+                _marked(one, book.number(entry_key(field, one), text, how, one.samples, mean=mean, error=error))
+            )
         return f"<td>{''.join(parts) or '<span class=gap>not recorded</span>'}</td>"
 
     return grid(board, cell, f"{capital(words)}: mean over seeds, and one standard error of it.")
@@ -297,8 +305,7 @@ def wins(board: Board, outcome: str, book: Passport) -> str:
                 "Wilson's 95% interval over episodes"
             )
             values = {"value": found.value, "low": found.low, "high": found.high}
-            parts.append(book.number(entry_key(outcome, one), text, how, one.samples, **values))
-            parts += [f'<small class="unlike">{escape(one.mark)}</small>'] if one.mark else []
+            parts.append(_marked(one, book.number(entry_key(outcome, one), text, how, one.samples, **values)))
         return f"<td>{''.join(parts) or '<span class=gap>not recorded</span>'}</td>"
 
     caption = (
