@@ -102,7 +102,9 @@ def test_a_file_of_theirs_is_read_as_it_is_and_packs_alike(tmp_path: Path):
     [
         (b"[{]", "is no JSON"),
         (b"\x1f\x8b\x08\x00half", "is no JSON"),
-        (b'{"task": 1}', "is no list of runs"),
+        (b"3", "is no list of runs"),
+        (b'{"Alien": 1}', "Alien of .* has no list of scores"),
+        (b'{"Alien": ["x"]}', "a score of Alien in .* is str"),
         (b'[{"task": "t"}]', "run 1 of .* is none .KeyError: 'xs'"),
         (b'[{"task": "t", "method": "m", "seed": 0, "xs": [1, 2], "ys": [1]}]', "run 1 of .* is none"),
         (b'[{"task": "t", "method": "m", "seed": "x", "xs": [], "ys": []}]', "run 1 of .* is none"),
@@ -140,6 +142,12 @@ def test_finals_are_a_list_a_game_and_a_file_a_method(tmp_path: Path):
     assert [file.name for file in files] == ["r2i.json", "a_b.json"]
     assert [json.loads(file.read_text()) for file in files] == [{"UpNDown": [1.0, 5.0]}, {"toy:catch": [2.0]}]
     assert notes == ["r2i on toy:catch, seed 0 has no score and is left out"]
+    back = exports.read(files[0])
+    assert [(one.task, one.method, one.seed, one.score) for one in back] == [
+        ("UpNDown", "r2i", 0, 1),
+        ("UpNDown", "r2i", 1, 5),
+    ]
+    assert finals(back, "r2i") == json.loads(files[0].read_text())
     with pytest.raises(SuiteError, match="methods a/b, a_b would share a file"):
         write("finals", [Scored("t", name, 0, (), (1.0,)) for name in ("a/b", "a_b")], tmp_path)
 

@@ -201,8 +201,11 @@ def _save(path: Path, content: Any) -> Path:
 
 
 def read(path: Path) -> list[Scored]:
-    """The runs in a file of DreamerV3's kind, packed or not; a point without a number is left out. Raises SuiteError for
-    any other file. The last tenth of a run's steps is its score, as of a run folder."""
+    """The runs in a score file, packed or not. Raises SuiteError for what is none.
+
+    Of DreamerV3's kind: a point without a number is left out, and the last tenth of a run's steps is its score, as of a run
+    folder. Of the kind of `finals`: the method is the file's name, and seeds are numbered in their order.
+    """
     try:
         content = path.read_bytes()
         rows = foreign.parsed(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
@@ -210,6 +213,8 @@ def read(path: Path) -> list[Scored]:
         raise SuiteError(f"{path} cannot be read: {error.strerror or error}") from error
     except (EOFError, ValueError) as error:
         raise SuiteError(f"{path} is no JSON: {error}") from error
+    if isinstance(rows, dict):
+        return _finals(rows, path)
     if not isinstance(rows, list):
         raise SuiteError(f'{path} is no list of runs {{"task", "method", "seed", "xs", "ys"}}')
     found = []
@@ -224,6 +229,19 @@ def read(path: Path) -> list[Scored]:
             ) from error
         reached = max((step for step, _ in curve), default=0.0)
         found.append(Scored(task, method, seed, curve, tuple(score for step, score in curve if step > 0.9 * reached)))
+    return found
+
+
+def _finals(games: Mapping[str, Any], path: Path) -> list[Scored]:
+    method, found = path.name.partition(".json")[0], []
+    for task, scores in games.items():
+        if not isinstance(scores, list):
+            raise SuiteError(f"{task} of {path} has no list of scores, one a seed")
+        try:
+            values = [foreign.number(one) for one in scores]
+        except foreign.Odd as error:
+            raise SuiteError(f"a score of {task} in {path} {error}") from error
+        found += [Scored(task, method, seed, (), (one,)) for seed, one in enumerate(values) if math.isfinite(one)]
     return found
 
 
