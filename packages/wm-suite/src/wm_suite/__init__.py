@@ -1,4 +1,4 @@
-"""What looks at many runs: run folders -> groups of seeds -> curves with intervals -> a report. Needs numpy alone."""
+"""What looks at many runs: run folders -> groups of seeds -> curves with intervals -> a report. Needs numpy and scipy."""
 
 from wm_suite.errors import SuiteError
 from wm_suite.finals import finals, table
