@@ -1,0 +1,47 @@
+"""wm-suite VERB SUITE ...: which module does what."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from wm_suite.home import Home
+
+# verb: (module with `main(words, home) -> exit code`, what it does)
+VERBS = {
+    "plan": ("wm_suite.planning", "the runs that have no row yet; one command a run for any queue"),
+    "run": ("wm_suite.running", "train and measure them; the same command goes on where it was stopped"),
+    "status": ("wm_suite.status", "done, running, failed, missing"),
+    "table": ("wm_suite.tables", "a table in Markdown and learning curves from the rows"),
+}
+
+
+def main(words: Sequence[str] | None = None, home: Home | None = None) -> int:
+    """The command line. A user's mistake is one sentence on stderr and exit code 2."""
+    words = sys.argv[1:] if words is None else list(words)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else 2
+    if words[0] not in VERBS:
+        print(f"wm-suite: there is no {words[0]!r}; there is {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        return int(importlib.import_module(VERBS[words[0]][0]).main(words[1:], Home() if home is None else home))
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        if not getattr(error, "user_error", False):
+            raise
+        print(f"wm-suite: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def overview() -> str:
+    """What is said without a verb."""
+    lines = ["usage: wm-suite VERB SUITE [OPTIONS]   (wm-suite VERB --help)", ""]
+    return "\n".join([*lines, *(f"  {verb:8} {about}" for verb, (_, about) in VERBS.items())])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

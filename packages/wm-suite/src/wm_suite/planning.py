@@ -1,0 +1,76 @@
+"""wm-suite plan SUITE: the runs that have no row yet. --costs says what each takes; --lines FILE writes one command a run.
+
+A line is self-contained and safe to start again, in any queue: it trains the run, or goes on with it, measures it and
+leaves its row beside it; `wm-suite run SUITE --slots 0` gathers the rows.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wm_suite import asked, costs, durable
+from wm_suite.errors import SuiteError
+from wm_suite.home import Home
+from wm_suite.job import RETRIES, Job
+from wm_suite.rows import missing
+from wm_suite.running import say
+
+
+def main(words: Sequence[str], home: Home) -> int:
+    """0."""
+    parser = asked.parser("plan", __doc__ or "")
+    parser.add_argument("--all", action="store_true", help="runs that have a row, too")
+    parser.add_argument(
+        "--costs", action="store_true", help="updates, FLOPs and bytes of each, by trials on this machine"
+    )
+    parser.add_argument("--lines", type=Path, metavar="FILE", help="write one command a run")
+    parser.add_argument("--threads", type=int, default=1, help="of a run (OMP_NUM_THREADS)")
+    parser.add_argument("--retries", type=int, default=RETRIES, help="of a process that was killed")
+    args = parser.parse_args(words)
+    suite, home = asked.opened(args, home)
+    cells = asked.chosen(suite, args, None if args.all else missing(suite, home.rows(suite)))
+    jobs = home.jobs(suite, cells, {"OMP_NUM_THREADS": str(args.threads)}, args.retries)
+    if args.lines is not None:
+        try:
+            durable.write(args.lines, "".join(f"{line(job)}\n" for job in jobs))
+        except OSError as error:
+            raise SuiteError(f"{args.lines} cannot be written: {error.strerror}") from error
+        say(f"{len(jobs)} commands in {args.lines}")
+        return 0
+    known = costs.trials(jobs, home.folder(suite) / "costs.json", say) if args.costs else {}
+    for job in jobs:
+        print(f"{job.cell.arm} {job.cell.task} {job.cell.seed}{_told(known.get(costs.kind_of(job), {}))}")
+    if args.costs:
+        sums = costs.total(jobs, known, 1)
+        print(
+            f"{len(jobs)} runs, {sums['disk_bytes'] / costs.GIGA:.2f} GB of disk, {sums['hours']:.2f} hours one by one here"
+        )
+    return 0
+
+
+def line(job: Job) -> str:
+    r"""One command for a shell, whatever its folder and its variables.
+
+    >>> from wm_suite.suites import Cell
+    >>> line(Job("s", Cell("t", "a b", 0, "r2i", "", {}), "runs/t", 5, cwd="/x y", python="py"))[:43]
+    "cd '/x y' && exec py -m wm_suite.worker '{\""
+    """
+    return (
+        f"cd {shlex.quote(job.cwd)} && exec {shlex.quote(job.python)} -m wm_suite.worker {shlex.quote(job.to_json())}"
+    )
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    if "error" in found:
+        return f": could not be tried: {found['error']}"
+    updates, flops = found.get("updates", 0), found.get("flops_per_update", 0)
+    memory = found.get("vram_bytes", 0) if found.get("device") == "cuda" else found.get("ram_bytes", 0)
+    return (
+        f": {updates:,} updates, {updates * flops:.2e} FLOPs, {memory / costs.GIGA:.1f} GB of memory, "
+        f"{found.get('disk_bytes', 0) / costs.GIGA:.2f} GB of disk, {found['hours']:.2f} hours on this {found.get('device', '?')}"
+    )
