@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
 from wm_suite.home import Home
 
-# verb: (module with `main(words, home) -> exit code`, what it does)
+# verb: (module, what it does). The module has `main(words, home) -> exit code`, or, where it needs no home,
+# `add_arguments(parser)` and `run(args) -> exit code`.
 VERBS = {
     "plan": ("wm_suite.planning", "the runs that have no row yet; one command a run for any queue"),
     "run": ("wm_suite.running", "train and measure them; the same command goes on where it was stopped"),
-    "status": ("wm_suite.status", "done, running, failed, missing"),
-    "table": ("wm_suite.tables", "a table in Markdown and learning curves from the rows"),
+    "status": ("wm_suite.status", "done, running, stopped, failed, missing"),
+    "table": ("wm_suite.markdown", "a table in Markdown and learning curves from the rows"),
+    "export": ("wm_suite.export_command", "score files of other projects, from rows or run folders"),
 }
 
 
@@ -27,7 +30,12 @@ def main(words: Sequence[str] | None = None, home: Home | None = None) -> int:
         print(f"wm-suite: there is no {words[0]!r}; there is {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        return int(importlib.import_module(VERBS[words[0]][0]).main(words[1:], Home() if home is None else home))
+        module = importlib.import_module(VERBS[words[0]][0])
+        if hasattr(module, "main"):
+            return int(module.main(words[1:], Home() if home is None else home))
+        parser = argparse.ArgumentParser(prog=f"wm-suite {words[0]}", description=VERBS[words[0]][1])
+        module.add_arguments(parser)
+        return int(module.run(parser.parse_args(words[1:])))
     except BrokenPipeError:
         return 141
     except Exception as error:

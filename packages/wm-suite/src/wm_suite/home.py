@@ -14,7 +14,7 @@ from wm_suite.suites import Cell, Suite
 Rows = list[dict[str, Any]]
 
 
-def _as_they_are(suite: Suite, rows: Rows) -> Rows:
+def _as_they_are(suite: str, rows: Rows) -> Rows:
     return rows
 
 
@@ -29,7 +29,7 @@ class Home:
         rows_file: the rows of the one suite that is looked at, in place of that.
         suites: folders in which the name of a suite is looked for first.
         path: folders in which apps and measures are looked for first.
-        modern: rows of an older making, of a suite, as they would be written today.
+        modern: of a suite's name and its rows of an older making, the rows as they would be written today.
     """
 
     cwd: Path = field(default_factory=Path)
@@ -38,7 +38,7 @@ class Home:
     rows_file: Path | None = None
     suites: tuple[Path, ...] = ()
     path: tuple[Path, ...] = ()
-    modern: Callable[[Suite, Rows], Rows] = _as_they_are
+    modern: Callable[[str, Rows], Rows] = _as_they_are
 
     def folder(self, suite: Suite) -> Path:
         """Of its runs."""
@@ -57,7 +57,7 @@ class Home:
 
     def rows(self, suite: Suite) -> Rows:
         """All rows of its file. Raises SuiteError for a damaged one."""
-        return self.modern(suite, read_rows(self.rows_of(suite)))
+        return self.modern(suite.name, read_rows(self.rows_of(suite)))
 
     def jobs(
         self,

@@ -52,11 +52,11 @@ def main(words: Sequence[str], home: Home) -> int:
 
 
 def line(job: Job) -> str:
-    r"""One command for a shell, whatever its folder and its variables.
+    """One command for a shell, whatever its folder and its variables.
 
     >>> from wm_suite.suites import Cell
-    >>> line(Job("s", Cell("t", "a b", 0, "r2i", "", {}), "runs/t", 5, cwd="/x y", python="py"))[:43]
-    "cd '/x y' && exec py -m wm_suite.worker '{\""
+    >>> print(line(Job("s", Cell("t", "a b", 0, "r2i", "", {}), "runs/t", 5, cwd="/x y", python="py"))[:42])
+    cd '/x y' && exec py -m wm_suite.worker '{
     """
     return (
         f"cd {shlex.quote(job.cwd)} && exec {shlex.quote(job.python)} -m wm_suite.worker {shlex.quote(job.to_json())}"
