@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from dreamer.agent import Dreamer
 from dreamer.cli import APP
+from wm_core.errors import UserError
 from wm_core.fast.dispatched import Dispatched
-from wm_run import estimate, loading
+from wm_run import cost, estimate, loading
 from wm_run.configs import resolve
 
 
@@ -41,3 +42,38 @@ def test_what_is_recorded_is_measured_as_recorded(monkeypatch: pytest.MonkeyPatc
         numbers = estimate.estimate(APP, config, envs, Dispatched())
     assert (measured[-2:] == [0, 0]) is (capture == "graph") and all(measured) is (capture == "eager")
     assert numbers["seconds_per_update"] > 0
+
+
+def test_an_update_is_counted_without_being_made() -> None:
+    """Of shapes alone comes what a real update computes and keeps, to the last FLOP."""
+    config = dataclasses.replace(
+        resolve(APP, "tiny"), task="toy:doors", device="cpu", precision="fp32", capture="eager"
+    )
+    with closing(loading.environments(APP, config, 1)) as envs:
+        found = cost.cost(APP, config, envs)
+        agent = loading.build(APP, config, envs)
+        step = envs.reset(config.seed)
+        _, _, notes = agent.act(agent.initial(1), step)
+        with cost.Flops() as real:
+            agent.learn(cost.filled({**step, **notes}, agent, config.longest))
+        timed = estimate.estimate(
+            APP, dataclasses.replace(config, capture="graph"), envs, Dispatched()
+        )  # makes a whole update
+    assert found["flops_per_update"] == real.total > 1e6 and found["flops_per_action"] > 1e4
+    assert all(found[name] == timed[name] for name in ("updates", "disk_bytes"))
+    # a product of oneDNN's keeps other tensors than a plain one
+    assert found["vram_bytes"] == pytest.approx(timed["vram_bytes"], rel=0.2)
+    assert found["parameters"] == agent.parameters_by_module()["total"] and "hours" not in found
+
+
+def test_an_update_that_asks_its_numbers_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    update = Dreamer.update
+
+    def asks(self: Dreamer, batch: Any) -> Any:
+        float(batch.steps["reward"].sum())
+        return update(self, batch)
+
+    monkeypatch.setattr(Dreamer, "update", asks)
+    config = dataclasses.replace(resolve(APP, "tiny"), task="toy:doors", device="cpu", precision="fp32")
+    with closing(loading.environments(APP, config, 1)) as envs, pytest.raises(UserError, match="leave --count out"):
+        cost.cost(APP, config, envs)

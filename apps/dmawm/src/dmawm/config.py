@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
@@ -118,3 +118,7 @@ class Config(RunConfig):
     """Of a substrate of Melting Pot."""
     share_reward: Literal["none", "mean", "sum"] = "none"
     """What each of them is given there: its own reward, or the mean or the sum of all."""
+
+    @property
+    def settled(self) -> Config:
+        return replace(self, model_first=0)

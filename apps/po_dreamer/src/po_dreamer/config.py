@@ -7,7 +7,7 @@ leaves open. A literal field chooses a part in `build`, so that an ablation is a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from wm_core.sizes import SIZES as DREAMER_SIZES
@@ -216,3 +216,7 @@ class Config(RunConfig):
     # environment
     protocol: Literal["dreamerv3", "storm"] = "dreamerv3"
     """Atari 100k protocol: DreamerV3's (no sticky actions, random no-ops) or STORM's (sticky, life loss)."""
+
+    @property
+    def settled(self) -> Config:
+        return replace(self, model_first=0)

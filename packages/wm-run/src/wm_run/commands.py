@@ -22,6 +22,7 @@ from wm_run.app import App
 from wm_run.cli import Command, mistaken
 from wm_run.config import RunConfig
 from wm_run.configs import resolve, write_run
+from wm_run.cost import cost
 from wm_run.durable import lost
 from wm_run.estimate import estimate, sentence, told
 from wm_run.folder import Run, default_logdir, plain
@@ -285,7 +286,7 @@ def info(app: App, command: Command) -> int:
         agent = build(app, config, envs)
         parameters = agent.parameters_by_module()
         protocol = plain_json({"task": config.task, "repeat": envs.repeat, **envs.protocol})
-        numbers = plain_json(estimate(app, config, envs))
+        numbers = plain_json((cost if options.count else estimate)(app, config, envs))
     if options.json:
         result = {"app": app.name, "version": app.version, "config": write_run(app, command.config, command.origin)}
         print(json.dumps(result | {"parameters": parameters, "protocol": protocol, "estimate": numbers}))

@@ -193,6 +193,11 @@ class RunConfig:
         return self.batch * self.length
 
     @property
+    def settled(self) -> RunConfig:
+        """The same without what a method does otherwise in its first updates: an estimate makes one of all the others."""
+        return self
+
+    @property
     def before_learning(self) -> int:
         """Records, of all processes together, that the first update waits for."""
         return max(self.learning_starts, self.longest * self.envs) * self.devices

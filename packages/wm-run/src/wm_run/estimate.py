@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
-from torch.utils.flop_counter import flop_registry
 from wm_core.fast.capture import WARMUP, Recorder
 from wm_core.learner import Learner
 
 from wm_run.config import RunConfig
+from wm_run.cost import Flops, amounts, filled, size_of
 from wm_run.loading import build
 from wm_run.progress import duration
 from wm_run.replay import Replay
@@ -30,7 +28,6 @@ LONG = 128  # steps; from there on an update is as good as proportional to them
 ROWS = 3  # of the second try
 UNRECORDED = WARMUP + 3  # calls until a recording is used: plain ones, and three that are compared
 BUSY = 1.5  # a clock so much ahead of the thread's own time is told
-BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,7 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     Networks that compile themselves say more than they will take. Where updates and acts are recorded as graphs, it is the
     recorded ones that are measured. device, precision and capture must be decided. recorder: another than CUDA's.
     """
+    config = config.settled
     gpu, graph = config.device == "cuda", config.capture == "graph"
     small = config if gpu or graph else dataclasses.replace(config, batch=1, length=min(16, config.length))
     agent = build(app, small, envs)
@@ -105,9 +103,8 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     carry, _, notes = agent.act(agent.initial(1), step)
     acting = spend(lambda: agent.act(carry, step), gpu=gpu, times=3)
     record = {**step, **notes}
-    record_bytes = sum(_bytes(value) for value in record.values())
     held = sum(p.numel() * p.element_size() for p in agent.parameters())
-    replay = _filled(record, agent, small.longest)
+    replay = filled(record, agent, small.longest)
     update = _tried(agent, replay, gpu=gpu)
     if graph:
         agent.capture("graph", lambda told: None, recorder)
@@ -115,26 +112,20 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
         update = dataclasses.replace(update, spent=_recorded(lambda: agent.learn(replay), gpu=gpu))
     elif not gpu:
         update = _whole_update(app, config, envs, record, update)
-    actions = config.steps / envs.repeat
-    learning = actions - config.before_learning  # actions while it learns, near enough: reset records count as well
-    replayed = config.replayed * config.devices
-    updates = (
-        config.first_updates + learning * config.train_ratio / replayed if learning > 0 < config.train_ratio else 0.0
-    )
-    total = update.spent * updates + acting * (actions / (config.envs * config.devices))
-    model = 4 * held + update.kept  # weights, gradients, two moments
-    replay_bytes = min(config.replay_bytes, round(actions * record_bytes))
+    found = amounts(config, envs.repeat, held=held, kept=update.kept, record=size_of(record))
+    acts = config.steps / envs.repeat / (config.envs * config.devices)
+    total = update.spent * found["updates"] + acting * acts
+    if gpu:
+        found["vram_bytes"] = max(found["vram_bytes"], torch.cuda.max_memory_allocated())
     numbers = {
         "device": config.device,
-        "updates": round(updates),
+        "updates": found.pop("updates"),
         "seconds_per_update": update.spent.quiet,
         "seconds_per_action": acting.quiet,
         "flops_per_update": update.flops,
         "hours": total.quiet / 3600,
         "hours_busy": total.busy / 3600,
-        "ram_bytes": BASE_BYTES + (0 if gpu else model),
-        "vram_bytes": max(model, torch.cuda.max_memory_allocated()) if gpu else model,
-        "disk_bytes": replay_bytes + 2 * 3 * held,  # two checkpoints of weights and moments
+        **found,
     }
     return numbers | dict(app.part("estimate")(config, numbers) if app.estimate else {})
 
@@ -175,7 +166,7 @@ def _whole_update(
     def of(rows: int) -> Measured:
         part = dataclasses.replace(config, batch=rows, length=length)
         agent = build(app, part, envs)
-        return _tried(agent, _filled(record, agent, part.longest), times=2 if quick else 1)
+        return _tried(agent, filled(record, agent, part.longest), times=2 if quick else 1)
 
     if quick:
         whole = extrapolate(of(1), of(ROWS), ROWS, config.batch)
@@ -192,10 +183,15 @@ def sentence(numbers: Mapping[str, Any]) -> str:
     'about 2h 0m on this CPU (10 updates, 0.1 GB for the networks, 1.0 GB of disk)'
     >>> sentence(numbers | {"hours_busy": 10.0})[:76]
     'between 2h 0m and 10h 0m on this CPU, which has other things to do just now '
+    >>> sentence({"device": "cpu", "updates": 10, "vram_bytes": 1e8, "disk_bytes": 1e9, "flops_per_update": 2e12})
+    '10 updates of 2,000 GFLOP each, 0.1 GB for the networks, 1.0 GB of disk; in hours nothing was measured'
     """
     updates, disk = f"{numbers['updates']:,} updates", f"{numbers['disk_bytes'] / 1e9:.1f} GB of disk"
     here = "this GPU" if numbers["device"] == "cuda" else "this CPU"
     memory = f"{numbers['vram_bytes'] / 1e9:.1f} GB for the networks"
+    if "hours" not in numbers:
+        each = f"{numbers['flops_per_update'] / 1e9:,.4g} GFLOP each"
+        return f"{updates} of {each}, {memory}, {disk}; in hours nothing was measured"
     low, high = numbers["hours"], numbers.get("hours_busy", numbers["hours"])
     span = f"about {duration(low * 3600)} on {here}"
     if high > BUSY * low:
@@ -209,42 +205,6 @@ def told(app: App, config: RunConfig, envs: Environments) -> str:
         return sentence(estimate(app, config, envs))
     except Exception as error:  # noqa: BLE001 - too little memory for the paper's networks is one of many reasons
         return f"what could not be measured here ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-
-
-def _filled(record: Mapping[str, Any], agent: Learner, length: int) -> Replay:
-    """A replay in memory that holds one row and a step, all alike."""
-    stores = agent.stores
-    replay = Replay(None, 1, stores=stores, limit_bytes=2**40, chunk=length + 1, length=length)
-    later = {**record, "first": np.zeros(1, np.bool_)}
-    for t in range(length + 1):
-        replay.add(later if t else record)
-    return replay
-
-
-class Flops(TorchDispatchMode):
-    """Counts the FLOPs of products, convolutions and attention inside. torch's own counter also follows modules, and
-    stumbles over modules that run without gradient.
-
-    >>> with Flops() as counter:
-    ...     _ = torch.ones(2, 3) @ torch.ones(3, 4)
-    >>> counter.total
-    48
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # else the first operation inside imports the whole compiler: seconds
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - the registry is keyed by it
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
-        return out
 
 
 def _first_update(agent: Learner, replay: Replay) -> tuple[int, int]:
@@ -261,7 +221,3 @@ def _first_update(agent: Learner, replay: Replay) -> tuple[int, int]:
     with Flops() as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         agent.learn(replay)
     return counter.total, sum(kept.values())
-
-
-def _bytes(value: Any) -> int:
-    return int(value.numel() * value.element_size() if isinstance(value, Tensor) else np.asarray(value).nbytes)

@@ -28,6 +28,9 @@ class Info(Train):
 
     json: bool = False
     """One JSON object instead of text."""
+    count: bool = False
+    """Count what an update computes by its shapes, instead of making one and measuring its time: for networks that are too
+    large for this machine."""
 
 
 @dataclass(frozen=True)
