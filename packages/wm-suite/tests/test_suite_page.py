@@ -314,3 +314,8 @@ def test_texts_and_lines_stand_out_from_what_is_behind_them(scheme):
     assert {pair: round(contrast(*pair), 2) for pair in text if contrast(*pair) < 4.5} == {}
     lines = [(f"--c{i}", "--bg") for i in range(8)]
     assert {pair: round(contrast(*pair), 2) for pair in lines if contrast(*pair) < 3} == {}
+
+
+def test_rows_without_a_plan_say_what_they_lack(tmp_path):
+    page, _ = shown(tmp_path, [row("t", "a", 0, [1.0]), row("u", "b", 0, [1.0])])
+    assert page.count('<span class="gap">no row</span>') == 2 and "not planned" not in page

@@ -133,13 +133,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Board:
-    """Entries and gaps by task and arm, in the order of the plan; notes: sentences for the whole page."""
+    """Entries and gaps by task and arm, in the order of the plan; planned: whether there is one; notes: sentences for the
+    whole page."""
 
     tasks: tuple[str, ...]
     arms: tuple[str, ...]
     entries: Mapping[tuple[str, str], tuple[Entry, ...]]
     gaps: Mapping[tuple[str, str], tuple[Planned, ...]]
     notes: tuple[str, ...] = ()
+    planned: bool = False
 
     def all(self) -> list[Entry]:
         return [one for task in self.tasks for arm in self.arms for one in self.entries.get((task, arm), ())]
@@ -193,7 +195,7 @@ def board(samples: Sequence[Sample], plan: Sequence[Planned] = (), *, score: str
         if one.key not in have:
             gaps[one.task, one.arm] = (*gaps.get((one.task, one.arm), ()), one)
     tasks, arms = ([*dict.fromkeys(place[i] for place in places)] for i in (0, 1))
-    return Board(tuple(tasks), tuple(arms), entries, gaps, tuple(notes))
+    return Board(tuple(tasks), tuple(arms), entries, gaps, tuple(notes), bool(plan))
 
 
 def _entries(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from wm_suite.groups import group
 from wm_suite.scored import WON
 from wm_suite.statistics import binned
 
+Modern = Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]
 READ = ("scores.jsonl", "config.toml", "config.yaml", "protocol.json", "env.json")  # of the folder of a run
 SPANS = 20  # of a learning curve
 
@@ -55,6 +56,12 @@ def rows_file(path: Path, number: int = 0) -> tuple[Source, list[Sample]]:
         parts[str(line)] = hashlib.sha256(text).hexdigest()
         samples.append(Sample(row, number, line))
     return Source(path, "rows", parts), samples
+
+
+def modernised(samples: Sequence[Sample], suite: str, modern: Modern) -> list[Sample]:
+    """Rows of an older making as they would be written today, each still of its line. modern: of a suite's name and its
+    rows."""
+    return [replace(one, row=row) for one in samples for row in modern(suite, [dict(one.row)])]
 
 
 def run_folders(folders: Sequence[Path]) -> tuple[list[Source], list[Sample], list[str]]:

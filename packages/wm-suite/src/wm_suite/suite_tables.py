@@ -85,9 +85,9 @@ def grid(
 def framed(caption: str, head: str, lines: Iterable[str]) -> str:
     """A table that scrolls by itself where the page is narrow, under its caption, which does not."""
     return (
-        f'<p class="about">{escape(caption)}</p><div class="wide" tabindex="0" role="region" '
+        f'<div class="framed"><p class="about">{escape(caption)}</p><div class="wide" tabindex="0" role="region" '
         f'aria-label="{escape(caption, quote=True)}"><table class="grid-of-scores"><thead>{head}</thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(lines)}</tbody></table></div></div>"
     )
 
 
@@ -95,6 +95,7 @@ def scores(board: Board, score: str, book: Passport, printed: Sequence[Printed] 
     """What every arm reached on every task: mean and standard error over seeds, the seeds themselves, and what is unlike
     or not there; beside it what papers print, which is marked and in no other number."""
     footnotes = Footnotes("score-note-")
+    none = "not planned" if board.planned else "no row"
     scales = {task: _scale(board, task, score) for task in board.tasks}
 
     def cell(task: str, arm: str) -> str:
@@ -103,7 +104,7 @@ def scores(board: Board, score: str, book: Passport, printed: Sequence[Printed] 
         parts = [_entry(one, score, book, footnotes, scales[task], colour) for one in entries]
         parts += _gaps(gaps, bool(entries))
         if not parts:
-            parts = ['<span class="gap">not planned</span>']
+            parts = [f'<span class="gap">{none}</span>']
         return f"<td>{''.join(parts)}</td>"
 
     more = {

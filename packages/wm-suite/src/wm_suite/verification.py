@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,10 +15,9 @@ from wm_suite.cells import Sample, newest
 from wm_suite.errors import SuiteError
 from wm_suite.films import Film
 from wm_suite.passport import maker, plain
-from wm_suite.sources import READ, Source, rows_file, run_folders
+from wm_suite.sources import READ, Modern, Source, modernised, rows_file, run_folders
 from wm_suite.suite_page import Report, planned, render
 
-Modern = Callable[[str, list[Sample]], list[Sample]]
 CLOSE = 1e-9  # relative, of a number computed anew
 
 
@@ -169,7 +168,7 @@ def _sources(
                     raise SuiteError(f"{one['path']} is not there: a page is moved together with its rows")
                 source, rows = rows_file(path, number)
                 sources.append(source)
-                samples += rows if modern is None else modern(told["plan"]["suite"], rows)
+                samples += rows if modern is None else modernised(rows, told["plan"]["suite"], modern)
         if runs:
             sources, samples, _ = run_folders(runs)
     except SuiteError as error:
