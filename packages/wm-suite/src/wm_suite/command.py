@@ -16,6 +16,8 @@ VERBS = {
     "run": ("wm_suite.running", "train and measure them; the same command goes on where it was stopped"),
     "status": ("wm_suite.status", "done, running, stopped, failed, missing"),
     "table": ("wm_suite.markdown", "a table in Markdown and learning curves from the rows"),
+    "report": ("wm_suite.report_command", "a page of scores with their passports, from a suite, rows or run folders"),
+    "verify": ("wm_suite.verify_command", "whether a page's numbers are what its rows give"),
     "export": ("wm_suite.export_command", "score files of other projects, from rows or run folders"),
 }
 
