@@ -1,12 +1,12 @@
-"""tools/doors.py and tools/visits.py: reference agents against counting by hand; what has a row is not made again."""
+"""tools/doors.py and tools/visits.py: reference agents against counting by hand, the measure, the table, and rows."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
 
 import doors
 from visits import NearestNeighbour, visits
+from wm_suite import suites
+from wm_suite.rows import missing, read_rows
 
 CHANCE, CUES = 0.25, 4
-RUN = subprocess.run
+SUITES = pathlib.Path(__file__).resolve().parents[1] / "tools" / "suites"
 
 
 class Scripted:
@@ -113,101 +115,51 @@ def measured(value: float) -> dict[str, Any]:
     return found | {"n": [9] * 10, "agents": [[CHANCE] + [value + change] * 9 for change in (-0.02, 0.0, 0.02)]}
 
 
-class Processes:
-    """In place of subprocess.run: keeps what was asked for; training ends with `code`, measuring adds a row."""
-
-    def __init__(self, code: Callable[[str], int] = lambda name: 0) -> None:
-        self.trained: list[list[str]] = []
-        self.code = code
-
-    @property
-    def names(self) -> list[str]:
-        return [pathlib.Path(words[words.index("--logdir") + 1]).name for words in self.trained]
-
-    def __call__(self, command: Sequence[str], **options: Any) -> Any:
-        if command[0] == "git":
-            return RUN(command, **options)
-        if "po_dreamer" in command:
-            self.trained.append(list(command[command.index("train") :]))
-            return subprocess.CompletedProcess(command, self.code(self.names[-1]))
-        name, about, _ = command[3:]
-        row = json.loads(about)
-        row |= {"trained": measured(0.9 if row["variant"] == "full" else CHANCE), "untrained": measured(CHANCE)}
-        with doors.TASKS[name].rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        return subprocess.CompletedProcess(command, 0)
-
-
 @pytest.fixture
 def place(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A repository of its own for rows, table and plot."""
-    (tmp_path / "docs" / "results").mkdir(parents=True)
-    monkeypatch.setattr(doors, "ROOT", tmp_path)
-    monkeypatch.setattr(doors, "RESULTS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(doors, "references", lambda task: {"oracle": measured(1.0)})  # seconds
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "A")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@example.org")
-    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
-        monkeypatch.setenv(name, "/dev/null")
-    RUN(["git", "init", "-q"], cwd=tmp_path, check=True)
+    """A folder of its own for rows, table and plot."""
+    monkeypatch.setattr(doors, "RESULTS", tmp_path)
     return tmp_path
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, processes: Processes, *words: str) -> Processes:
-    with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "run", processes)
-        doors.main(["run", "--task", "doors_team", "--jobs", "1", *words])
-    return processes
-
-
-def test_what_has_a_row_is_not_made_again_and_what_failed_is(
-    place: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ("--seeds", "1", "--variants", "full", "co-co")
-    every = ["full-mat-0", "co-co-mat-0", "full-decentralised-0", "co-co-decentralised-0"]
-    first = asked(monkeypatch, Processes(lambda name: int(name == every[1])), *words)
-    assert first.names == every and "co-co-mat-0 failed; see" in capsys.readouterr().out
-    assert asked(monkeypatch, Processes(), *words).names == [every[1]]
-    assert asked(monkeypatch, Processes(), *words).names == []
-    more = asked(
-        monkeypatch, Processes(), "--seeds", "2", "--variants", "co-co", "--policies", "mat", "--", "--steps", "9"
+def test_rows_of_either_making_are_the_suites(place: pathlib.Path) -> None:
+    """The seeds of a suite's runs that have rows are not run again, and both kinds stand in one table."""
+    suite = suites.read("doors_team", folders=[SUITES])
+    old = {"variant": "co-co", "policy": "mat", "seed": 0, "trained": measured(0.2), "untrained": measured(0.25)}
+    cell = next(cell for cell in suite.cells if (cell.arm, cell.seed) == ("co-co mat", 1))
+    new = {"task": cell.task, "arm": cell.arm, "seed": 1, "settings": cell.settings, "right_at_5": 0.3}
+    new |= {"trained": measured(0.3), "untrained": measured(0.25)}
+    found = doors.modern("doors_team", [old, new])
+    assert found[1] == new and found[0]["right_at_5"] == 0.2
+    left = missing(suite, found)
+    assert len(left) == len(suite.cells) - 2
+    assert not [cell for cell in left if cell.arm == "co-co mat" and cell.seed < 2]
+    (place / "doors_team.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in (old, new)))
+    assert list(doors.lines_of(doors.TASKS["doors_team"])) == ["co-co, mat"]
+    assert "| co-co, mat | 2 | 0.25 (0.25-0.25) | 0.25 (0.20-0.30) |" in doors.table(
+        doors.TASKS["doors_team"], {"oracle": measured(1.0)}
     )
-    assert more.names == ["co-co-mat-1"]
-    (train,) = more.trained
-    logdir = str(place / "runs" / "doors_team" / "co-co-mat-1")
-    assert " ".join(train) == (
-        f"train --preset doors_team --seed 1 --logdir {logdir} --ablation co-co --policy mat --steps 9"
-    )
-    found = doors.rows(doors.TASKS["doors_team"])
-    assert [(row["variant"], row["policy"], row["seed"]) for row in found] == [
-        ("full", "mat", 0), ("full", "decentralised", 0), ("co-co", "decentralised", 0), ("co-co", "mat", 0), ("co-co", "mat", 1)
-    ]  # fmt: skip
-    assert found[-1]["options"] == ["--steps", "9"] and "options" not in found[0] and found[0]["minutes"] >= 0
 
 
-def test_time_is_that_of_all_the_processes_of_a_run(place: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("--seeds", "1", "--variants", "full", "--policies", "mat")
-    asked(monkeypatch, Processes(lambda name: 1), *words)
-    (diary,) = (place / "runs" / "doors_team").glob("*.seconds")
-    diary.write_text(str(float(diary.read_text()) + 600))
-    asked(monkeypatch, Processes(), *words)
-    (row,) = doors.rows(doors.TASKS["doors_team"])
-    assert 10 <= row["minutes"] < 11
+@pytest.mark.parametrize("name", ["doors", "doors_team"])
+def test_the_suite_has_the_runs_whose_rows_are_kept(name: str) -> None:
+    suite = suites.read(name, folders=[SUITES])
+    found = doors.modern(name, read_rows(SUITES.parents[1] / "docs" / "results" / f"{name}.jsonl"))
+    assert {(row["task"], row["arm"]) for row in found} <= {(cell.task, cell.arm) for cell in suite.cells}
+    assert {cell.measure for cell in suite.cells} == {"doors:measured"} and suite.score == "right_at_5"
+    missing(suite, found)  # raises where the settings of a row are not the suite's
+    assert {cell.task.removeprefix("toy:") for cell in suite.cells} == {name}
 
 
-def test_each_row_is_committed_and_nothing_else(place: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = place / "other"
-    other.write_text("of someone else")
-    RUN(["git", "add", "other"], cwd=place, check=True)
-    asked(monkeypatch, Processes(), "--seeds", "2", "--variants", "full", "--policies", "mat", "--commit")
-    git = ["git", "-c", "core.quotepath=off"]
-    told = [
-        RUN([*git, *words], cwd=place, check=True, capture_output=True, text=True).stdout.splitlines()
-        for words in (["status", "--short", "-uno"], ["log", "--format=tformat:", "--name-only"], ["log", "--oneline"])
-    ]
-    files = {f"docs/results/doors_team{end}" for end in (".jsonl", "-table.md", ".png")}
-    assert told[0] == ["A  other"] and set(filter(None, told[1])) == files and len(told[2]) >= 2
+def test_a_run_is_measured_as_the_table_has_it(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the measure's name, of a run of the tiny preset, whose agent knows nothing."""
+    monkeypatch.setattr(doors, "TASKS", {"doors": dataclasses.replace(doors.TASKS["doors"], envs=8)})
+    monkeypatch.setattr(doors, "visits", lambda agent, envs, seed, steps=0: visits(agent, envs, seed, steps=100))
+    command = [sys.executable, "-m", "po_dreamer", "train", "--preset", "tiny", "--task", "toy:doors", "--steps", "80"]
+    subprocess.run([*command, "--logdir", str(tmp_path / "run")], check=True, capture_output=True)
+    found = doors.measured(tmp_path / "run", {"task": "toy:doors", "seed": 0})
+    assert found["step"] == 80 and found["updates"] > 0 and found["right_at_5"] == found["trained"]["5"]
+    assert found["trained"]["n"][0] > 100 and 0.0 <= found["trained"]["1"] <= 0.5
 
 
 def test_the_table_says_what_holds(place: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

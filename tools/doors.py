@@ -1,28 +1,21 @@
-"""Doors: does the memory hold what weights cannot? Train the variants, measure them on fresh rules, plot.
+"""Doors: does the memory hold what weights cannot? The measure, the table and the plot of two suites.
 
-doors.py run [--task doors] [--seeds 3] [--variants full ...] [--jobs 2]     train and measure what is not there yet; resumable
-doors.py run --task doors_team [--policies mat decentralised] [--commit]     the same of a team: each agent has its own rule
-doors.py table [--task doors_team]                                           the table and the plot in docs/results from the rows
+suite.py run doors | doors_team      train and measure what has no row yet; resumable
+doors.py table [--task doors_team]   the table and the plot in docs/results from the rows
 
 Measured with frozen weights on some 50 fresh rules from an empty bank: P(right door | k-th visit of a cue), acting by the
 policy's mode (its entropy bonus keeps it nearly random on purpose). While measured, a rule stays. Beside it: chance, the
 oracle, a nearest-neighbour memory, and the untrained agent. Of a team an agent's own doors are counted, and a memory that
-its agents share is beside it: that is right half of the time, knowing nothing of whose rule it was. A row of
-docs/results/<task>.jsonl is a run; a stopped one has none, and goes on. Runs lie in runs/<task>. With --commit each row is
-committed as it comes.
+its agents share is beside it: that is right half of the time, knowing nothing of whose rule it was. Rows of
+docs/results/<task>.jsonl without a task are of before there were suites.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,121 +60,73 @@ class Task:
 TASKS = {task.name: task for task in (Task("doors", 50), Task("doors_team", 17, 3, ("mat", "decentralised")))}
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run, and its words for `train`."""
-
-    task: Task
-    variant: str
-    policy: str
-    seed: int
-    options: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return "-".join(filter(None, (self.variant, self.policy, str(self.seed))))
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        return self.variant, self.policy, self.seed
-
-    def words(self, logdir: pathlib.Path) -> list[str]:
-        words = ["train", "--preset", self.task.name, "--seed", str(self.seed), "--logdir", str(logdir)]
-        words += ["--ablation", VARIANTS[self.variant]] if VARIANTS[self.variant] else []
-        words += ["--policy", self.policy] if self.policy else []
-        return [*words, *self.options]
-
-
-def measure(task: Task, logdir: pathlib.Path, seed: int) -> dict[str, Any]:
-    """The trained agent of a run and its untrained twin on the same fresh rules."""
+def measured(logdir: pathlib.Path, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a suite's run: the trained agent and its untrained twin on the same fresh rules; `right_at_5`, the trained one's
+    P(right door | 5th visit), is the score."""
     import torch
     from po_dreamer import load
     from wm_core import draws
     from wm_run.loading import build
 
     torch.set_num_threads(1)
-    loaded = load(logdir)
-    found: dict[str, Any] = {"step": loaded.step}
+    task, loaded, seed = TASKS[cell["task"].removeprefix("toy:")], load(logdir), FRESH + cell["seed"]
+    metrics = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
     envs = task.environments()
-    loaded.agent.source = draws.Generator(FRESH + seed)
-    found["trained"] = visits(loaded.agent, envs, FRESH + seed)
-    fresh = build(loaded.app, loaded.config, envs)
-    found["untrained"] = visits(fresh, envs, FRESH + seed, steps=400)
-    return found
+    loaded.agent.source = draws.Generator(seed)
+    trained = visits(loaded.agent, envs, seed)
+    untrained = visits(build(loaded.app, loaded.config, envs), envs, seed, steps=400)
+    return {
+        "step": loaded.step,
+        "parameters": loaded.agent.parameters_by_module()["total"],
+        "updates": round(metrics[-1]["train/updates"]),
+        "right_at_5": trained["5"],
+        "trained": trained,
+        "untrained": untrained,
+    }
 
 
-def run_one(run: Run, folder: pathlib.Path) -> str:
-    """Train (or finish training) one run, measure it, add its row."""
-    logdir, diary = folder / run.name, folder / f"{run.name}.seconds"
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (folder / f"{run.name}.log").open("a") as log:
-        began = time.monotonic()
-        command = [sys.executable, "-m", "po_dreamer", *run.words(logdir)]
-        done = subprocess.run(command, check=False, env=env, cwd=ROOT, stdout=log, stderr=log)
-        seconds = time.monotonic() - began + (float(diary.read_text()) if diary.exists() else 0.0)
-        diary.write_text(f"{seconds}")  # over all the processes of a run that is stopped and goes on
-        if done.returncode:
-            return f"{run.name} failed; see {log.name}"
-        code = "import sys; sys.path.insert(0, 'tools'); import doors; doors.add(sys.argv[1], sys.argv[2], sys.argv[3])"
-        about = {"variant": run.variant, "seed": run.seed, "minutes": round(seconds / 60, 2)}
-        about |= {"policy": run.policy} if run.policy else {}
-        about |= {"options": list(run.options)} if run.options else {}
-        command = [sys.executable, "-c", code, run.task.name, json.dumps(about), str(logdir)]
-        done = subprocess.run(command, env=env, cwd=ROOT, stdout=log, stderr=log, check=False)
-    return f"{run.name} could not be measured; see {log.name}" if done.returncode else f"{run.name} done"
+def modern(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the suites doors and doors_team of before there were suites, as their rows are now; others as they are.
+
+    >>> (row,) = modern("doors_team", [{"variant": "co-co", "policy": "mat", "seed": 1, "trained": {"5": 0.2}}])
+    >>> row["task"], row["arm"], row["settings"]["ablation"], row["settings"]["options"], row["right_at_5"]
+    ('toy:doors_team', 'co-co mat', 'co-co', {'policy': 'mat'}, 0.2)
+    """
+    return [_modern(name, row) if name in TASKS and "task" not in row else row for row in rows]
 
 
-def add(name: str, about: str, logdir: str) -> None:
-    """Measure a run and append its row."""
-    task, path, row = TASKS[name], pathlib.Path(logdir), json.loads(about)
-    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    where = json.loads((path / "env.json").read_text())
-    row |= {"commit": where["commit"], "hardware": where["hardware"]} | measure(task, path, row["seed"])
-    row["updates"] = round(metrics[-1]["train/updates"])
-    task.rows.parent.mkdir(parents=True, exist_ok=True)
-    with task.rows.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+def _modern(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    words = row.get("options", [])
+    options = {"policy": row["policy"]} if row.get("policy") else {}
+    options |= {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=False)}
+    settings: dict[str, Any] = {"app": "po_dreamer", "preset": name, "options": options}
+    settings |= {"ablation": VARIANTS[row["variant"]]} if VARIANTS[row["variant"]] else {}
+    commit = row.get("commit") or ""
+    told = {
+        "task": f"toy:{name}",
+        "arm": " ".join(filter(None, (row["variant"], row.get("policy", "")))),
+        "settings": settings,
+        "config": "",
+        "ended": "whole",
+        "wall_s": round(60 * row.get("minutes", 0)),
+        "curve": [],
+        "right_at_5": row["trained"]["5"],
+    }
+    return row | told | {"commit": commit[:8] + "+" * commit.endswith("+")}
 
 
 def rows(task: Task) -> list[dict[str, Any]]:
-    """The rows so far; the last one of a (variant, policy, seed) counts."""
+    """The rows so far, with `variant` and `policy`; the last one of a (variant, policy, seed) counts."""
     if not task.rows.exists():
         return []
-    found = [json.loads(line) for line in task.rows.read_text().splitlines()]
-    return list({(row["variant"], row.get("policy", ""), row["seed"]): row for row in found}.values())
-
-
-def planned(task: Task, args: argparse.Namespace) -> list[Run]:
-    """What has no row yet, a seed of everything before the next seed."""
-    have = {(row["variant"], row.get("policy", ""), row["seed"]) for row in rows(task)}
-    policies = [one for one in task.policies if not args.policies or one in args.policies]
-    every = [
-        Run(task, v, p, s, tuple(args.options)) for s in range(args.seeds) for p in policies for v in args.variants
-    ]
-    return [one for one in every if one.key not in have]
-
-
-def start(args: argparse.Namespace) -> None:
-    """Everything planned; then table and plot."""
-    task = TASKS[args.task]
-    folder = args.folder or ROOT / "runs" / task.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for told in pool.map(lambda one: run_one(one, folder), planned(task, args)):
-            print(told, flush=True)
-            if args.commit and task.rows.exists():
-                task.page.write_text(table(task))
-                commit(task, task.rows, task.page)
-    show(args)
-    if args.commit:
-        commit(task, task.rows, task.page, task.plot)
-
-
-def commit(task: Task, *files: pathlib.Path) -> None:
-    """These files and nothing else; what is as it was makes no commit."""
-    named = [str(file) for file in files if file.exists()]
-    subprocess.run(["git", "add", "--", *named], check=True, cwd=ROOT)
-    subprocess.run(["git", "commit", "-qm", f"docs/results: {task.name}", "--", *named], check=False, cwd=ROOT)
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for line in task.rows.read_text().splitlines():
+        row = json.loads(line)
+        if "task" in row:
+            settings = row["settings"]
+            row |= {"variant": settings.get("ablation") or "full", "policy": settings["options"].get("policy", "")}
+        found[row["variant"], row.get("policy", ""), row["seed"]] = row
+    return list(found.values())
 
 
 def lines_of(task: Task) -> dict[str, list[dict[str, Any]]]:
@@ -273,19 +218,9 @@ def show(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    one, other = commands.add_parser("run"), commands.add_parser("table")
-    for command in (one, other):
-        command.add_argument("--task", choices=list(TASKS), default="doors")
-    one.add_argument("--seeds", type=int, default=3)
-    one.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    one.add_argument("--policies", nargs="+", choices=("mat", "decentralised"), help="of a team; all when left out")
-    one.add_argument("--jobs", type=int, default=2)
-    one.add_argument("--folder", type=pathlib.Path)
-    one.add_argument("--commit", action="store_true")
-    one.add_argument("options", nargs="*", help="after --: further options of train")
-    one.set_defaults(f=start)
-    other.set_defaults(f=show)
+    table_of = parser.add_subparsers(required=True).add_parser("table")
+    table_of.add_argument("--task", choices=list(TASKS), default="doors")
+    table_of.set_defaults(f=show)
     args = parser.parse_args(argv)
     args.f(args)
 

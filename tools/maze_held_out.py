@@ -29,7 +29,7 @@ def random_scores(task: str, folder: Path, episodes: int) -> list[float]:
 
     def make() -> bytes:
         from env_adapters import make_vec
-        from plan import RandomActions
+        from wm_run.measures import RandomActions
         from wm_run.rollout import evaluate
         from wm_run.scoring import FRESH
 

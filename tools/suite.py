@@ -8,6 +8,7 @@ from __future__ import annotations
 import pathlib
 import sys
 
+import doors
 from wm_suite.command import main
 from wm_suite.home import Home
 
@@ -17,6 +18,7 @@ HOME = Home(
     results=pathlib.Path("docs") / "results",
     suites=(pathlib.Path("tools") / "suites",),
     path=(pathlib.Path("tools"),),
+    modern=doors.modern,
 )
 
 if __name__ == "__main__":

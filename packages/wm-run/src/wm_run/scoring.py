@@ -108,6 +108,7 @@ def result(
         "score_standard_error": float(scores.std(ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else None,
         **{name: float(np.mean(values)) for name, values in scored.outcomes.items()},
         "scores": scores.tolist(),
+        **({"outcomes": scored.outcomes} if scored.outcomes else {}),
         "lengths": [episode.length for episode in scored.episodes],
         "protocol": dict(protocol),
         "evaluated_with": scored.apart,
