@@ -205,6 +205,23 @@ def test_seeds_that_are_unlike_are_marked(tmp_path, change, says):
     assert "score-note" not in shown(tmp_path, [rows[0], row("t", "a", 1, [1.0])], cells=planned("t", "a", range(2)))[0]
 
 
+def test_arms_of_different_budgets_are_marked(tmp_path):
+    rows = [row("t", "a", 0, [1.0]), row("t", "b", 0, [1.0], step=10_000), row("u", "a", 0, [1.0])]
+    page, _ = shown(tmp_path, rows)
+    assert "after 1,000 steps, others on this task after 10,000" in page and "after 10,000 steps, others" in page
+    assert page.count("<sup>") == 2  # none on u
+    rows[1]["step"] = 1002
+    assert "others on this task" not in shown(tmp_path, rows)[0]
+
+
+def test_an_arm_of_different_settings_on_different_tasks_is_marked(tmp_path):
+    long = {"app": "a", "preset": "tiny", "options": {"length": 128}}
+    rows = [row("t", "a", 0, [1.0]), row("u", "a", 0, [1.0], settings=long), row("u", "b", 0, [1.0])]
+    page, _ = shown(tmp_path, rows)
+    assert "other settings than on other tasks: length not given" in page and "length 128" in page
+    assert page.count("<sup>") == 2  # none at b
+
+
 # ---- what is not there
 
 

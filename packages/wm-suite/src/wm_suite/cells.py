@@ -7,14 +7,13 @@ and marked. What is not there has a `Gap` that says why.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from wm_suite import foreign
+from wm_suite import doubts, foreign
 from wm_suite.errors import SuiteError
 from wm_suite.groups import differing
 from wm_suite.statistics import over_seeds
@@ -187,6 +186,7 @@ def board(samples: Sequence[Sample], plan: Sequence[Planned] = (), *, score: str
             mine = sorted((one for one in here if one.key[1] == arm), key=lambda one: one.key[2])
             if mine:
                 entries[task, arm] = _entries(task, arm, mine, names, bool(recorded), asked.get((task, arm)))
+    entries = _apart(entries)
     if rows and not any(one.conditions for one in rows):
         notes.append("of none of these rows the protocol was recorded: whether their scores compare is not known here")
     have = {one.key for one in rows}
@@ -210,45 +210,35 @@ def _entries(
     whether any of the task are known; asked: the plan's settings."""
     sets: dict[str, list[Sample]] = {}
     for one in samples:
-        sets.setdefault(_canonical(one.conditions), []).append(one)
+        sets.setdefault(doubts.canonical(one.conditions), []).append(one)
     found = []
     for mine in sets.values():
         conditions = mine[0].conditions
-        mark = ", ".join(f"{name} {_word(conditions.get(name))}" for name in names) if conditions else ""
+        mark = ", ".join(f"{name} {doubts.word(conditions.get(name))}" for name in names) if conditions else ""
         if recorded and not conditions:
             mark = "protocol not recorded"
-        found.append(Entry(task, arm, tuple(mine), mark, tuple(_doubts(mine, asked))))
+        found.append(Entry(task, arm, tuple(mine), mark, tuple(doubts.within([one.row for one in mine], asked))))
     return tuple(found)
 
 
-def _doubts(samples: Sequence[Sample], asked: Mapping[str, Any] | None) -> list[str]:
-    """Sentences about what makes these seeds unlike."""
-    doubts = []
-    seeds: dict[str, list[str]] = {}
-    for one in samples:
-        seeds.setdefault(str(one.row.get("config", "not recorded")), []).append(str(one.key[2]))
-    if len(seeds) > 1:
-        told = "; ".join(f"{config} of {', '.join(mine)}" for config, mine in seeds.items())
-        doubts.append(f"seeds of different configurations ({told})")
-    elif len({_canonical(one.row.get("settings")) for one in samples}) > 1:
-        doubts.append("seeds of different settings")
-    for one in samples:
-        if one.row.get("ended", "whole") != "whole":
-            doubts.append(f"seed {one.key[2]} was ended by its limit of wall time at step {one.row.get('step', 0):,}")
-        made = one.row.get("settings")
-        if asked is not None and isinstance(made, Mapping) and (odd := _unlike(made, asked)):
-            doubts.append(f"seed {one.key[2]} was made with other settings than the suite's: {'; '.join(odd)}")
-    steps = sorted({one.row.get("step", 0) for one in samples if one.row.get("ended", "whole") == "whole"})
-    if len(steps) > 1:
-        doubts.append(f"seeds of {' and '.join(f'{step:,}' for step in steps)} steps")
-    return doubts
-
-
-def _unlike(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """In which settings a row is not the plan's."""
-    theirs, ours = ({**one, **one.get("options", {})} for one in (made, asked))
-    names = [name for name in differing([theirs, ours]) if name != "options"]
-    return [f"{name} {_word(theirs.get(name))}, the suite says {_word(ours.get(name))}" for name in names]
+def _apart(entries: Mapping[tuple[str, str], tuple[Entry, ...]]) -> dict[tuple[str, str], tuple[Entry, ...]]:
+    """The same, with what is unlike between entries: budgets of a task, settings of an arm."""
+    rows = {place: [sample.row for one in mine for sample in one.samples] for place, mine in entries.items()}
+    more: dict[tuple[str, str], list[str]] = {place: [] for place in entries}
+    for task in {task for task, _ in entries}:
+        for place, sentence in doubts.budgets(
+            {place: mine for place, mine in rows.items() if place[0] == task}
+        ).items():
+            more[place].append(sentence)
+    for arm in {arm for _, arm in entries}:
+        for place, sentence in doubts.settings(
+            {place: mine for place, mine in rows.items() if place[1] == arm}
+        ).items():
+            more[place].append(sentence)
+    return {
+        place: tuple(replace(one, doubts=(*one.doubts, *more[place])) for one in mine)
+        for place, mine in entries.items()
+    }
 
 
 def _unplanned(rows: Sequence[Sample]) -> list[str]:
@@ -259,13 +249,5 @@ def _unplanned(rows: Sequence[Sample]) -> list[str]:
 
 def _both(conditions: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     return "; ".join(
-        f"{name} {' or '.join(dict.fromkeys(_word(one.get(name)) for one in conditions))}" for name in names
+        f"{name} {' or '.join(dict.fromkeys(doubts.word(one.get(name)) for one in conditions))}" for name in names
     )
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def _word(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)

@@ -135,7 +135,7 @@ def improvements(arms: list[Scored], book: Passport) -> str:
             samples = [one for one in (*ours.samples, *theirs.samples) if one.key[0] in tasks]
             number = book.number(
                 key,
-                interval(value),
+                interval(value, "{:.2f}".format),
                 how,
                 samples,
                 value=float(value.value),
@@ -178,11 +178,11 @@ def profiles(arms: list[Scored], book: Passport) -> str:
     )
 
 
-def interval(value: Estimate) -> str:
+def interval(value: Estimate, say: Callable[[float], str] = said) -> str:
     """A number and its interval as text."""
     if not math.isfinite(value.low):
-        return said(float(value.value))
-    return f"{said(float(value.value))} [{said(float(value.low))}, {said(float(value.high))}]"
+        return say(float(value.value))
+    return f"{say(float(value.value))} [{say(float(value.low))}, {say(float(value.high))}]"
 
 
 def _ends(values: list[Estimate]) -> tuple[float, float]:

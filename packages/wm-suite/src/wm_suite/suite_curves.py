@@ -51,7 +51,7 @@ def curves(board: Board, task: str, book: Passport) -> str:
 
 
 def plural_rows(count: int) -> str:
-    return f"{count} row{'s' * (count != 1)} behind it"
+    return f"{count:,} row{'s' * (count != 1)} behind it"
 
 
 def alt(what: str, along: str, lines: Sequence[Line]) -> str:
