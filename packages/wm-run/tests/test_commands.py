@@ -599,11 +599,12 @@ def test_nested_observations_are_named_as_the_adapters_name_them(fakes, run):
 
 def test_one_process_a_folder(fakes, dreaming, quiet, capsys):
     """A second one would cut the first one's logs and replay."""
-    with locked(Path("D")), pytest.raises(SystemExit):
-        main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+    with locked(Path("D")):
+        with pytest.raises(SystemExit):
+            main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
+        assert [path.name for path in Path("D").iterdir()] == [".lock"]
     told = capsys.readouterr().err
     assert "is training in D" in told and str(os.getpid()) in told and "Traceback" not in told
-    assert [path.name for path in Path("D").iterdir()] == [".lock"]
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "40", "--logdir", "D"])
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "60", "--logdir", "D"])
     assert checkpoint.load(checkpoint.latest("D")).step >= 60

@@ -409,26 +409,6 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(fakes: Any, caps
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", str(logdir), "--replay-bytes", "500000", "--chunk", "8"])
 
 
-def test_too_little_memory_is_told_before_the_first_step(
-    fakes: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wm_run.session.free_memory", lambda: 1000)
-    said = refused(fakes, capsys, "train --preset tiny --logdir D")
-    assert "0.00 GB are free: lower --batch, --length or --size" in said
-
-
-def test_free_memory_is_the_least_that_system_and_group_leave(tmp_path: Path) -> None:
-    proc = tmp_path / "meminfo"
-    assert preflight.free_memory(proc, tmp_path) is None
-    proc.write_text("MemTotal: 9 kB\nMemAvailable:    5000 kB\n")
-    assert preflight.free_memory(proc, tmp_path) == 5000 * 1024
-    for name, text in (("max", "max"), ("current", "700000"), ("stat", "anon 5\ninactive_file 100\nactive_file 23\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert preflight.free_memory(proc, tmp_path) == 5000 * 1024
-    (tmp_path / "memory.max").write_text("1000000\n")
-    assert preflight.free_memory(proc, tmp_path) == 300_123
-
-
 def test_the_estimate_of_the_disk_holds(fakes: Any, run: Path) -> None:
     """What a run has on disk at its end is no more than what was asked for, and not far from it."""
     held = sum(path.stat().st_size for path in (run / "replay").glob("*.chunk"))

@@ -15,9 +15,11 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from wm_core.errors import UserError
 from wm_run import checkpoint, places
 from wm_run.alarm import NotFinite, dump
 from wm_run.cli import main
+from wm_run.lock import locked
 from wm_run.replay import Replay
 
 
@@ -102,6 +104,32 @@ def test_a_checkpoint_that_is_a_link_is_pruned_as_a_link(tmp_path: Path, danglin
     path.symlink_to(away, target_is_directory=True)
     assert save(20) == checkpoint.latest(tmp_path) and not os.path.lexists(path)
     assert (away / "manifest.json").is_file()  # what the link showed is somebody's own
+
+
+# ---- the lock
+
+
+def test_without_its_lock_file_a_second_process_stays_out(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        (tmp_path / ".lock").unlink()
+        for _ in range(2):  # the second try finds the first one's file
+            with pytest.raises(UserError, match="is training in"), locked(tmp_path):
+                pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path) -> None:
+    with locked(tmp_path / "a/b"):
+        (tmp_path / "a/b/metrics.jsonl").touch()
+    assert not (tmp_path / "a").exists()
+    with locked(tmp_path / "a/b"):
+        (tmp_path / "a/b/metrics.jsonl").write_text("{}")
+    assert (tmp_path / "a/b/metrics.jsonl").exists()
+    (tmp_path / "mine").mkdir()
+    with locked(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").is_dir()
 
 
 # ---- other users

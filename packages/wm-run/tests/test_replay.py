@@ -633,7 +633,7 @@ def test_a_lower_limit_on_resume_is_obeyed_at_the_next_chunk(tmp_path: Path) -> 
 
 def test_a_limit_on_resume_that_holds_no_row_is_refused(tmp_path: Path) -> None:
     state = filled(tmp_path, 32).state()
-    with pytest.raises(ReplayError, match="raise the limit or shorten the chunks"):
+    with pytest.raises(ReplayError, match=r"raise the limit .*, shorten the chunks"):
         reread(tmp_path, state, chunks=1)
     assert reread(tmp_path, state).steps == STREAMS * 32
 
@@ -757,7 +757,7 @@ def test_a_step_without_what_the_dynamics_stores_is_refused() -> None:
 
 
 def test_a_limit_below_two_chunks_is_refused() -> None:
-    with pytest.raises(ReplayError, match="raise the limit or shorten the chunks"):
+    with pytest.raises(ReplayError, match=r"raise the limit .*, shorten the chunks"):
         build(None, chunks=1).add(step(0))
 
 

@@ -43,7 +43,8 @@ class Generator:
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        self.generator = torch.Generator(device=device).manual_seed(seed)
+        here = "cpu" if torch.device(device).type == "meta" else device  # of networks that are only measured
+        self.generator = torch.Generator(device=here).manual_seed(seed)
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.rand(shape, generator=self.generator, device=device)

@@ -40,6 +40,13 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
 
 
+LEAST = (  # what every step holds, of whatever environment
+    Entry("action", "float32", (1,)),
+    Entry("reward", "float32", ()),
+    *(Entry(name, "bool", ()) for name in ("first", "last", "terminal")),
+)
+
+
 class Chunk(NamedTuple):
     """The columns of one chunk, key -> (n, C, ...), all views of one map."""
 
@@ -113,8 +120,8 @@ class Chunks:
         if need * size > self._room():
             raise ReplayError(
                 f"a replay limit of {_size(self.limit_bytes)} is too small: {need} chunks of {self.chunk} steps of "
-                f"{self.streams} streams take {_size(need * size)} and an eighth is kept free; raise the limit or shorten "
-                "the chunks"
+                f"{self.streams} streams take {_size(need * size)} and an eighth is kept free: raise the limit "
+                "(--replay-bytes), shorten the chunks (--chunk) or take fewer streams (--envs)"
             )
 
     def check_step(self, arrays: Mapping[str, Array]) -> None:

@@ -23,6 +23,7 @@ from wm_run.app import App, Origin
 from wm_run.config import RunConfig, check, check_together, resumable
 from wm_run.configs import read_run, resolve
 from wm_run.manifest import kept_config
+from wm_run.memory import exhausted
 from wm_run.options import OPTIONS, Info, Plot, Train
 from wm_run.reading import listed, read, say_true, unknown
 from wm_run.stop import say
@@ -116,6 +117,8 @@ def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     if mistaken(app, error):
         return str(error)
+    if told := exhausted(error):
+        return told
     if isinstance(error, OSError) and (told := places.sentence(error, command)):
         return told
     if "OutOfMemoryError" in names and "torch" in type(error).__module__:

@@ -19,6 +19,7 @@ from wm_run import bound, checkpoint, evaluation, launch, scoring, typed, watchi
 from wm_run.alarm import NotFinite
 from wm_run.allocator import give_back
 from wm_run.app import App
+from wm_run.chunks import LEAST, Chunks
 from wm_run.cli import Command, mistaken
 from wm_run.config import RunConfig
 from wm_run.configs import resolve, write_run
@@ -77,6 +78,8 @@ def train(app: App, command: Command) -> int:
 
 def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
     """The same in a folder, alone or as one of several."""
+    room = {"chunk": config.chunk, "length": config.length, "limit_bytes": config.replay_bytes}
+    Chunks(None, config.envs, **room).check_limit(LEAST)  # before so many environments are made
     if command.origin.note:  # before the run's own environments are there, which may be the only ones that there can be
         say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
         give_back()  # the paper's setting was tried, and may be many times as large as this run

@@ -20,9 +20,11 @@ from wm_core.learner import Learner
 from wm_run import bound, checkpoint, observed
 from wm_run.alarm import NotFinite, check_weights
 from wm_run.allocator import keep_pages
+from wm_run.allotted import WAY_OUT, built
 from wm_run.config import RunConfig
 from wm_run.configs import read_run
 from wm_run.loop import to_device
+from wm_run.memory import check_environments
 from wm_run.teams import Team, team_of
 from wm_run.unfit import told
 
@@ -211,6 +213,7 @@ def environments(app: App, config: RunConfig, n: int) -> Environments:
     """n environments of the config's task."""
     if not config.task:
         raise UserError("no task is named: give --task, or a --preset that names one")
+    check_environments(n)
     envs: Environments = app.part("environments")(config, n)
     if config.env and dict(envs.protocol).get("options") != config.env:
         envs.close()
@@ -235,13 +238,24 @@ def build(app: App, config: RunConfig, envs: Environments) -> Learner:
             f"{app.name} learns environments of several agents, and {config.task} has a single one: take an app for it, or "
             "a task such as smax:3m"
         )
-    torch.manual_seed(config.seed)
+
+    def make(device: str) -> Learner:
+        torch.manual_seed(config.seed)
+        here: Any = device
+        parts = (dataclasses.replace(config, device=here), envs.observation_space, envs.action_spec)
+        made: Learner = app.part("build")(*parts, *filter(None, [team]))
+        return made
+
     try:
-        return app.part("build")(config, envs.observation_space, envs.action_spec, *filter(None, [team]))
+        return built(make, config.device)
     except ValueError as error:
         if getattr(error, "user_error", False):
             raise
         raise UserError(f"these numbers make no agent: {error}") from error
+    except (OverflowError, RuntimeError, TypeError) as error:  # torch says it in three ways
+        if "overflow" not in str(error).lower():
+            raise
+        raise UserError(f"these numbers make networks that no memory can hold: {WAY_OUT}") from error
 
 
 def has_world(learner: Learner) -> TypeGuard[Agent]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wm_core.errors import UserError
@@ -20,7 +20,8 @@ except ImportError:  # Windows
 
 @contextmanager
 def locked(logdir: Path) -> Iterator[None]:
-    """Hold LOGDIR/.lock inside. The system lets it go however this process ends, so that no stale lock is left.
+    """Hold the folder and LOGDIR/.lock inside. The system lets them go however this process ends, so that no stale lock is
+    left. A folder that was made for it goes again where nothing came to lie in it.
 
     Raises UserError where another process holds it. A file system that knows no locks is trusted.
 
@@ -29,9 +30,10 @@ def locked(logdir: Path) -> Iterator[None]:
     ...     sorted(os.listdir(logdir))
     ['.lock']
     """
+    made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
     durable.make_folder(logdir)
-    with (logdir / ".lock").open("a+") as file:
-        if not _take(file.fileno()):
+    with _folder(logdir) as folder, (logdir / ".lock").open("a+") as file:
+        if not (_take(folder) and _take(file.fileno())):
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise UserError(
@@ -40,11 +42,41 @@ def locked(logdir: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made:
+                _unmake(logdir, made)
 
 
-def _take(descriptor: int) -> bool:
-    if fcntl is None:
+@contextmanager
+def _folder(path: Path) -> Iterator[int | None]:
+    """A descriptor of the folder: the lock on it stays where the file .lock is deleted, which shells and syncs do."""
+    descriptor = None
+    with suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _unmake(logdir: Path, made: list[Path]) -> None:
+    """Remove the folders that were made for this run, if it left nothing in them: it was refused."""
+    with suppress(OSError):
+        inside = list(logdir.iterdir())
+        if any(path.name != ".lock" and (not path.is_file() or path.stat().st_size) for path in inside):
+            return
+        for path in inside:
+            path.unlink()
+        for folder in made:
+            folder.rmdir()
+
+
+def _take(descriptor: int | None) -> bool:
+    """Whether nobody else has it locked."""
+    if fcntl is None or descriptor is None:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

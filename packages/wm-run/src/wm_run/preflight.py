@@ -1,4 +1,4 @@
-"""What the rest of a run will ask of disk and memory, against what is free, before the first step."""
+"""What the rest of a run will ask of the disk, against what is free, before the first step."""
 
 from __future__ import annotations
 
@@ -59,30 +59,6 @@ def check_disk(folder: Path, *, replay: int, checkpoints: int) -> None:
             f"{checkpoints / GIGA:.2f} GB of checkpoints{have}) and {free / GIGA:.2f} GB are free: lower --replay-bytes, "
             "--keep or --steps, or give a --logdir on another disk"
         )
-
-
-def check_memory(needed: int, free: int | None) -> None:
-    """needed: bytes that are sure to be asked for. Raises UserError where fewer are free; None is not known."""
-    if free is not None and needed > free:
-        raise UserError(
-            f"this run needs at least {needed / GIGA:.2f} GB more of memory (gradients and batches) and "
-            f"{free / GIGA:.2f} GB are free: lower --batch, --length or --size, or end other programs"
-        )
-
-
-def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this process can still get, by the system and by its control group; None where neither tells."""
-    found = []
-    if proc.is_file():
-        lines = dict(line.split(":") for line in proc.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:
-            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    limit, used, stat = group / "memory.max", group / "memory.current", group / "memory.stat"
-    if limit.is_file() and used.is_file() and stat.is_file() and (most := limit.read_text().strip()) != "max":
-        counted = dict(line.split() for line in stat.read_text().splitlines())
-        cached = int(counted.get("inactive_file", 0)) + int(counted.get("active_file", 0))  # given back when needed
-        found.append(int(most) - int(used.read_text()) + cached)
-    return min(found) if found else None
 
 
 def nested_bytes(value: Any) -> int:

@@ -107,6 +107,11 @@ class Replay:
         """Bytes of one step of one stream; 0 before the first `add`."""
         return self._chunks.step_bytes
 
+    def check(self, step: Mapping[str, Array | Tensor]) -> None:
+        """Raises ReplayError where the first step could not be such a one, for its entries or for want of room."""
+        if not self.schema:
+            self._chunks.schema_of({key: _array(value) for key, value in step.items()}, self.stores)
+
     def add(self, step: Mapping[str, Array | Tensor]) -> None:
         """Append one step to every stream: every value (n, ...), numpy or tensors of any device.
 

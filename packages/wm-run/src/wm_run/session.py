@@ -22,7 +22,8 @@ from wm_run.config import RunConfig
 from wm_run.folder import Run
 from wm_run.loading import fit
 from wm_run.loop import Environments, Position
-from wm_run.preflight import check_disk, check_memory, disk_bytes, free_memory, nested_bytes
+from wm_run.memory import check_memory, free_memory
+from wm_run.preflight import check_disk, disk_bytes, nested_bytes
 from wm_run.replay import Replay
 from wm_run.rollout import drawing_from
 from wm_run.unfit import told
@@ -83,10 +84,11 @@ class Session:
         )
 
     def check_room(self, at: Position) -> None:
-        """Raises UserError where disk or memory cannot hold the rest of the run. One act is made and undone."""
+        """Raises UserError where disk, memory or replay cannot hold the rest of the run. One act is made and undone."""
         config, agent = self.config, self.agent
         with drawing_from(agent, draws.Generator(0, agent.device)):
             _, _, notes = agent.act(at.carry, at.step)
+        self.replay.check({**at.step, **notes})
         noted = nested_bytes(dict(notes)) // self.envs.num_envs
         step = noted + nested_bytes(dict(at.step)) // self.envs.num_envs
         weights = nested_bytes(agent.state_dict())
@@ -102,7 +104,9 @@ class Session:
         )
         check_disk(self.run.logdir, replay=replay, checkpoints=checkpoints)
         batch = 2 * config.batch * config.length * step  # the one in use and the one before it
-        check_memory(batch + (weights if agent.device.type == "cpu" else 0), free_memory())
+        gradients = weights if agent.device.type == "cpu" else 0
+        way_out = "lower --batch, --length or --size"
+        check_memory(batch + gradients, free_memory(), "(gradients and batches)", way_out)
 
     def save(self, at: Position) -> Path:
         """Everything that the run is, as one checkpoint. Changes nothing of it. Raises NotFinite and saves nothing where

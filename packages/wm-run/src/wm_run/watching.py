@@ -16,6 +16,7 @@ from wm_run import dreams, evaluation, scoring
 from wm_run.cli import mistaken
 from wm_run.loading import has_world
 from wm_run.loop import Position
+from wm_run.memory import exhausted
 from wm_run.play import key_shown
 from wm_run.progress import Progress
 from wm_run.results import plain_json, write_json
@@ -157,9 +158,10 @@ def possibly(session: Session, what: str, show: Callable[[], T]) -> T | None:
     try:
         return show()
     except Exception as error:
-        if not mistaken(session.app, error):
+        told = exhausted(error)
+        if not mistaken(session.app, error) and not told:
             raise
         alone = isinstance(error, Unmade) and not session.config.exclusive
         way = " (if only one set of them may live at a time, --exclusive True says so)" if alone else ""
-        say(f"no {what}: {error}{way}")
+        say(f"no {what}: {told or error}{way}")
         return None
