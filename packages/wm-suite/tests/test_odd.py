@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,56 @@ def test_no_link_among_the_films_is_followed(tmp_path: Path) -> None:
     other = made(tmp_path / "b")
     (other / "video").symlink_to(logdir / "video", target_is_directory=True)
     assert "data:image" not in shown(other)[0]
+
+
+# ---- logs that are not what the run wrote
+
+
+def saved(logdir: Path, marks: object, step: int = 100) -> None:
+    """A checkpoint that says this of the logs."""
+    folder = logdir / "checkpoint" / str(step)
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"meta": {"logs": marks}}))
+
+
+def mark(logdir: Path, altered: bool = False) -> dict[str, object]:
+    text = (logdir / "scores.jsonl").read_bytes()
+    return {"scores.jsonl": {"bytes": len(text), "crc32": zlib.crc32(text), "altered": altered}}
+
+
+@pytest.mark.parametrize("change", [(b"7", b"8"), (b'{"step": 10,', b'{"step": 11,'), (b": 7}", b": 77}"), (b"1", b"")])
+def test_a_changed_row_is_told(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    logdir = made(tmp_path / "a")
+    saved(logdir, mark(logdir))
+    path = logdir / "scores.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"step": 110, "episode/score": 5}\n')  # it trains on
+    assert read(logdir).notes == ()
+    path.write_bytes(path.read_bytes().replace(*change, 1))
+    notes = [note for note in read(logdir).notes if "odd and left out" not in note]
+    assert len(notes) == 1 and f"{path} is not what the run wrote there" in notes[0]
+    assert notes[0] in shown(logdir)[0].replace("&#x27;", "'")
+    path.unlink()
+    assert "is not what the run wrote there" in read(logdir).notes[0]
+
+
+def test_what_another_program_wrote_meanwhile_is_told(tmp_path: Path) -> None:
+    logdir = made(tmp_path / "a")
+    saved(logdir, mark(logdir, altered=True))
+    assert "holds what another program wrote there" in read(logdir).notes[0]
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [5, [1], {"scores.jsonl": 5}, {"scores.jsonl": {"bytes": "x", "crc32": 3}}, {"..": {"bytes": 0, "crc32": 0}}],
+)
+def test_marks_that_no_run_writes_say_nothing(tmp_path: Path, marks: object) -> None:
+    logdir = made(tmp_path / "a")
+    saved(logdir, marks)
+    assert read(logdir).notes == ()
+
+
+def test_marks_without_end_are_one_note(tmp_path: Path) -> None:
+    logdir = made(tmp_path / "a")
+    saved(logdir, {"scores.jsonl": {"bytes": 10**400, "crc32": 0}, "../secret": {"bytes": 0, "crc32": 0}})
+    assert len(read(logdir).notes) == 1

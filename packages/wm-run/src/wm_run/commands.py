@@ -29,8 +29,10 @@ from wm_run.estimate import estimate, sentence, told
 from wm_run.folder import Run, default_logdir, plain
 from wm_run.loading import build, environments, has_world, initialise, restore, runtime
 from wm_run.lock import locked
+from wm_run.logs import differences
 from wm_run.loop import rest
 from wm_run.loop import train as train_loop
+from wm_run.manifest import kept_marks
 from wm_run.options import Eval, Info, Train
 from wm_run.progress import Progress
 from wm_run.replay import Replay
@@ -259,6 +261,8 @@ def evaluate(app: App, command: Command) -> int:
     changed = evaluation.changed(command.saved, command.config)
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
+    for changed_log in differences(logdir, kept_marks(logdir)):
+        say(changed_log)
     config, agent, protocol = loaded.config, loaded.agent, plain_json(loaded.protocol)
     count = options.episodes or config.final_episodes or scoring.MANY
     acting = "mode" if options.mode else "sample" if options.sample else config.eval_acting

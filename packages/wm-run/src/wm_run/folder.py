@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
-import itertools
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 from wm_run import durable
 from wm_run.errors import EXTRA, RunError
 from wm_run.events import Events
+from wm_run.logs import Log
 from wm_run.machine import describe_environment
 from wm_run.toml import to_toml
 from wm_run.video import write_video
@@ -71,7 +69,7 @@ class Run:
             raise RunError(f"TensorBoard logs need the package tensorboard: {EXTRA}, or turn them off")
         self.logdir = Path(logdir)
         durable.make_folder(self.logdir)
-        self._files = {name: _open_log(self.logdir / name) for name in LOGS}
+        self._logs = {name: Log(self.logdir / name) for name in LOGS}
         self._tensorboard, self._writers = tensorboard, writers
         self._events: Events | None = None  # opened at the first number, when it is known what to purge
         self._purge: int | None = None
@@ -112,16 +110,26 @@ class Run:
 
     def flush(self) -> None:
         """Hand everything written so far to the disk."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        for log in self._logs.values():
+            log.sync()
         if self._events is not None:
             self._events.flush()
 
     def offsets(self) -> dict[str, int]:
         """How far the logs have come, for a checkpoint: bytes by file, and the last step."""
         self.flush()
-        return {"step": self._step} | {name: file.tell() for name, file in self._files.items()}
+        return {"step": self._step} | {name: log.bytes for name, log in self._logs.items()}
+
+    def marks(self) -> dict[str, Any]:
+        """After `offsets`: the checksum of every log up to there, by file."""
+        return {name: log.mark() for name, log in self._logs.items()}
+
+    def take_told(self) -> list[str]:
+        """Sentences about what other programs did to the logs, since this was last asked."""
+        told = [sentence for log in self._logs.values() for sentence in log.told]
+        for log in self._logs.values():
+            log.told.clear()
+        return told
 
     def check(self, offsets: Mapping[str, int]) -> None:
         """Raises ValueError for offsets that `offsets` never gave."""
@@ -129,42 +137,34 @@ class Run:
             if not isinstance(value, int) or not 0 <= value < 2**62:
                 raise ValueError(f"its logs end at {name} = {str(value)[:40]}")
 
-    def cut(self, offsets: Mapping[str, int]) -> None:
+    def cut(self, offsets: Mapping[str, int], marks: Any = None) -> None:
         """Drop every line written after `offsets`, and from TensorBoard's view every later step; {} drops all.
 
-        A file that is shorter by now has nothing to drop and stays.
+        A file that is shorter by now has nothing to drop and stays. marks: of the same moment. A file that is not what they
+        say loses no line of an earlier step, and is kept whole beside it; `take_told` says so.
         """
         self._step = offsets.get("step", 0)
         self._purge = self._step + 1 if offsets else 0
-        for name in LOGS:
-            self._files[name].close()
-            path = self.logdir / name
-            os.truncate(path, min(path.stat().st_size, offsets.get(name, 0)))
-            self._files[name] = _open_log(path)
+        for name, log in self._logs.items():
+            log.cut(offsets.get(name, 0), self._step, marks.get(name) if isinstance(marks, Mapping) else None)
         if self._events is not None:
             self._events.close()
             self._events = None
 
     def set_aside(self) -> list[Path]:
         """Keep the lines there are in <log>.before-<k>, for `cut({})` would drop them; gives what was made."""
-        kept = []
-        for name in LOGS:
-            path = self.logdir / name
-            if path.stat().st_size:
-                k = next(k for k in itertools.count(1) if not path.with_name(f"{name}.before-{k}").exists())
-                kept.append(Path(shutil.copy(path, path.with_name(f"{name}.before-{k}"))))
-                durable.sync(kept[-1])
+        kept = [log.set_aside() for log in self._logs.values() if log.bytes]
         durable.sync(self.logdir)  # before the lines are dropped
         return kept
 
     def close(self) -> None:
         """Flush and close, once; the folder may be opened again."""
-        if self._files[LOGS[0]].closed:
+        if self._logs[LOGS[0]].closed:
             return
-        self.flush()
-        for file in self._files.values():
-            file.close()
+        for log in self._logs.values():
+            log.close()
         if self._events is not None:
+            self._events.flush()
             self._events.close()
         for writer in self._writers:
             writer.close()
@@ -173,8 +173,7 @@ class Run:
         numbers = {name: _number(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._step = max(self._step, step)
-        self._files[log].write(json.dumps({"step": step, **finite}, allow_nan=False).encode() + b"\n")
-        self._files[log].flush()  # a line is whole or absent when the process is killed
+        self._logs[log].write(json.dumps({"step": step, **finite}, allow_nan=False).encode() + b"\n")
         if self._tensorboard:
             if self._events is None:
                 self._events = Events(self.logdir, self._purge)
@@ -196,11 +195,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _open_log(path: Path) -> BinaryIO:
-    """Open for appending, after the last whole line."""
-    if path.exists():
-        text = path.read_bytes()
-        os.truncate(path, text.rfind(b"\n") + 1)
-    return path.open("ab")

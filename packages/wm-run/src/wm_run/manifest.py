@@ -154,6 +154,12 @@ def kept_config(logdir: Path) -> dict[str, Any]:
     return dict(meta.get("config", {}))
 
 
+def kept_marks(logdir: Path) -> Any:
+    """What the last checkpoint says of the logs, see `wm_run.logs`; None where none says."""
+    path = latest(logdir)
+    return read(path)["meta"].get("logs") if path else None
+
+
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with a digest of all that it says, by which a changed digit is noticed."""
     plain = {name: value for name, value in manifest.items() if name != "seal"}

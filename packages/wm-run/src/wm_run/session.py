@@ -26,6 +26,7 @@ from wm_run.memory import check_memory, free_memory
 from wm_run.preflight import check_disk, disk_bytes, nested_bytes
 from wm_run.replay import Replay
 from wm_run.rollout import drawing_from
+from wm_run.stop import say
 from wm_run.unfit import told
 
 if TYPE_CHECKING:
@@ -126,12 +127,15 @@ class Session:
             "random": random_state(),
         } | ({"feed": self.feed.state()} if self.feed.lane else {})
         meta = {"app": self.app.name, "version": self.app.version, "task": self.config.task, **self.about}
+        meta["logs"] = self.run.marks()
         keep = max(self.config.keep, min(2, ranks().count))  # others may be killed before they have saved
         kept = {"keep": keep, "milestone_every": self.config.milestone_every}
         weights = self.agent.state_dict()
         path = checkpoint.save(self.run.logdir, at.steps, weights=weights, state=state, meta=meta, **kept)
         ranks().total(1)  # all have saved
         self.replay.commit(replay)
+        for sentence in self.run.take_told():
+            say(sentence)
         return path
 
     def load(self, saved: checkpoint.Checkpoint) -> tuple[Position, list[str]]:
@@ -154,7 +158,8 @@ class Session:
             notices += self.replay.load_state(saved.state["replay"])
             notices += self.feed.load_state(saved.state.get("feed", {"late": [], "ahead": []}))
             load_random_state(saved.state["random"])
-            self.run.cut(saved.state["run"])
+            self.run.cut(saved.state["run"], saved.meta.get("logs"))
+            notices += self.run.take_told()
             if ranks().count > 1:
                 checkpoint.go_back(saved.path)
         return at, notices

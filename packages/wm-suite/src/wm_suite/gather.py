@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,7 @@ def read(logdir: Path) -> Logged:
             more = f" and {len(odd) - 1} more are" if len(odd) > 1 else " is"
             notes.append(f"{odd[0]} of {logdir / name}{more} odd and left out")
     arrays = {key: (np.array(steps), np.array(values)) for key, (steps, values) in series.items()}
+    notes += _changed(logdir)
     config, protocol = _config(logdir), _json(logdir / "protocol.json")
     return Logged(logdir, config, protocol, _json(logdir / "env.json"), arrays, tuple(notes))
 
@@ -179,14 +181,39 @@ def _config(logdir: Path) -> dict[str, Any]:
             raise SuiteError(f"{path} {error}: mend it") from error
         except (ValueError, RecursionError) as error:
             raise SuiteError(f"{path} is not TOML: {error}") from error
+    for manifest, kept in _kept(logdir, "config"):
+        return _checked(kept, manifest)
+    return strangers.config(logdir)
+
+
+def _kept(logdir: Path, what: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The checkpoints' manifests that keep a table of this name of their run, and it, newest first."""
     manifests = [path for path in logdir.glob("checkpoint/*/manifest.json") if path.parent.name.isdecimal()]
     for manifest in sorted(manifests, key=lambda path: int(path.parent.name), reverse=True):
         try:
-            kept = dict(foreign.parsed(manifest.read_bytes())["meta"]["config"])
+            yield manifest, dict(foreign.parsed(manifest.read_bytes())["meta"][what])
         except (OSError, ValueError, KeyError, TypeError):  # being written, or damaged, or of before it was kept
             continue
-        return _checked(kept, manifest)
-    return strangers.config(logdir)
+
+
+def _changed(logdir: Path) -> list[str]:
+    """Sentences about logs that are not what the newest checkpoint says of them."""
+    notes = []
+    for _, logs in _kept(logdir, "logs"):
+        for name, mark in logs.items():
+            path = logdir / Path(name).name
+            size, crc = (mark.get("bytes"), mark.get("crc32")) if isinstance(mark, dict) else (None, None)
+            if not isinstance(size, int) or not isinstance(crc, int):
+                continue
+            text = path.read_bytes() if path.is_file() else b""
+            text = text[:size] if 0 <= size <= len(text) else text
+            if len(text) != size or zlib.crc32(text) != crc:
+                odd = "is not what the run wrote there: rows were changed or taken away (its checksum differs)"
+                notes.append(f"{path} {odd}; put it back from a copy if that was not meant")
+            elif mark.get("altered") is True:
+                notes.append(f"{path} holds what another program wrote there while the run was training")
+        break
+    return notes
 
 
 def _checked(config: dict[str, Any], path: Path) -> dict[str, Any]:
