@@ -1,0 +1,94 @@
+"""The suites that come with wm-suite are of things that there are: apps, presets, ablations, options, tasks, tables."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from env_adapters import tasks
+from env_adapters.atari import Atari
+from env_adapters.smac_maps import SCENARIOS
+from wm_suite import suites, tables
+from wm_suite.normalise import limit, reference
+from wm_suite.printed import printed
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+import papers
+
+NAMES = suites.shipped()
+KNOWN = {*tasks(), *(f"smacv2:{name}" for name in SCENARIOS)}
+KNOWN |= {task.replace("dmc_", "dmc_vision_", 1) for task in KNOWN if task.startswith("dmc_")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_of_a_suite_is_one_that_its_app_can_make(name: str):
+    for cell in suites.read(name).cells:
+        config = papers.config_of(cell)  # presets, ablations, sizes and options by the app's own rules
+        assert config.steps > 0
+        assert cell.task in KNOWN, cell.task
+        for option in cell.options:
+            if option.startswith("env."):
+                assert cell.task.startswith("atari100k_")
+                assert option.removeprefix("env.") in inspect.signature(Atari).parameters
+
+
+@pytest.mark.parametrize("name", papers.of_papers())
+def test_a_papers_suite_has_its_tables_and_references(name: str):
+    suite = suites.read(name)
+    assert suite.minutes >= 10_000  # a run of a paper ends by its steps
+    if suite.normalise:
+        assert all(reference(task, suite.normalise) for task in suite.tasks)
+    for one in suite.printed:
+        printed(one)
+    if suite.outcome:
+        assert all(limit(task) for task in suite.tasks)
+    assert papers.about(name).startswith(papers.PAPERS[name.partition("-")[0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("po_dreamer-atari", "po_dreamer_table1"),
+        ("po_dreamer-fusion", "po_dreamer_table2"),
+        ("po_dreamer-components", "po_dreamer_table4"),
+        ("po_dreamer-maze", "po_dreamer_table5"),
+        ("var-atari", "var_table1"),
+        ("var-dmc-vision", "var_table2_vision"),
+        ("var-dmc-proprio", "var_table2_proprio"),
+        ("var-weight", "var_table3"),
+        ("r2i-bsuite-memory", "r2i_bsuite_memory"),
+        ("r2i-bsuite-chain", "r2i_bsuite_chain"),
+        ("r2i-popgym", "r2i_popgym"),
+        ("r2i-maze", "r2i_memory_maze"),
+    ],
+)
+def test_a_suite_runs_the_tasks_and_our_methods_of_its_table(name: str, table: str):
+    suite, found = suites.read(name), printed(table)
+    assert table in suite.printed and set(suite.tasks) == set(found.scores)
+    strangers = {"DreamerV3 + static weight", "DreamerV3 + adaptive weight"} | (
+        {"STORM", "STORM+Var"} & set(suite.arms)
+    )
+    ours = set(suite.arms) - strangers - {"CO Only", "DreamerV3"}
+    assert ours and ours <= set(found.methods), ours - set(found.methods)
+
+
+def test_every_ablation_of_po_dreamers_tables_is_a_run():
+    for name, table in (("po_dreamer-fusion", 2), ("po_dreamer-components", 4), ("po_dreamer-maze", 5)):
+        assert set(suites.read(name).arms) == set(printed(f"po_dreamer_table{table}").methods)
+
+
+def test_every_printed_table_and_every_list_of_tasks_is_used():
+    used = {one for name in NAMES for one in suites.read(name).printed}
+    assert set(tables.names("scores")) - used == {"r2i_step_times"}  # no run is needed: docs/results/papers.md
+    lists = tomllib.loads((resources.files("wm_suite") / "data" / "tasks.toml").read_text("utf-8"))
+    texts = "".join((resources.files("wm_suite") / "suites" / f"{name}.toml").read_text("utf-8") for name in NAMES)
+    assert [one for one in lists if f'tasks = "{one}"' not in texts] == []
+
+
+def test_the_page_of_the_papers_suites_is_as_they_are():
+    assert papers.table() in papers.FILE.read_text(), "uv run tools/papers.py --write"
