@@ -228,12 +228,28 @@ def test_a_line_a_run_is_all_that_a_queue_needs(
     assert main(["run", "sums.toml", "--no-trial"], home) == 0 and len(rows()) == 5 == len(processes())
 
 
+def test_what_is_counted_has_hours_of_a_card_that_measured_it_alone(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "sums.toml", "--count"]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("counting") == 2 and out.count("hours not measured") == 6  # five runs and their sum
+    assert "plain one 0: 20 updates, 2.00e+13 FLOPs" in out and "5 runs, 1.00e+14 FLOPs of updates" in out
+    row = {"part": "update plain", "parameters": 7, "flops": 10**12, "graph_ms": 3.6e5}
+    for other, hours in (({}, "2.00 hours of updates"), ({"parameters": 8}, "not"), ({"rehearsal": True}, "not")):
+        (place / "card.jsonl").write_text(json.dumps(row | other) + "\n")
+        assert main(["plan", "sums.toml", "--count", "--card", "card.jsonl"]) == 0
+        out, err = capsys.readouterr()
+        assert "counting" not in err and out.count(hours if hours != "not" else "hours not measured") == (
+            5 if hours != "not" else 6
+        )
+    assert main(["plan", "sums.toml", "--costs"]) == 0 and "0.42 hours one by one here" in capsys.readouterr().out
+
+
 def test_what_it_takes_is_said_before_it_begins(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "sums.toml", "--costs"]) == 0
     out, err = capsys.readouterr()
-    assert (
-        err.count("trying") == 2 and "plain one 0: 20 updates" in out and "5 runs, 5.00 GB of disk, 0.42 hours" in out
-    )
+    assert err.count("trying") == 2 and "plain one 0: 20 updates" in out and "5.00 GB of disk, 0.42 hours" in out
     assert main(["run", "sums.toml", "--slots", "2"]) == 0
     told = capsys.readouterr().err
     assert "trying" not in told and "training takes about 12 minutes with 2 at a time, 6.0 GB of memory" in told

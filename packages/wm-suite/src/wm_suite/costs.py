@@ -23,10 +23,10 @@ def kind_of(job: Job) -> str:
     return json.dumps(job.cell.settings, sort_keys=True)
 
 
-def tried(job: Job) -> dict[str, Any]:
+def tried(job: Job, *options: str) -> dict[str, Any]:
     """The `estimate` of the app's `info --json`: hours, updates, flops_per_update, ram_bytes, vram_bytes, disk_bytes; or
-    `error`, the last line of what it said."""
-    command = [job.python, "-m", job.cell.app, "info", *job.cell.words, "--json"]
+    `error`, the last line of what it said. With the option `--count` nothing is computed, and there are no hours."""
+    command = [job.python, "-m", job.cell.app, "info", *job.cell.words, "--json", *options]
     path = os.pathsep.join([*job.path, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | ({"PYTHONPATH": path} if path else {}) | dict(job.environment)
     try:
@@ -40,8 +40,10 @@ def tried(job: Job) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def trials(jobs: Sequence[Job], kept: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """The trial of each kind, from the file `kept` where it was made before; it is renewed."""
+def trials(
+    jobs: Sequence[Job], kept: Path, say: Callable[[str], None], *, count: bool = False
+) -> dict[str, dict[str, Any]]:
+    """The trial of each kind, from the file `kept` where it was made before; it is renewed. count: by shapes alone."""
     try:
         known = dict(json.loads(kept.read_bytes()))
     except (OSError, ValueError):
@@ -49,8 +51,9 @@ def trials(jobs: Sequence[Job], kept: Path, say: Callable[[str], None]) -> dict[
     for job in jobs:
         kind = kind_of(job)
         if kind not in known or "error" in known[kind]:
-            say(f"trying {job.cell.arm} on {job.cell.task} for what it takes (--no-trial leaves that out)")
-            known[kind] = tried(job)
+            what = "" if count else " (--no-trial leaves that out)"
+            say(f"{'counting' if count else 'trying'} {job.cell.arm} on {job.cell.task} for what it takes{what}")
+            known[kind] = tried(job, *(["--count"] if count else []))
             kept.parent.mkdir(parents=True, exist_ok=True)
             durable.write(kept, json.dumps(known))
     return known
@@ -64,7 +67,7 @@ def total(jobs: Sequence[Job], known: Mapping[str, Mapping[str, Any]], slots: in
     >>> jobs = [Job("s", Cell("t", "a", seed, "r2i", "", {}), "", 60) for seed in range(3)]
     >>> known = {kind_of(jobs[0]): {"hours": 2.0, "disk_bytes": 5, "ram_bytes": 7, "vram_bytes": 1, "device": "cuda"}}
     >>> total(jobs, known, 2)
-    {'hours': 1.5, 'disk_bytes': 15, 'ram_bytes': 14, 'vram_bytes': 2, 'untried': 0}
+    {'hours': 1.5, 'flops': 0, 'disk_bytes': 15, 'ram_bytes': 14, 'vram_bytes': 2, 'untried': 0}
     """
     found = [(job, known.get(kind_of(job), {})) for job in jobs]
     found = [(job, one) for job, one in found if one and "error" not in one]
@@ -74,12 +77,33 @@ def total(jobs: Sequence[Job], known: Mapping[str, Mapping[str, Any]], slots: in
 
     gpu = any(one.get("device") == "cuda" for _, one in found)
     return {
-        "hours": sum(min(one["hours"], job.minutes / 60) for job, one in found) / max(1, slots),
+        "hours": sum(min(one.get("hours", 0.0), job.minutes / 60) for job, one in found) / max(1, slots),
+        "flops": sum(flops_of(one) for _, one in found),
         "disk_bytes": sum(one.get("disk_bytes", 0) for _, one in found),
         "ram_bytes": largest("ram_bytes"),
         "vram_bytes": largest("vram_bytes") if gpu else 0,
         "untried": len(jobs) - len(found),
     }
+
+
+def flops_of(found: Mapping[str, Any]) -> int:
+    """Of all of a run's updates."""
+    return int(found.get("updates", 0)) * int(found.get("flops_per_update", 0))
+
+
+def on_a_card(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Hours of a run's updates by the newest row of tools/gpu.py that is of just that network and batch; None without one.
+
+    >>> row = {"part": "update dreamer 12m, pixels", "parameters": 7, "flops": 1000, "graph_ms": 36.0}
+    >>> found = {"parameters": 7, "flops_per_update": 1001, "updates": 100_000}
+    >>> on_a_card(found, [row]), on_a_card(found | {"parameters": 8}, [row])
+    (1.0, None)
+    """
+    for row in reversed(rows):
+        mine = row.get("parameters") == found.get("parameters") and not row.get("rehearsal") and "graph_ms" in row
+        if mine and abs(row.get("flops", 0) / found.get("flops_per_update", 1) - 1) < 0.01:
+            return float(found["updates"] * row["graph_ms"] / 3.6e6)
+    return None
 
 
 def sentences(jobs: Sequence[Job], known: Mapping[str, Mapping[str, Any]], slots: int, folder: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""wm-suite plan SUITE: the runs that have no row yet. --costs says what each takes; --lines FILE writes one command a run.
+"""wm-suite plan SUITE: the runs that have no row yet. --costs says what each takes, by trials on this machine, and --count by
+its networks' shapes alone; --lines FILE writes one command a run.
 
 A line is self-contained and safe to start again, in any queue: it trains the run, or goes on with it, measures it and
 leaves its row beside it; `wm-suite run SUITE --slots 0` gathers the rows.
@@ -15,7 +16,7 @@ from wm_suite import asked, costs, durable
 from wm_suite.errors import SuiteError
 from wm_suite.home import Home
 from wm_suite.job import RETRIES, Job
-from wm_suite.rows import missing
+from wm_suite.rows import missing, read_rows
 from wm_suite.running import say
 
 
@@ -26,6 +27,10 @@ def main(words: Sequence[str], home: Home) -> int:
     parser.add_argument(
         "--costs", action="store_true", help="updates, FLOPs and bytes of each, by trials on this machine"
     )
+    parser.add_argument(
+        "--count", action="store_true", help="the same by shapes alone: nothing is computed, and there are no hours"
+    )
+    parser.add_argument("--card", type=Path, metavar="ROWS", help="rows of tools/gpu.py, for hours of what was counted")
     parser.add_argument("--lines", type=Path, metavar="FILE", help="write one command a run")
     parser.add_argument("--threads", type=int, default=1, help="of a run (OMP_NUM_THREADS)")
     parser.add_argument("--retries", type=int, default=RETRIES, help="of a process that was killed")
@@ -40,15 +45,35 @@ def main(words: Sequence[str], home: Home) -> int:
             raise SuiteError(f"{args.lines} cannot be written: {error.strerror}") from error
         say(f"{len(jobs)} commands in {args.lines}")
         return 0
-    known = costs.trials(jobs, home.folder(suite) / "costs.json", say) if args.costs else {}
+    known: dict[str, dict[str, Any]] = {}
+    if args.costs or args.count:
+        kept = "counts.json" if args.count else "costs.json"
+        known = costs.trials(jobs, home.folder(suite) / kept, say, count=args.count)
+    rows = read_rows(args.card) if args.card is not None else []
     for job in jobs:
-        print(f"{job.cell.arm} {job.cell.task} {job.cell.seed}{_told(known.get(costs.kind_of(job), {}))}")
-    if args.costs:
-        sums = costs.total(jobs, known, 1)
-        print(
-            f"{len(jobs)} runs, {sums['disk_bytes'] / costs.GIGA:.2f} GB of disk, {sums['hours']:.2f} hours one by one here"
-        )
+        print(f"{job.cell.arm} {job.cell.task} {job.cell.seed}{_told(known.get(costs.kind_of(job), {}), rows)}")
+    if known:
+        print(_sum(jobs, known, rows))
     return 0
+
+
+def _sum(jobs: Sequence[Job], known: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    sums = costs.total(jobs, known, 1)
+    told = [
+        f"{len(jobs)} runs",
+        f"{sums['flops']:.2e} FLOPs of updates",
+        f"{sums['disk_bytes'] / costs.GIGA:.2f} GB of disk",
+    ]
+    found = [known.get(costs.kind_of(job), {}) for job in jobs]
+    if any("hours" in one for one in found):
+        told.append(f"{sums['hours']:.2f} hours one by one here")
+    elif None not in (hours := [costs.on_a_card(one, rows) for one in found]):
+        told.append(f"{sum(filter(None, hours)):.2f} hours of updates on that card")
+    else:
+        told.append("hours not measured")
+    if sums["untried"]:
+        told.append(f"without {sums['untried']:.0f} that could not be tried")
+    return ", ".join(told)
 
 
 def line(job: Job) -> str:
@@ -63,14 +88,18 @@ def line(job: Job) -> str:
     )
 
 
-def _told(found: Mapping[str, Any]) -> str:
+def _told(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if not found:
         return ""
     if "error" in found:
         return f": could not be tried: {found['error']}"
-    updates, flops = found.get("updates", 0), found.get("flops_per_update", 0)
     memory = found.get("vram_bytes", 0) if found.get("device") == "cuda" else found.get("ram_bytes", 0)
+    hours = "hours not measured"
+    if "hours" in found:
+        hours = f"{found['hours']:.2f} hours on this {found.get('device', '?')}"
+    elif (card := costs.on_a_card(found, rows)) is not None:
+        hours = f"{card:.2f} hours of updates on that card"
     return (
-        f": {updates:,} updates, {updates * flops:.2e} FLOPs, {memory / costs.GIGA:.1f} GB of memory, "
-        f"{found.get('disk_bytes', 0) / costs.GIGA:.2f} GB of disk, {found['hours']:.2f} hours on this {found.get('device', '?')}"
+        f": {found.get('updates', 0):,} updates, {costs.flops_of(found):.2e} FLOPs, {memory / costs.GIGA:.1f} GB of memory, "
+        f"{found.get('disk_bytes', 0) / costs.GIGA:.2f} GB of disk, {hours}"
     )

@@ -27,12 +27,20 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pace", type=float, default=0.0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--count", action="store_true")
     args = parser.parse_args()
     if args.refuse:
         print(f"fake_app: {args.refuse}", file=sys.stderr)
         return 2
     if args.command == "info":
-        print(json.dumps({"estimate": {"hours": 2.0, "updates": args.steps, "ram_bytes": 3e9, "disk_bytes": 1e9}}))
+        shapes = {
+            "updates": args.steps,
+            "ram_bytes": 3e9,
+            "disk_bytes": 1e9,
+            "flops_per_update": 10**12,
+            "parameters": 7,
+        }
+        print(json.dumps({"estimate": shapes | ({} if args.count else {"hours": 2.0})}))
         return 0
     logdir = Path(args.logdir)
     logdir.mkdir(parents=True, exist_ok=True)
