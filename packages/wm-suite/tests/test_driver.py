@@ -278,16 +278,21 @@ def test_rows_may_lie_elsewhere(place: Path) -> None:
         (["run", "nope"], "there is no suite 'nope'"),
         (["run", "sums.toml", "--arms", "nope"], "sums has no arm 'nope'; it has plain, other"),
         (["plan", "sums.toml", "--tasks", "nope"], "sums has no task 'nope'"),
-        (["run", "sums.toml", "--on", "mars"], "--on mars"),
+        (["run", "sums.toml", "--no-trial", "--on", "mars"], "--on mars is unknown: it is local, ray, or ray://host:port"),
+        (["run", "sums.toml", "--no-trial", "--on", "ray"], "--on ray needs the package ray: install wm-suite[ray]"),
         (["run", "sums.toml", "--slots", "-1"], "--slots must be at least 0"),
         (["table", "sums.toml"], "holds no row of sums"),
         (["plan", "sums.toml", "--lines", "no/where"], "no/where cannot be written"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_a_sentence(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_a_sentence(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
     assert main(words) == 2
     err = capsys.readouterr().err
-    assert told in err and "Traceback" not in err and err.startswith("wm-suite: ") or "runs are missing" in err
+    assert f"wm-suite: {told}" in err or told in err.splitlines()[-1]
+    assert "Traceback" not in err and err.splitlines()[-1].startswith("wm-suite: ")
 
 
 def test_damaged_rows_are_said(capsys: pytest.CaptureFixture[str]) -> None:

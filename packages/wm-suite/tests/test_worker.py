@@ -210,17 +210,28 @@ def test_halting_ends_a_measure_too(job: Make) -> None:
 
 
 def test_a_run_whose_worker_is_killed_saves_and_the_next_worker_waits_for_it(job: Make, comes_to: Total) -> None:
-    one = job(steps=60, pace=0.03, **{"save-every": 1000})  # saved when it is asked to end, and not before
+    one = job(steps=60, pace=0.03, linger=1.0, **{"save-every": 1000})  # saved when it is asked to end, and not before
     first = subprocess.Popen([sys.executable, "-m", "wm_suite.worker", one.to_json()])
     until((one.folder / "begun").exists)
     until(lambda: "[run]" in (one.folder / "config.toml").read_text())
     time.sleep(0.3)
     first.send_signal(signal.SIGKILL)
     first.wait()
+    assert worker.busy(one)  # it saves
     done = carry_out(one)
     assert done.row is not None and done.row["trained"] == [comes_to(60)] and len(begun(one)) == 2
     logged = [json.loads(line)["step"] for line in (one.folder / "scores.jsonl").read_text().splitlines()]
     assert logged == list(range(1, 61))  # it went on from what the first had saved, after that one had ended
+
+
+def test_a_run_whose_worker_is_killed_does_not_go_on_alone(job: Make) -> None:
+    one = job(steps=1000, pace=0.02)
+    first = subprocess.Popen([sys.executable, "-m", "wm_suite.worker", one.to_json()])
+    until((one.folder / "state.json").exists)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    until(lambda: not worker.busy(one), 10)
+    assert json.loads((one.folder / "state.json").read_text())["step"] < 1000
 
 
 def test_two_workers_of_a_run_do_not_meet(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,13 +30,16 @@ def main(words: Sequence[str], home: Home) -> int:
     parser.add_argument(
         "--slots", "--jobs", type=int, default=2, help="runs at a time; 0 gathers the rows of finished ones"
     )
-    parser.add_argument("--on", default="local", help="local")
-    parser.add_argument("--gpus", nargs="+", default=[], help="numbers of cards, which slots take in turns")
+    parser.add_argument("--on", default="local", help="local; ray, on this machine; or ray://host:port of a cluster")
+    parser.add_argument("--gpus", nargs="+", default=[], help="local: numbers of cards, which slots take in turns")
+    parser.add_argument("--gpu-share", type=float, help="ray: of a card a run, such as 0.25; 0 for none")
     parser.add_argument("--threads", type=int, default=1, help="of a run (OMP_NUM_THREADS)")
     parser.add_argument("--retries", type=int, default=RETRIES, help="of a process that was killed")
     parser.add_argument("--no-trial", action="store_true", help="begin without saying what it will take")
     args = parser.parse_args(words)
     suite, home = asked.opened(args, home)
+    if args.slots < 0:
+        raise SuiteError(f"--slots must be at least 0, not {args.slots}")
     rows = home.rows_of(suite)
     with alone(home.folder(suite)), halting() as halt:
         cells = asked.chosen(suite, args, missing(suite, home.rows(suite)))
@@ -56,11 +60,13 @@ def main(words: Sequence[str], home: Home) -> int:
 
 def engine_of(args: argparse.Namespace) -> Engine:
     """By --on. Raises SuiteError."""
-    if args.slots < 0:
-        raise SuiteError(f"--slots must be at least 0, not {args.slots}")
     if args.on == "local":
         return Local(args.slots, args.gpus)
-    raise SuiteError(f"--on {args.on} is unknown: it is local")
+    if args.on == "ray" or re.fullmatch(r"(ray://)?[\w.-]+:\d+", args.on):
+        from wm_suite.ray_engine import Ray
+
+        return Ray(args.on, args.slots, args.gpu_share, args.threads)
+    raise SuiteError(f"--on {args.on} is unknown: it is local, ray, or ray://host:port of a cluster")
 
 
 @contextmanager

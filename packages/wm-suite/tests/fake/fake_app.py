@@ -2,7 +2,7 @@
 
 python -m fake_app train --task T --seed N --logdir D [--steps N] [--pace SECONDS] [--die N] [--refuse TEXT] [--save-every N]
 
---die: the first N processes of a run are killed in the middle. --refuse: a user's mistake. --crash: a fault of the app.
+--linger: seconds that saving takes when it is asked to end. --die: the first N processes of a run are killed in the middle. --refuse: a user's mistake. --crash: a fault of the app.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main() -> int:
     for name, default in (("seed", 0), ("steps", 20), ("die", 0), ("save-every", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pace", type=float, default=0.0)
+    parser.add_argument("--linger", type=float, default=0.0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--count", action="store_true")
     args = parser.parse_args()
@@ -83,6 +84,7 @@ def train(args: argparse.Namespace, logdir: Path) -> int:
             save(kept, state, logdir)
             if begun <= args.die:
                 os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(args.linger if asked else 0)
     save(kept, state, logdir)
     return 128 + asked[0] if asked else 0
 

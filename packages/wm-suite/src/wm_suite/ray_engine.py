@@ -1,0 +1,105 @@
+"""Ray: each run is a task, placed by the CPUs and the share of a GPU that it asks for; several small runs share a card.
+
+A task is `carry_out`, as everywhere: Ray places it and starts it again where its worker or its node has died, and the run
+goes on from what it had saved. The folder of runs has to be the same on all machines. Needs wm-suite[ray].
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from wm_suite.errors import SuiteError
+from wm_suite.job import Job, Outcome
+from wm_suite.worker import Halt, carry_out
+
+RETRIES = 2  # of a task whose worker has died
+LOOK = 0.5  # seconds between looks at whether to halt
+
+
+class Ray:
+    """Runs on a Ray cluster.
+
+    address: "ray" for a cluster of this machine alone that lives as long as the driver; ray://host:port, or host:port of one
+    that is there. slots: runs at a time. gpus: the share of a card that a run takes, 0 for none; None for a whole one where
+    the cluster has cards. cpus: of a run.
+
+    Raises SuiteError where Ray is not installed or the cluster does not answer.
+    """
+
+    def __init__(self, address: str = "ray", slots: int = 1, gpus: float | None = None, cpus: int = 1) -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise SuiteError("--on ray needs the package ray: install wm-suite[ray]") from error
+        self._ray = ray
+        where = {"num_cpus": slots * cpus} if address == "ray" else {"address": address}
+        try:
+            ray.init(
+                **where,
+                log_to_driver=False,
+                configure_logging=False,
+                include_dashboard=False if address == "ray" else None,
+            )
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            raise SuiteError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}") from error
+        if gpus is None:
+            gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+        self._slots = slots
+        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(attended)
+
+    @property
+    def slots(self) -> int:
+        """How many at a time."""
+        return self._slots
+
+    def carry_out(self, jobs: Sequence[Job], halt: Halt) -> Iterator[Outcome]:
+        """See `wm_suite.engines.Engine`."""
+        ray, waiting, told = self._ray, list(jobs), False
+        under_way: dict[Any, Job] = {}
+        while waiting or under_way:
+            while waiting and len(under_way) < self._slots and not halt:
+                job = waiting.pop(0)
+                under_way[self._task.remote(job.to_json())] = job
+            if halt and not told:
+                told = True
+                for reference in under_way:
+                    ray.cancel(reference, force=False, recursive=False)
+            if halt:
+                yield from (_stopped(job) for job in waiting)
+                waiting = []
+            ended, _ = ray.wait(list(under_way), timeout=LOOK) if under_way else ([], [])
+            for reference in ended:
+                yield self._outcome(reference, under_way.pop(reference))
+
+    def _outcome(self, reference: Any, job: Job) -> Outcome:
+        ray = self._ray
+        try:
+            found: Outcome = ray.get(reference)
+        except ray.exceptions.TaskCancelledError:
+            return _stopped(job)
+        except ray.exceptions.RayError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            return Outcome(
+                job.cell, "failed", f"{job.cell.name}: Ray could not carry it out: {lines[-1].strip()[:300]}"
+            )
+        return found
+
+
+def attended(text: str) -> Outcome:
+    """A job, by a task that may be cancelled: the run saves then."""
+    halt, found = Halt(), list[Outcome]()
+    thread = threading.Thread(target=lambda: found.append(carry_out(Job.from_json(text), halt)))
+    thread.start()
+    while thread.is_alive():
+        try:
+            thread.join(LOOK)
+        except KeyboardInterrupt:  # as Ray cancels a task
+            halt.set()
+    return found[0]
+
+
+def _stopped(job: Job) -> Outcome:
+    return Outcome(job.cell, "stopped", f"{job.cell.name}: stopped, and goes on from there")
