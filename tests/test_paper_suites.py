@@ -50,6 +50,18 @@ def test_a_papers_suite_has_its_tables_and_references(name: str):
     assert papers.about(name).startswith(papers.PAPERS[name.partition("-")[0]])
 
 
+@pytest.mark.parametrize("name", papers.of_papers())
+def test_a_papers_suite_is_scored_by_what_its_runs_find_out(name: str):
+    """`logged` has `trained` where a run ends with an evaluation, of as many episodes for every method of one backbone."""
+    suite = suites.read(name)
+    assert all(cell.measure == "wm_run.measures:logged" for cell in suite.cells)
+    ends = {(cell.app, papers.config_of(cell).final_episodes) for cell in suite.cells}
+    assert suite.score == ("trained" if all(episodes for _, episodes in ends) else "training")
+    assert len(ends) == len({app for app, _ in ends})
+    if suite.outcome:
+        assert {episodes for _, episodes in ends} == {32}
+
+
 @pytest.mark.parametrize(
     ("name", "table"),
     [
