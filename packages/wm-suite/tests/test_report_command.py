@@ -63,7 +63,9 @@ def test_a_page_that_differs_is_told_in_sentences_with_exit_status_1(home, capsy
     page.write_text(page.read_text().replace(">1.00 ± 0.58<", ">2.00 ± 0.58<"))
     capsys.readouterr()
     assert main(["verify", str(page)], home) == 1
-    assert f"{page}: the page says 2.00 ± 0.58 where its rows give 1.00 ± 0.58: score/t/a" in capsys.readouterr().out
+    assert (
+        f"{page}: the page says 2.00 ± 0.58 where its rows give 1.00 ± 0.58: score: a on t" in capsys.readouterr().out
+    )
     assert main(["verify", str(home.cwd / "mine.toml")], home) == 2
     assert "holds no passport" in capsys.readouterr().err
 

@@ -61,14 +61,14 @@ class Tags(HTMLParser):
 def test_a_score_is_the_mean_over_seeds_and_not_over_episodes(tmp_path):
     """Seeds 1 and 3, however many episodes each has: mean 2, standard error 1."""
     page, passport = shown(tmp_path, [row("t", "a", 0, [1.0] * 99), row("t", "a", 1, [2.0, 4.0])])
-    assert values(passport, "score/t/a") == {"mean": 2.0, "error": 1.0}
+    assert values(passport, "score: a on t") == {"mean": 2.0, "error": 1.0}
     assert ">2.00 ± 1.00</button>" in page and "2 seeds, 101 episodes" in page
-    assert values(passport, "score/t/a/seed 1") == {"mean": 3.0}
+    assert values(passport, "score: a on t, seed 1") == {"mean": 3.0}
 
 
 def test_one_seed_has_no_interval(tmp_path):
     page, passport = shown(tmp_path, [row("t", "a", 0, [1.0, 2.0])])
-    assert values(passport, "score/t/a") == {"mean": 1.5, "error": None} and ">1.50</button>" in page
+    assert values(passport, "score: a on t") == {"mean": 1.5, "error": None} and ">1.50</button>" in page
 
 
 def test_the_last_row_of_a_run_counts():
@@ -79,17 +79,17 @@ def test_the_last_row_of_a_run_counts():
 
 def test_other_fields_of_numbers_stand_beside_the_score(tmp_path):
     _, passport = shown(tmp_path, [row("t", "a", seed, [1.0], random=[-1.0, seed]) for seed in (0, 1)])
-    assert values(passport, "random/t/a")["mean"] == -0.25
-    assert values(passport, "curve/t/a")["mean"] == pytest.approx(0.95)  # of steps 900 and 1000
-    assert not any(key.startswith("step/") for key in passport["numbers"])
+    assert values(passport, "beside, random: a on t")["mean"] == -0.25
+    assert values(passport, "beside, curve: a on t")["mean"] == pytest.approx(0.95)  # of steps 900 and 1000
+    assert not any(key.startswith("beside, step") for key in passport["numbers"])
 
 
 def test_win_rates_have_wilsons_interval_over_all_episodes(tmp_path):
     rows = [row("t", "a", seed, [0.0, 0.0], won=won) for seed, won in ((0, [1, 1]), (1, [0, 1]))]
     page, passport = shown(tmp_path, rows, outcome="won")
-    found = values(passport, "won/t/a")
+    found = values(passport, "share of won: a on t")
     assert (found["value"], round(found["low"], 4), round(found["high"], 4)) == (0.75, 0.3006, 0.9544)
-    assert "75.0% [30.1%, 95.4%]" in page and "won/t/a" in passport["numbers"]
+    assert "75.0% [30.1%, 95.4%]" in page and "share of won: a on t" in passport["numbers"]
 
 
 def test_an_outcome_that_is_no_win_is_told(tmp_path):
@@ -104,7 +104,7 @@ def test_aggregates_are_those_of_normalised_scores(tmp_path):
     page, passport = shown(tmp_path, rows, normalise="atari_human")
     table = [normalised(scores[game], game, "atari_human") for game in games]
     wanted = aggregate.estimate(aggregate.interquartile_mean, table)
-    found = values(passport, "aggregate/interquartile mean/a")
+    found = values(passport, "interquartile mean over tasks: a")
     assert found == pytest.approx({"value": wanted.value, "low": wanted.low, "high": wanted.high})
     assert "Performance profiles" in page
 
@@ -113,17 +113,17 @@ def test_an_arm_without_some_tasks_is_marked_in_aggregates(tmp_path):
     rows = [row(game, arm, seed, [1.0 + seed]) for game, arm in (("atari100k_pong", "a"), ("atari100k_boxing", "a"), ("atari100k_pong", "b")) for seed in (0, 1)]  # fmt: skip
     page, passport = shown(tmp_path, rows, normalise="atari_human")
     assert "b has scores on 1 of 2 tasks: it does not compare with arms on all" in page
-    assert passport["numbers"]["improvement/a/b"]["of"] == [
-        f"atari100k_pong/{arm}/{seed}" for arm in "ab" for seed in (0, 1)
+    assert passport["numbers"]["improvement: a over b"]["of"] == [
+        f"{arm} on atari100k_pong, seed {seed}" for arm in "ab" for seed in (0, 1)
     ]
-    assert values(passport, "improvement/a/b")["value"] == 0.5
+    assert values(passport, "improvement: a over b")["value"] == 0.5
 
 
 def test_a_task_without_reference_is_named_and_in_no_aggregate(tmp_path):
     rows = [row(game, "a", seed, [1.0 + seed]) for game in ("atari100k_pong", "toy:catch") for seed in (0, 1)]
     page, passport = shown(tmp_path, rows, normalise="atari_human")
     assert "No reference scores, hence in no aggregate: toy:catch" in page
-    assert "over 1 task, 2 runs" in passport["numbers"]["aggregate/mean/a"]["how"]
+    assert "over 1 task, 2 runs" in passport["numbers"]["mean over tasks: a"]["how"]
 
 
 def test_printed_scores_stand_beside_marked_and_in_no_number(tmp_path):
@@ -147,14 +147,16 @@ def test_seeds_of_different_protocols_are_never_averaged_and_every_entry_says_it
     rows[1]["protocol"] = {**rows[1]["protocol"], "sticky": 0.0}
     page, passport = shown(tmp_path, rows)
     scores = {
-        key: one["values"]["mean"]
-        for key, one in passport["numbers"].items()
-        if re.fullmatch(r"score/[^/]*/[^/]*", key)
+        key: one["values"]["mean"] for key, one in passport["numbers"].items() if re.fullmatch(r"score: [^,]*", key)
     }
-    assert scores == {"score/t/a [sticky 0.25]": 0.0, "score/t/a [sticky 0.0]": 1.0, "score/t/b [sticky 0.25]": 0.5}
+    assert scores == {
+        "score: a on t [sticky 0.25]": 0.0,
+        "score: a on t [sticky 0.0]": 1.0,
+        "score: b on t [sticky 0.25]": 0.5,
+    }
     assert "The scores of t do not compare: sticky 0.25 or 0.0" in page
     assert page.count('<small class="unlike">sticky 0.25</small>') >= 2
-    labels = [line["label"] for line in values(passport, "curve/t/chart")["chart"]["lines"]]
+    labels = [line["label"] for line in values(passport, "curves: t, chart")["chart"]["lines"]]
     assert labels == ["a [sticky 0.25]", "a [sticky 0.0]", "b [sticky 0.25]"]
 
 
@@ -168,7 +170,7 @@ def test_unlike_protocols_are_in_no_aggregate(tmp_path):
     rows[0]["protocol"] = {**rows[0]["protocol"], "sticky": 0.0}
     page, passport = shown(tmp_path, rows, normalise="atari_human")
     assert "Its conditions differ between entries, hence in no aggregate: atari100k_pong" in page
-    assert {name.split("/")[0] for name in passport["numbers"]["aggregate/mean/a"]["of"]} == {"atari100k_boxing"}
+    assert {name.split()[2] for name in passport["numbers"]["mean over tasks: a"]["of"]} == {"atari100k_boxing,"}
 
 
 def test_another_measure_is_another_protocol():
@@ -233,12 +235,12 @@ def test_what_was_not_run_or_failed_is_a_cell_that_says_so(tmp_path):
     assert "seed 1 failed: OutOfMemoryError: no &lt;room&gt;" in page
     assert page.count('<small class="gap">not run</small>') == 2  # b on t, and a on u
     assert '<span class="gap">not planned</span>' in page  # b on u
-    assert values(passport, "score/t/a")["error"] is None
+    assert values(passport, "score: a on t")["error"] is None
 
 
 def test_a_row_without_the_score_is_told_and_in_no_mean(tmp_path):
     page, passport = shown(tmp_path, [row("t", "a", 0, [1.0]), row("t", "a", 1, [])])
-    assert values(passport, "score/t/a")["mean"] == 1.0
+    assert values(passport, "score: a on t")["mean"] == 1.0
     assert "The row of a on t, seed 1, has no numbers in" in page
 
 
@@ -247,7 +249,7 @@ def test_rows_that_the_suite_does_not_plan_are_named_and_left_out(tmp_path):
         tmp_path, [row("t", "a", 0, [1.0]), row("t", "old", 0, [1.0])], cells=planned("t", "a", range(1))
     )
     assert "Left out, for the suite has no such arm and task: old on t" in page
-    assert "score/t/old" not in passport["numbers"]
+    assert "score: old on t" not in passport["numbers"]
 
 
 def test_a_row_that_names_no_run_is_told(tmp_path):
@@ -265,7 +267,7 @@ def test_every_number_has_a_passport_with_its_rows(tmp_path):
     drawn = [found["data-chart-of"] for _, found in parsed.tags if "data-chart-of" in found]
     assert sorted(filter(None, keys + drawn)) == sorted(passport["numbers"]) and len(set(keys)) == len(keys)
     assert all(one["of"] and one["how"] for one in passport["numbers"].values())
-    behind = passport["samples"]["t/a/0"]
+    behind = passport["samples"]["a on t, seed 0"]
     assert behind["row"] == row("t", "a", 0, [1.0, 2.0]) and behind["line"] == 1
     inside = re.search(r'<script type="application/json" id="passport">(.*?)</script>', page)
     assert inside and json.loads(inside[1]) == passport == json.loads((tmp_path / "page.json").read_text())
@@ -336,3 +338,14 @@ def test_texts_and_lines_stand_out_from_what_is_behind_them(scheme):
 def test_rows_without_a_plan_say_what_they_lack(tmp_path):
     page, _ = shown(tmp_path, [row("t", "a", 0, [1.0]), row("u", "b", 0, [1.0])])
     assert page.count('<span class="gap">no row</span>') == 2 and "not planned" not in page
+
+
+def test_numbers_keep_apart_whatever_arms_tasks_and_fields_are_called(tmp_path):
+    """An arm called as an arm on a task, a field called score."""
+    rows = [row("c", "a on b", 0, [1.0], score=[5.0]), row("b on c", "a", 1, [2.0], score=[6.0])]
+    page, passport = shown(tmp_path, rows)
+    found = [one["values"]["mean"] for name, one in passport["numbers"].items() if name.startswith("score: ")]
+    assert found == [1.0, 2.0] and len(re.findall('data-n="score: a on b on c', page)) == 2
+    rows[1]["seed"] = 0
+    with pytest.raises(SuiteError, match="two runs are both called 'a on b on c, seed 0': give an arm another name"):
+        shown(tmp_path, rows)

@@ -59,9 +59,9 @@ def test_one_changed_episode_is_found_with_every_number_that_it_changes(page):
     problems = verify(page).problems
     assert "the row of a on t, seed 1 has changed: trained (number 2 was 1.0, now 1.5)" in problems
     assert any(
-        one.startswith("the page says 0.75 ± 0.25 where its rows give 0.88 ± 0.38: score/t/a ") for one in problems
+        one.startswith("the page says 0.75 ± 0.25 where its rows give 0.88 ± 0.38: score: a on t ") for one in problems
     )
-    assert not any("score/t/b" in one for one in problems)
+    assert not any("score: b on t" in one for one in problems)
 
 
 def test_a_change_too_small_to_be_seen_is_found(page):
@@ -78,7 +78,7 @@ def test_one_changed_protocol_value_is_found_and_parts_what_was_averaged(page):
     change(page, 1, protocol={"sticky": 0.0, "noops": 30, "task": "t"})
     problems = verify(page).problems
     assert "the row of a on t, seed 0 has changed: protocol.sticky (was 0.25, now 0.0)" in problems
-    assert "the page has a number that its rows do not give: score/t/a" in problems
+    assert "the page has a number that its rows do not give: score: a on t" in problems
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_one_number_changed_in_the_page_is_found(page):
     edit(page, ">0.75 ± 0.25</button>", ">0.76 ± 0.25</button>")
     (problem,) = verify(page).problems
     assert problem.startswith(
-        "the page says 0.76 ± 0.25 where its rows give 0.75 ± 0.25: score/t/a (mean of trained over 2 seeds"
+        "the page says 0.76 ± 0.25 where its rows give 0.75 ± 0.25: score: a on t (mean of trained over 2 seeds"
     )
 
 
@@ -130,7 +130,7 @@ def test_one_point_of_a_chart_changed_is_found(page):
     edit(page, "&quot;mean&quot;: [0.075,", "&quot;mean&quot;: [0.079,")
     (problem,) = verify(page).problems
     assert problem.startswith(
-        "the page draws another chart than its rows give: curve/t/chart (mean training score over seeds"
+        "the page draws another chart than its rows give: curves: t, chart (mean training score over seeds"
     )
 
 
@@ -218,7 +218,7 @@ def test_folders_of_any_project_make_a_page_that_verifies(tmp_path):
     html, told = render(Report(Plan("Runs", score="score"), tuple(sources), paths, tuple(samples)))
     (tmp_path / "page.html").write_text(html)
     (tmp_path / "page.json").write_text(json.dumps(told))
-    assert told["numbers"]["score/atari_pong/dreamerv3"]["values"]["mean"] == 0.5  # of the last tenth
+    assert told["numbers"]["score: dreamerv3 on atari_pong"]["values"]["mean"] == 0.5  # of the last tenth
     assert verify(tmp_path / "page.html").problems == ()
     edit(
         tmp_path / "runs/mine/scores.jsonl",

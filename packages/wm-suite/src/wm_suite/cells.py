@@ -7,6 +7,7 @@ and marked. What is not there has a `Gap` that says why.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,7 +54,7 @@ class Sample:
     @property
     def name(self) -> str:
         """Under which a passport knows it."""
-        return "/".join(map(str, self.key))
+        return "{1} on {0}, seed {2}".format(*self.key)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -147,7 +148,8 @@ class Board:
 
 
 def newest(samples: Iterable[Sample]) -> list[Sample]:
-    """Of several rows of a run the last. Raises SuiteError for one that names no run."""
+    """Of several rows of a run the last. Raises SuiteError for one that names no run, and for two of
+    one name."""
     found: dict[tuple[str, str, int], Sample] = {}
     for one in samples:
         kinds = {"task": str, "arm": str, "seed": int}
@@ -155,6 +157,9 @@ def newest(samples: Iterable[Sample]) -> list[Sample]:
             raise SuiteError(f"row {one.line} says no {odd[0]} that could be one: take it out, or give it its {odd[0]}")
         found.pop(one.key, None)
         found[one.key] = one
+    names = [one.name for one in found.values()]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SuiteError(f"two runs are both called {twice[0]!r}: give an arm another name")
     return list(found.values())
 
 

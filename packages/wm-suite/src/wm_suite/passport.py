@@ -59,13 +59,15 @@ class Passport:
             samples: the runs it is computed from.
             values: in full.
         """
-        self.keep(key, text, how, samples, **values)
-        return f'<button class="n" data-n="{escape(key, quote=True)}" title="{escape(how, quote=True)}">{escape(text)}</button>'
+        kept = escape(self.keep(key, text, how, samples, **values), quote=True)
+        return f'<button class="n" data-n="{kept}" title="{escape(how, quote=True)}">{escape(text)}</button>'
 
-    def keep(self, key: str, text: str, how: str, samples: Iterable[Sample], **values: Any) -> None:
-        """Keep a number, or a chart's, that the page shows in a form of its own."""
-        assert key not in self.numbers, key
+    def keep(self, key: str, text: str, how: str, samples: Iterable[Sample], **values: Any) -> str:
+        """Keep a number, or a chart's, that the page shows in a form of its own; the name that it has got."""
+        while key in self.numbers:
+            key += "'"  # arms, tasks and fields may be called anything
         self.numbers[key] = {"text": text, "how": how, "values": plain(values), "of": [one.name for one in samples]}
+        return key
 
 
 def passport(

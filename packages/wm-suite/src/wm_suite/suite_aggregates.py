@@ -95,7 +95,7 @@ def aggregates(arms: list[Scored], tasks: int, book: Passport) -> str:
         for name in STATISTICS:
             value = found[one.arm, name]
             how = HOW.format(name, plural(len(one.scores), "task"), plural(runs, "run"))
-            key = f"aggregate/{name}/{one.arm}"
+            key = f"{name} over tasks: {one.arm}"
             number = book.number(
                 key,
                 interval(value),
@@ -131,7 +131,7 @@ def improvements(arms: list[Scored], book: Passport) -> str:
                 f"probability that a run of {ours.arm} scores above one of {theirs.arm}, over {plural(len(tasks), 'task')}; "
                 "95% stratified bootstrap interval over seeds"
             )
-            key = f"improvement/{ours.arm}/{theirs.arm}"
+            key = f"improvement: {ours.arm} over {theirs.arm}"
             samples = [one for one in (*ours.samples, *theirs.samples) if one.key[0] in tasks]
             number = book.number(
                 key,
@@ -167,11 +167,9 @@ def profiles(arms: list[Scored], book: Passport) -> str:
         samples += one.samples
     how = "share of runs whose normalised score is above the threshold; bands are 95% stratified bootstrap intervals over seeds"
     key, title = "profile", "share of runs above a normalised score"
-    book.keep(f"{key}/chart", "", how, samples, chart=chart_numbers(lines, float(thresholds[-1])))
+    chart = book.keep(f"{key}, chart", "", how, samples, chart=chart_numbers(lines, float(thresholds[-1])))
     along = "normalised score"
-    drawn = svg(
-        lines, title=title, xlabel=along, alt=alt(title, along, lines), attributes=f' data-chart-of="{key}/chart"'
-    )
+    drawn = svg(lines, title=title, xlabel=along, alt=alt(title, along, lines), attributes=f' data-chart-of="{chart}"')
     behind = book.number(key, plural_rows(len(samples)), how, samples)
     return (
         f'<div class="curve">{drawn}<details><summary>numbers</summary>{numbers(lines, along)}</details>{behind}</div>'

@@ -40,10 +40,10 @@ def curves(board: Board, task: str, book: Passport) -> str:
             samples += one.samples
     if not lines or not any(np.isfinite(line.curve.mean).any() for line in lines):
         return ""
-    key = f"curve/{task}"
+    key = f"curves: {task}"
     how = "mean training score over seeds in equal spans of steps; bands plus or minus one standard error over seeds"
-    book.keep(f"{key}/chart", "", how, samples, chart=chart_numbers(lines, end))
-    marked = f' data-chart-of="{escape(f"{key}/chart", quote=True)}"'
+    chart = book.keep(f"{key}, chart", "", how, samples, chart=chart_numbers(lines, end))
+    marked = f' data-chart-of="{escape(chart, quote=True)}"'
     drawn = svg(lines, title=task, alt=alt(task, "environment steps", lines), attributes=marked)
     text = plural_rows(len(samples))
     behind = book.number(key, text, how, samples, steps=end)

@@ -166,8 +166,8 @@ def _entry(
         for sample, value in zip(one.samples, means, strict=True):
             seed = sample.key[2]
             how = f"seed {seed}: mean of {score} over {plural(len(sample.episodes(score)), 'episode')}"
-            name = f"{key}/seed {seed}"
-            book.keep(name, said(value), how, [sample], mean=value)
+            name = f"{key}, seed {seed}"
+            name = book.keep(name, said(value), how, [sample], mean=value)
             told.append(
                 f'<span data-n="{escape(name, quote=True)}" title="{escape(how, quote=True)}">{said(value)}</span>'
             )
@@ -180,7 +180,7 @@ def _entry(
 
 def entry_key(kind: str, one: Entry) -> str:
     """The name of an entry's number."""
-    return f"{kind}/{one.task}/{one.arm}" + (f" [{one.mark}]" if one.mark else "")
+    return f"{kind}: {one.arm} on {one.task}" + (f" [{one.mark}]" if one.mark else "")
 
 
 def _gaps(gaps: Sequence[Planned], some: bool) -> list[str]:
@@ -279,7 +279,9 @@ def _field(board: Board, field: str, words: str, book: Passport) -> str:
             how = f"mean of {words} over {plural(count, 'seed')}, plus or minus one standard error over seeds"
             text = spread(mean, error)
             parts.append(
-                _marked(one, book.number(entry_key(field, one), text, how, one.samples, mean=mean, error=error))
+                _marked(
+                    one, book.number(entry_key(f"beside, {field}", one), text, how, one.samples, mean=mean, error=error)
+                )
             )
         return f"<td>{''.join(parts) or '<span class=gap>not recorded</span>'}</td>"
 
@@ -306,7 +308,9 @@ def wins(board: Board, outcome: str, book: Passport) -> str:
                 "Wilson's 95% interval over episodes"
             )
             values = {"value": found.value, "low": found.low, "high": found.high}
-            parts.append(_marked(one, book.number(entry_key(outcome, one), text, how, one.samples, **values)))
+            parts.append(
+                _marked(one, book.number(entry_key(f"share of {outcome}", one), text, how, one.samples, **values))
+            )
         return f"<td>{''.join(parts) or '<span class=gap>not recorded</span>'}</td>"
 
     caption = (
