@@ -17,6 +17,7 @@ from wm_suite.cells import Sample, board, newest
 from wm_suite.document import STYLE, shipped
 from wm_suite.normalise import normalised
 from wm_suite.printed import printed
+from wm_suite.verification import verify
 
 sys.path.append(str(Path(__file__).parent))
 from suite_rows import paged, planned, row, written
@@ -252,9 +253,36 @@ def test_rows_that_the_suite_does_not_plan_are_named_and_left_out(tmp_path):
     assert "score: old on t" not in passport["numbers"]
 
 
-def test_a_row_that_names_no_run_is_told(tmp_path):
-    with pytest.raises(SuiteError, match="row 2 says no arm"):
-        shown(tmp_path, [row("t", "a", 0, [1.0]), {"task": "t", "seed": 1, "trained": [1.0]}])
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"arm": None}, "it says no arm that could be one"),
+        ({"seed": True}, "it says no seed"),
+        ({"settings": {"options": [1]}}, "its settings are no table"),
+        ({"step": "x"}, "its step is no number"),
+        ({"step": 10**400}, "its step is no number"),
+        ({"curve": 3}, "its curve is no list"),
+        ({"curve": [[1, 2, 3]]}, "its curve is no list"),
+        ({"curve": [["x", 1]]}, "its curve is no list"),
+        ({"curve": [[5, 10**400]]}, "its curve is no list"),
+    ],
+)
+def test_a_row_that_is_none_is_told_by_its_line(tmp_path, change, says):
+    with pytest.raises(SuiteError, match=f"row 2 is none that a page can be made of: {says}"):
+        shown(tmp_path, [row("t", "a", 0, [1.0]), row("t", "a", 1, [1.0]) | change])
+
+
+@pytest.mark.parametrize(
+    "field", ["trained", "protocol", "hardware", "versions", "command", "commit", "config", "ended", "other"]
+)
+@pytest.mark.parametrize(
+    "value", [None, True, 10**400, float("nan"), "x", [], [None], [[1]], {}, {"a": {"b": [1]}}], ids=str
+)
+def test_what_else_a_row_may_say_makes_no_page_fail(tmp_path, field, value):
+    shown(
+        tmp_path, [row("t", "a", 0, [1.0]), row("t", "a", 1, [1.0]) | {field: value}], cells=planned("t", "a", range(2))
+    )
+    assert verify(tmp_path / "page.html").problems == ()
 
 
 # ---- the page itself

@@ -19,6 +19,7 @@ from wm_suite.errors import SuiteError
 from wm_suite.groups import differing
 from wm_suite.statistics import over_seeds
 
+LARGEST = 2**53  # of numbers of steps
 KNOWN = frozenset(
     [
         "suite",
@@ -152,15 +153,32 @@ def newest(samples: Iterable[Sample]) -> list[Sample]:
     one name."""
     found: dict[tuple[str, str, int], Sample] = {}
     for one in samples:
-        kinds = {"task": str, "arm": str, "seed": int}
-        if odd := [name for name, kind in kinds.items() if type(one.row.get(name)) is not kind]:
-            raise SuiteError(f"row {one.line} says no {odd[0]} that could be one: take it out, or give it its {odd[0]}")
+        if odd := _odd(one.row):
+            raise SuiteError(f"row {one.line} is none that a page can be made of: {odd}; mend it, or take it out")
         found.pop(one.key, None)
         found[one.key] = one
     names = [one.name for one in found.values()]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise SuiteError(f"two runs are both called {twice[0]!r}: give an arm another name")
     return list(found.values())
+
+
+def _odd(row: Mapping[str, Any]) -> str:
+    """What of a row is not of its kind; anybody may have written it."""
+    for name, kind in (("task", str), ("arm", str), ("seed", int)):
+        if type(row.get(name)) is not kind:
+            return f"it says no {name} that could be one"
+    settings, curve = row.get("settings"), row.get("curve")
+    if not isinstance(settings or {}, Mapping) or not isinstance((settings or {}).get("options") or {}, Mapping):
+        return "its settings are no table with one of options"
+    if not isinstance(row.get("step", 0), int) or not 0 <= row.get("step", 0) < LARGEST:
+        return "its step is no number of steps"
+    try:
+        for step, score in curve or ():
+            foreign.step(step), foreign.number(score)
+    except (TypeError, ValueError):
+        return "its curve is no list of steps with their scores"
+    return ""
 
 
 def board(samples: Sequence[Sample], plan: Sequence[Planned] = (), *, score: str = "trained") -> Board:
