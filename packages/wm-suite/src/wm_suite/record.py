@@ -65,14 +65,14 @@ def spans(rows: Sequence[Mapping[str, Any]], last: float) -> list[tuple[float, f
     return [(float(edges[i + 1]), float(score[which == i].mean())) for i in range(SPANS) if (which == i).any()]
 
 
-def last_line(log: Path) -> dict[str, Any]:
-    """The last whole line of a log; {} where there is none."""
+def last_line(log: Path, name: str = "step") -> dict[str, Any]:
+    """The last whole line of a log that has a number of this name; {} where there is none."""
     if not log.is_file():
         return {}
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         found = _rows(file.read())
-    return found[-1] if found else {}
+    return next((row for row in reversed(found) if _is_number(row.get(name))), {})
 
 
 def _digest(config: Path) -> str:

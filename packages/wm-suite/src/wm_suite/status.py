@@ -58,7 +58,8 @@ def status(job: Job, row: dict[str, Any] | None) -> Status:
     step, share, left = _far(job)
     begun = replace(missing, step=step, share=share)
     if busy(job):
-        return replace(begun, state="running", left_s=left)
+        trained = "it is evaluated and measured" if share == 1.0 else ""
+        return replace(begun, state="running", left_s=left, sentence=trained)
     try:
         found = diary.read(job)
     except SuiteError as damaged:
@@ -77,16 +78,16 @@ def _kept_error(job: Job) -> str:
 
 def _far(job: Job) -> tuple[int, float | None, float | None]:
     """The step, its share of all, and the seconds that are left, as the run's own log has them."""
-    row = last_line(job.folder / "metrics.jsonl") or last_line(job.folder / "scores.jsonl")
+    logs = [job.folder / name for name in ("metrics.jsonl", "scores.jsonl")]
+    step = max(last_line(log).get("step", 0) for log in logs)
+    pace = last_line(logs[0], "fps/policy").get("fps/policy", 0)
     try:
         steps = tomllib.loads((job.folder / "config.toml").read_text())["steps"]
     except (OSError, ValueError, KeyError):
         steps = None
-    step, pace = row.get("step", 0), row.get("fps/policy")
-    if not isinstance(steps, (int, float)) or steps <= 0 or not isinstance(step, (int, float)):
-        return 0, None, None
-    left = max(0.0, steps - step) / pace if isinstance(pace, (int, float)) and pace > 0 else None
-    return int(step), min(1.0, step / steps), left
+    if not isinstance(steps, (int, float)) or steps <= 0:
+        return int(step), None, None
+    return int(step), min(1.0, step / steps), max(0.0, steps - step) / pace if pace > 0 else None
 
 
 def table(found: Sequence[Status]) -> str:
