@@ -13,19 +13,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
+import math
 import statistics
 import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from wm_suite.driver import alone
+from wm_suite.job import Job
+from wm_suite.local import Local
+from wm_suite.rows import append_row
+from wm_suite.running import halting
+from wm_suite.suites import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "results" / "battles.jsonl"
 PAGE = ROWS.with_suffix(".md")
-RUNS = ROOT / "runs" / "battles"
+MEASURE = "wm_run.measures:logged"
 EPISODES = 128
 ARMS: dict[str, tuple[str, ...]] = {
     "mappo": ("mappo", "--preset", "smax"),
@@ -59,18 +64,22 @@ class Battle:
         return self.task, self.arm, self.seed, self.steps
 
     @property
-    def folder(self) -> Path:
-        name = f"{self.task}-{self.arm}-{self.seed}-{self.steps}"
-        return RUNS / "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-
-    def words(self) -> list[str]:
-        app, *options = ARMS[self.arm]
-        numbers = {
-            "--task": self.task, "--seed": self.seed, "--steps": self.steps, "--eval_every": self.every, "--threads": 1,
-            "--eval_episodes": EPISODES, "--eval_envs": 64, "--eval_acting": "mode", "--final_episodes": 0,
-            "--final_video": False, "--logdir": self.folder,
+    def job(self) -> Job:
+        """Its run, as a suite would have it."""
+        app, *words = ARMS[self.arm]
+        named = dict(zip(words[::2], words[1::2], strict=True))
+        options: dict[str, Any] = {
+            "steps": self.steps, "eval_every": self.every, "threads": 1, "eval_episodes": EPISODES, "eval_envs": 64,
+            "eval_acting": "mode", "final_episodes": 0, "final_video": False,
         }  # fmt: skip
-        return ["-m", app, "train", *options, *(str(word) for pair in numbers.items() for word in pair)]
+        options |= {"policy": named["--policy"]} if "--policy" in named else {}
+        cell = Cell(
+            self.task, self.arm, self.seed, app, named["--preset"], options, named.get("--ablation", ""), MEASURE
+        )
+        name = f"{self.task}-{self.arm}-{self.seed}-{self.steps}"
+        folder = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+        one = {"OMP_NUM_THREADS": "1"}
+        return Job("battles", cell, f"runs/battles/{folder}", math.inf, "evaluations", str(ROOT), environment=one)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -88,26 +97,15 @@ def summary(evaluations: Sequence[tuple[int, float]]) -> dict[str, float]:
     return {name: round(statistics.mean(found), 4) for name, found in means.items()}
 
 
-def fought(battle: Battle) -> str:
-    """Train to the end, or on from where it was stopped; its row."""
-    battle.folder.parent.mkdir(parents=True, exist_ok=True)
-    with battle.folder.with_suffix(".log").open("a") as log:
-        command = [sys.executable, *battle.words()]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        code = subprocess.run(command, check=False, cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
-    if code:
-        return f"{battle.key} ended with {code}: see {battle.folder}.log"
-    logged = [json.loads(line) for line in (battle.folder / "metrics.jsonl").read_text().splitlines()]
-    found = [(row["step"], round(row["eval/won"], 4)) for row in logged if "eval/won" in row]
-    about = json.loads((battle.folder / "env.json").read_text())
-    row = dataclasses.asdict(battle) | summary(found) | {"evaluations": found}
-    write(row | {"commit": about.get("commit"), "hardware": about.get("hardware")})
-    return f"{battle.key}: {summary(found)}"
+def row_of(battle: Battle, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's row as a suite has it, the row of this file."""
+    won = found["evaluations_of"]["won"]
+    same = {"commit": found["commit"], "hardware": found["hardware"]}
+    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | same
 
 
 def write(row: dict[str, Any]) -> None:
-    with ROWS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    append_row(ROWS, row)
     PAGE.write_text(table(rows()))
 
 
@@ -146,9 +144,14 @@ def main() -> None:
         wanted = [
             Battle(asked.task, arm, seed, asked.steps, asked.every) for seed in range(asked.seeds) for arm in asked.arms
         ]
-        with ThreadPoolExecutor(asked.jobs) as pool:
-            for told in pool.map(fought, [battle for battle in wanted if battle.key not in made]):
-                print(told, flush=True)
+        left = [battle for battle in wanted if battle.key not in made]
+        of = {battle.job.cell.key: battle for battle in left}
+        with alone(ROOT / "runs" / "battles"), halting() as halt:
+            for outcome in Local(asked.jobs).carry_out([battle.job for battle in left], halt):
+                print(outcome.sentence, flush=True)
+                if outcome.row is None:
+                    continue
+                write(row_of(of[outcome.cell.key], outcome.row))
                 if asked.commit:
                     subprocess.run(["git", "add", str(ROWS), str(PAGE)], check=True, cwd=ROOT)
                     subprocess.run(["git", "commit", "-qm", "docs/results: a row of battles"], check=False, cwd=ROOT)
