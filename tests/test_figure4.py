@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import figure4 as tool
 from po_dreamer.cli import APP
 from wm_run.configs import resolve
+from wm_suite.job import Outcome
 
 
 @pytest.mark.parametrize("task", ["toy:doors", "atari100k_krull"])
@@ -49,42 +50,55 @@ def folders(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
     return tmp_path
 
 
-def test_a_game_is_scored_by_the_evaluation_at_its_end(folders: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_game_is_scored_by_the_evaluation_at_its_end(folders: pathlib.Path) -> None:
     cell = tool.Cell("atari100k_breakout", 800, 10, 3)
 
-    def trained(words: list[str], **_: Any) -> SimpleNamespace:
-        assert words[-1] == str(cell.folder) and {"--memory_count", "10"} <= set(words)
-        (cell.folder / "eval").mkdir(parents=True)
-        (cell.folder / "eval" / "400000-mode.json").write_text(json.dumps({"scores": [1.7, 59.3]}))
-        (cell.folder / "eval" / "400000-mode-5f83350f.json").write_text(json.dumps({"scores": [0.0]}))
-        (cell.folder / "env.json").write_text(json.dumps({"commit": "c", "hardware": "h"}))
-        rows = [{"step": step, "train/loss/image": 1.0} for step in (100, 200)]
-        rows[0] |= {"train/recall/latent_mean": 0.25, "train/recall/latent_variance": 0.5}
-        (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(subprocess, "run", trained)
-    assert tool.run(cell).endswith(": 1.0")
-    (row,) = tool.rows()
-    assert row["score"] == 1.0 and row["raw"] == 30.5 and row["episodes"] == 2 and row["commit"] == "c"
+    job = cell.job
+    assert {"--memory_count", "10", "atari100k_paper"} <= set(job.command()) and job.folder.is_relative_to(folders)
+    (job.folder / "eval").mkdir(parents=True)
+    (job.folder / "eval" / "400000-mode.json").write_text(json.dumps({"scores": [1.7, 59.3]}))
+    (job.folder / "eval" / "400000-mode-5f83350f.json").write_text(json.dumps({"scores": [0.0]}))
+    (job.folder / "env.json").write_text(json.dumps({"commit": "c", "hardware": "h"}))
+    rows = [{"step": step, "train/loss/image": 1.0} for step in (100, 200)]
+    rows[0] |= {"train/recall/latent_mean": 0.25, "train/recall/latent_variance": 0.5}
+    (job.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = tool.measured(job.folder, dataclasses.asdict(job.cell))
+    row = json.loads(json.dumps(found["row"]))
+    assert (
+        found["score"] == row["score"] == 1.0 and row["raw"] == 30.5 and row["episodes"] == 2 and row["commit"] == "c"
+    )
     assert row["latent"] == [[100, 0.25, 0.5]] and row["trained"] == 200
+    kept = json.loads((ROOT / "docs" / "results" / "figure4.jsonl").read_text().splitlines()[-1])
+    assert row.keys() - {"raw", "episodes"} == kept.keys() - {"visits"}
 
 
-def test_doors_are_scored_from_the_second_visit_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_has_no_row_and_a_finished_one_has_its_own(
+    folders: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carried(slots: int) -> Any:
+        def outcomes(jobs: Any, halt: Any) -> Any:
+            for job, row in zip(jobs, (None, {"row": {"task": "toy:doors", "score": 0.5}}), strict=True):
+                yield Outcome(job.cell, "done" if row else "stopped", "told", row)
+
+        return SimpleNamespace(carry_out=outcomes)
+
+    monkeypatch.setattr(tool, "Local", carried)
+    monkeypatch.setattr(tool, "write", lambda: None)
+    monkeypatch.setattr(tool, "table", lambda found: "")
+    monkeypatch.setattr(sys, "argv", ["figure4.py", "run", "toy:doors", "--tau", "50", "--eta"])
+    tool.main()
+    assert tool.rows() == [{"task": "toy:doors", "score": 0.5}]
+
+
+def test_doors_are_scored_from_the_second_visit_on(folders: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By fresh rules that stay: a memory that needs no learning has a quarter at first and all after."""
     import po_dreamer
     from visits import NearestNeighbour
 
     monkeypatch.setattr(po_dreamer, "load", lambda folder: SimpleNamespace(agent=NearestNeighbour()))
-    found = tool.scored(tool.Cell("toy:doors", 400, 24, 0))
+    found = tool.scored(tool.Cell("toy:doors", 400, 24, 0), folders)
     assert found["score"] == 1.0 and len(found["visits"]) == 10
     assert found["visits"][0] == pytest.approx(0.25, abs=0.05) and found["visits"][1:] == [1.0] * 9
-
-
-def test_a_run_that_fails_has_no_row(folders: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
-    assert "ended with 1" in tool.run(tool.Cell("toy:doors", 400, 24, 0))
-    assert tool.rows() == []
 
 
 def test_the_page_has_a_line_for_every_value(folders: pathlib.Path) -> None:

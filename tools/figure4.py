@@ -16,14 +16,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
+import math
 import statistics
 import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from wm_suite.driver import alone
+from wm_suite.job import Job
+from wm_suite.local import Local
+from wm_suite.rows import append_row
+from wm_suite.running import halting
+from wm_suite.suites import Cell as SuiteCell
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "results" / "figure4.jsonl"
@@ -74,17 +79,23 @@ class Cell:
         return self.task, self.tau, self.eta, self.seed, self.steps
 
     @property
-    def folder(self) -> Path:
+    def job(self) -> Job:
+        """Its run, as a suite would have it."""
+        grid = GRIDS[self.task]
         name = f"{self.task.replace(':', '_')}-tau{self.tau}-eta{self.eta}-{self.seed}"
-        return RUNS / (f"{name}-{self.steps}" if self.steps else name)
-
-    def words(self) -> list[str]:
-        numbers: dict[str, Any] = {
-            "--preset": GRIDS[self.task].preset, "--task": self.task, "--seed": self.seed,
-            "--memory_window": self.tau, "--memory_count": self.eta, "--logdir": self.folder,
-        }  # fmt: skip
-        numbers |= {"--steps": self.steps} if self.steps else {}
-        return ["-m", "po_dreamer", "train", *(str(word) for pair in numbers.items() for word in pair)]
+        options = {"memory_window": self.tau, "memory_count": self.eta} | ({"steps": self.steps} if self.steps else {})
+        arm = f"tau{self.tau}-eta{self.eta}"
+        run = SuiteCell(self.task, arm, self.seed, "po_dreamer", grid.preset, options, "", "figure4:measured")
+        return Job(
+            "figure4",
+            run,
+            str(RUNS / (f"{name}-{self.steps}" if self.steps else name)),
+            math.inf,
+            "score",
+            cwd=str(ROOT),
+            path=(str(ROOT / "tools"),),
+            environment={"OMP_NUM_THREADS": "1"} if grid is DOORS else {},
+        )
 
 
 def cells(
@@ -131,10 +142,10 @@ def latents(logged: Sequence[dict[str, Any]]) -> list[tuple[int, float, float]]:
     return found[:: max(1, -(-len(found) // POINTS))]
 
 
-def scored(cell: Cell) -> dict[str, Any]:
+def scored(cell: Cell, logdir: Path) -> dict[str, Any]:
     """Of a finished run."""
     if GRIDS[cell.task] is ATARI:
-        own = min((cell.folder / "eval").glob("*.json"), key=lambda path: len(path.name))  # others say how they differ
+        own = min((logdir / "eval").glob("*.json"), key=lambda path: len(path.name))  # others say how they differ
         scores = json.loads(own.read_text())["scores"]
         score = statistics.mean(scores)
         return {"score": round(normalised(cell.task, score), 4), "raw": score, "episodes": len(scores)}
@@ -145,29 +156,22 @@ def scored(cell: Cell) -> dict[str, Any]:
     from wm_core import draws
 
     torch.set_num_threads(1)
-    agent = load(cell.folder).agent
+    agent = load(logdir).agent
     agent.source = draws.Generator(FRESH + cell.seed)
     found = visits(agent, make_vec(cell.task, RULES, workers=0, redraw=0), FRESH + cell.seed)
     each = [round(float(found[str(k)]), 4) for k in range(1, VISITS + 1)]
     return {"score": round(statistics.mean(each[1:]), 4), "visits": each}
 
 
-def run(cell: Cell) -> str:
-    """Train to the end, or on from where it was stopped; its row."""
-    cell.folder.parent.mkdir(parents=True, exist_ok=True)
-    with cell.folder.with_suffix(".log").open("a") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} if GRIDS[cell.task] is DOORS else None
-        command = [sys.executable, *cell.words()]
-        code = subprocess.run(command, check=False, cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
-    if code:
-        return f"{cell.key} ended with {code}: see {cell.folder}.log"
-    logged = [json.loads(line) for line in (cell.folder / "metrics.jsonl").read_text().splitlines()]
-    about = json.loads((cell.folder / "env.json").read_text())
-    row = dataclasses.asdict(cell) | scored(cell) | {"trained": logged[-1]["step"], "latent": latents(logged)}
-    row |= {"commit": about.get("commit"), "hardware": about.get("hardware")}
-    with ROWS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    return f"{cell.key}: {row['score']}"
+def measured(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row has of a finished run, as a suite asks for it."""
+    options = cell["options"]
+    mine = Cell(cell["task"], options["memory_window"], options["memory_count"], cell["seed"], options.get("steps", 0))
+    logged = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    about = json.loads((logdir / "env.json").read_text())
+    found = dataclasses.asdict(mine) | scored(mine, logdir) | {"trained": logged[-1]["step"], "latent": latents(logged)}
+    row = found | {"commit": about.get("commit"), "hardware": about.get("hardware")}
+    return {"score": row["score"], "row": row}
 
 
 # ---- the page
@@ -280,11 +284,14 @@ def main() -> None:
         made = {(row["task"], row["tau"], row["eta"], row["seed"], row["steps"]) for row in rows()}
         left = [cell for cell in cells(tasks, asked.tau, asked.eta, asked.seeds, asked.steps) if cell.key not in made]
         if asked.dry:
-            print("\n".join(f"python {' '.join(cell.words())}" for cell in left))
+            print("\n".join(" ".join(cell.job.command()) for cell in left))
             return
-        with ThreadPoolExecutor(asked.jobs) as pool:
-            for told in pool.map(run, left):
-                print(told, flush=True)
+        with alone(RUNS), halting() as halt:
+            for outcome in Local(asked.jobs).carry_out([cell.job for cell in left], halt):
+                print(outcome.sentence, flush=True)
+                if outcome.row is None:
+                    continue
+                append_row(ROWS, outcome.row["row"])
                 write()
                 if asked.commit:
                     subprocess.run(["git", "add", *ROWS.parent.glob("figure4.*")], check=True, cwd=ROOT)
