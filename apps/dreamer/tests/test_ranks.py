@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from dreamer.agent import Dreamer, build
 from dreamer.cli import APP
@@ -146,15 +147,17 @@ def test_two_devices_keep_one_agent_and_two_experiences(tmp_path: Path) -> None:
     assert (folders[0] / "scores.jsonl").read_text() != (folders[1] / "scores.jsonl").read_text()
 
 
-def test_a_signal_stops_and_saves_them_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_stops_and_saves_them_all(tmp_path: Path, number: int) -> None:
+    """Also the one that ends whoever started them at once: nobody is left to tell them."""
     words = [*TWO, "--steps", "100000", "--save-every", "100000", "--logdir", str(tmp_path)]
     whole = subprocess.Popen([sys.executable, "-m", "dreamer", *words], stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "metrics.jsonl"
     while whole.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.2)
-    whole.send_signal(signal.SIGTERM)
-    said = whole.communicate(timeout=60)[1]
-    assert whole.returncode == 128 + signal.SIGTERM and "to go on" in said, said
+    whole.send_signal(number)
+    said = whole.communicate(timeout=60)[1]  # as long as one of them holds the pipe
+    assert whole.returncode == (-number if number == signal.SIGKILL else 128 + number) and "to go on" in said, said
     steps = {checkpoint.load(checkpoint.latest(at)).step for at in (tmp_path, tmp_path / "rank-1")}  # type: ignore[arg-type]
     assert len(steps) == 1 and min(steps) > 0
 

@@ -8,7 +8,6 @@ import multiprocessing as mp
 import os
 import pickle
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -18,6 +17,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from env_adapters.errors import TaskError
 from env_adapters.faults import Fault, fault_of, raised
+from env_adapters.patience import Patience
 from env_adapters.rows import SKIP, Layout, Runner, arrays, size_of
 from env_adapters.step import Environment
 from env_adapters.values import Notices
@@ -102,7 +102,8 @@ class Workers:
     """`count` processes that share n rows; `told` collects a sentence for each process and environment that was lost,
     `notices` what they took.
 
-    timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for.
+    timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for; while this
+    process itself is stopped, none pass.
     variables: of the environment that the processes begin with, beside those of this process.
     TaskError where the environments cannot be made.
     """
@@ -219,9 +220,9 @@ class Workers:
         waiting: dict[Any, int] = {self._ends[worker]: worker for worker in workers}
         replies: dict[int, Any] = {}
         failed: dict[int, Fault] = {}
-        deadline = time.monotonic() + timeout
+        patience = Patience(timeout)
         while waiting:
-            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
+            ready = patience.until(lambda seconds: wait(list(waiting), seconds))
             if not ready:
                 silent = Fault(f"gave no answer within its timeout of {timeout:g} s")
                 failed |= dict.fromkeys(waiting.values(), silent)

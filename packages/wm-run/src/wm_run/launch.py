@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from wm_core.ranks import Alone, Group, Ranks, learning_with
 from wm_run import durable, typed
 from wm_run.stop import handled, say
 
+LAUNCHER = "WM_RUN_LAUNCHER"  # of a process that was started here: who started it
+LOOK = 1.0  # seconds between two looks whether that one is still there
 GRACE = 20.0  # seconds that the others have to stop by themselves after one has failed
 
 
@@ -37,6 +40,7 @@ def joined(device: str) -> Iterator[Ranks]:
     if not inside():
         yield Alone()
         return
+    _outlive_no_launcher()
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
@@ -46,6 +50,20 @@ def joined(device: str) -> Iterator[Ranks]:
             yield group
     finally:
         distributed.destroy_process_group()
+
+
+def _outlive_no_launcher() -> None:
+    """Have this process asked to end, as by SIGTERM, when the one that started it is gone: nobody else would ask it."""
+    launcher = int(os.environ.get(LAUNCHER, "0"))  # none where torchrun started it, which watches by itself
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(LOOK)
+        say(f"the process that started this one ({launcher}) is gone: this one ends, too")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if launcher and os.name == "posix":  # elsewhere a process has the parent it had
+        threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
 def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path, says: str = "") -> int:
@@ -67,7 +85,7 @@ def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path
                 folder = logdir / f"rank-{rank}"
                 durable.make_folder(folder)
                 said = (folder / "said.log").open("ab")
-            env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), LAUNCHER: str(os.getpid())}
             command = [sys.executable, *start, *argv]
             others.append(subprocess.Popen(command, env=env, stdout=said, stderr=said, start_new_session=True))
         return _wait(others, logdir)
