@@ -43,6 +43,8 @@ def test_rows_are_runs_and_the_newest_counts():
     )
     assert [(one.seed, one.score, one.outcomes) for one in found] == [(0, 0.5, (1.0, 0.0)), (1, 4.0, (1.0,))]
     assert found[0].curve == ((100.0, 0.5), (300.0, 1.0))  # a point without a number is none
+    odd = {**row(trained=1.0), "curve": [[100, math.nan], [200, 2.0]]}
+    assert of_rows([odd])[0].curve == ((200.0, 2.0),)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_a_file_of_theirs_is_read_as_it_is_and_packs_alike(tmp_path: Path):
     found = exports.read(tmp_path / "t.json.gz")
     assert found == [Scored("atari_pong", "dreamerv3", 0, ((800.0, -3.0),), (-3.0,))]
     one, two = (write("danijar", found, tmp_path / name)[0][0].read_bytes() for name in ("a.json.gz", "b.json.gz"))
-    assert one == two  # no time of day inside
+    assert one == two and one[4:8] == bytes(4)  # no time of day inside
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,7 @@ def test_the_table_of_a_score_file_takes_late_points_of_the_seeds_that_have_some
         "t": [4.0],
         "u": [2.0],
     }
+    assert at_the_end([late, early], 95) == {"t": [4.0]}  # that step is in it
 
 
 # ---- finals
@@ -185,6 +188,13 @@ def test_marl_evals_file_has_the_structure_that_it_documents():
             assert [steps[f"step_{n}"]["return"] for n in (1, 2, 3, 4)] == [[0.75], [1.75], [2.75], [3.75]]
             assert steps["step_1"]["win_rate"] == [0.5]
             assert steps["absolute_metrics"] == {"return": [3.0], "win_rate": [0.5]}
+
+
+def test_runs_are_numbered_in_the_order_of_their_seeds():
+    runs = [Scored("smax:3m", "a", seed, ((10.0, 1.0),), (float(seed),)) for seed in (3, 1, 2)]
+    content, _ = marl_eval(runs, 1)
+    found = content["smax"]["3m"]["a"]
+    assert [found[f"run_{n}"]["absolute_metrics"]["return"] for n in (1, 2, 3)] == [[1.0], [2.0], [3.0]]
 
 
 def test_marl_eval_gets_points_that_all_runs_of_a_task_have():
