@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from functools import partial
 from pathlib import Path
@@ -143,8 +144,15 @@ def test_the_interval_of_ragged_seeds_is_scipys():
         return np.mean([task.mean(axis) for task in tasks], 0)
 
     found = estimate(mean, table, repetitions=20_000)
+    source = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"  # before scipy 1.15
     theirs = stats.bootstrap(
-        table, of_means, n_resamples=20_000, method="percentile", vectorized=True, axis=-1, rng=np.random.default_rng(5)
+        table,
+        of_means,
+        n_resamples=20_000,
+        method="percentile",
+        vectorized=True,
+        axis=-1,
+        **{source: np.random.default_rng(5)},
     ).confidence_interval
     assert abs(found.low - theirs.low) < 0.02 * (theirs.high - theirs.low)
     assert abs(found.high - theirs.high) < 0.02 * (theirs.high - theirs.low)
