@@ -40,11 +40,18 @@ class Stand:
         self.most = 0
         self.gpus = 0.0
         self.dying = False
+        self.starts = self.busy = 0
 
     def init(self, **asked: Any) -> None:
         if asked.get("address") == "ray://nowhere:1":
             raise ConnectionError("ray client connection timeout")
+        self.starts += 1
+        if self.dying or self.starts <= self.busy:
+            raise Exception("The current node timed out during startup.")  # noqa: TRY002 - as it does
         self.asked = asked
+
+    def shutdown(self) -> None:
+        """Of what has not started."""
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 4, "GPU": self.gpus}
@@ -107,6 +114,11 @@ def test_a_card_is_shared_as_it_is_asked(stand: Stand) -> None:
     assert stand.resources["num_gpus"] == 0.25
 
 
+def test_a_cluster_that_is_late_is_started_again(stand: Stand) -> None:
+    stand.busy = 2
+    assert ray_engine.Ray("ray").slots == 1 and stand.starts == 3
+
+
 def test_halting_cancels_what_is_under_way_and_begins_no_more(stand: Stand, job: Make) -> None:
     engine, halt = ray_engine.Ray("ray", slots=2), Halt()
     outcomes = engine.carry_out([job(seed) for seed in range(4)], halt)
@@ -117,11 +129,13 @@ def test_halting_cancels_what_is_under_way_and_begins_no_more(stand: Stand, job:
 
 
 def test_what_ray_cannot_carry_out_is_a_sentence(stand: Stand, job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand.dying = True
-    (one,) = ray_engine.Ray("ray").carry_out([job()], Halt())
+    engine, stand.dying = ray_engine.Ray("ray"), True
+    (one,) = engine.carry_out([job()], Halt())
     assert one.state == "failed" and one.sentence.endswith("Ray could not carry it out: out of memory")
     with pytest.raises(SuiteError, match=r"no Ray cluster answers at ray://nowhere:1: ray client connection timeout"):
         ray_engine.Ray("ray://nowhere:1")
+    with pytest.raises(SuiteError, match=r"no Ray cluster answers at ray: The current node timed out"):
+        ray_engine.Ray("ray")  # Ray's own error is a bare one
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SuiteError, match=r"install wm-suite\[ray\]"):
         ray_engine.Ray("ray")

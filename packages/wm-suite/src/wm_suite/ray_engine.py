@@ -7,8 +7,9 @@ goes on from what it had saved. The folder of runs has to be the same on all mac
 from __future__ import annotations
 
 import importlib
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wm_suite.errors import SuiteError
@@ -16,6 +17,7 @@ from wm_suite.job import Job, Outcome
 from wm_suite.worker import Halt, carry_out
 
 RETRIES = 2  # of a task whose worker has died
+STARTS = 3  # of a cluster of one's own
 LOOK = 0.5  # seconds between looks at whether to halt
 
 
@@ -35,16 +37,9 @@ class Ray:
         except ImportError as error:
             raise SuiteError("--on ray needs the package ray: install wm-suite[ray]") from error
         self._ray = ray
-        where = {"num_cpus": slots * cpus} if address == "ray" else {"address": address}
-        try:
-            ray.init(
-                **where,
-                log_to_driver=False,
-                configure_logging=False,
-                include_dashboard=False if address == "ray" else None,
-            )
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            raise SuiteError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}") from error
+        os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: runs would wait for whatever else the machine does
+        where = {"num_cpus": slots * cpus, "include_dashboard": False} if address == "ray" else {"address": address}
+        _start(ray, address, where)
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._slots = slots
@@ -86,6 +81,22 @@ class Ray:
                 job.cell, "failed", f"{job.cell.name}: Ray could not carry it out: {lines[-1].strip()[:300]}"
             )
         return found
+
+
+def _start(ray: Any, address: str, where: Mapping[str, Any]) -> None:
+    """Connect. Raises SuiteError. A cluster of one's own that has not started within Ray's 30 seconds, as on a machine that
+    is busy, is tried again."""
+    for left in reversed(range(STARTS if address == "ray" else 1)):
+        try:
+            ray.init(**where, log_to_driver=False, configure_logging=False)
+        except Exception as error:  # a bare one where it does not start in time
+            ray.shutdown()
+            if not left:
+                raise SuiteError(
+                    f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}"
+                ) from error
+        else:
+            return
 
 
 def attended(text: str) -> Outcome:
