@@ -273,3 +273,11 @@ def test_an_app_that_leaves_no_run_folder_is_said(job: Make) -> None:
     other = dataclasses.replace(one, cell=dataclasses.replace(one.cell, app="nothing_here"))
     assert "No module named nothing_here" in carry_out(other).sentence
     assert "No such file" in carry_out(dataclasses.replace(one, python="/nowhere/python")).sentence
+
+
+def test_a_run_whose_folder_is_moved_away_begins_anew(job: Make) -> None:
+    one = job()
+    carry_out(one)
+    one.folder.rename(one.folder.with_name("away"))
+    done = carry_out(one)
+    assert done.sentence.endswith("measured, 0.0 minutes") and len(begun(one)) == 1

@@ -102,7 +102,10 @@ class Ended:
 
 
 def finished(job: Job) -> dict[str, Any] | None:
-    """The row beside a run that is this job's; None where there is none, or where more is asked for than it tells of."""
+    """The row beside a run that is this job's; None where there is none, where more is asked for than it tells of, or where
+    the run itself was moved away, to begin anew."""
+    if not (job.folder / "config.toml").exists():
+        return None
     try:
         row = json.loads(job.beside("row.json").read_bytes())
     except (OSError, ValueError):  # none, or damaged: it is measured again
