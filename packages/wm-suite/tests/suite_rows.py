@@ -13,9 +13,10 @@ from wm_suite.suite_page import Plan, Report, render
 PROTOCOL = {"sticky": 0.25, "noops": 30}
 
 
-def row(task: str, arm: str, seed: int, scores: list[float], **more: Any) -> dict[str, Any]:
+def row(task: str, arm: str, seed: int, scores: list[float] | float, **more: Any) -> dict[str, Any]:
     """As a worker writes it."""
-    curve = [[step, float(sum(scores) / max(len(scores), 1)) * step / 1000] for step in range(100, 1001, 100)]
+    listed = scores if isinstance(scores, list) else [scores]
+    curve = [[step, float(sum(listed) / max(len(listed), 1)) * step / 1000] for step in range(100, 1001, 100)]
     return {
         "task": task,
         "arm": arm,

@@ -72,6 +72,15 @@ def test_one_seed_has_no_interval(tmp_path):
     assert values(passport, "score: a on t") == {"mean": 1.5, "error": None} and ">1.50</button>" in page
 
 
+def test_a_score_that_is_one_number_counts_no_episodes(tmp_path):
+    page, passport = shown(tmp_path, [row("t", "a", seed, float(seed)) for seed in (1, 3)])
+    assert (
+        values(passport, "score: a on t")["mean"] == 2.0
+        and passport["numbers"]["score: a on t, seed 1"]["how"] == "seed 1: trained"
+    )
+    assert "2 seeds</small>" in page and "episode" not in page.partition("<h2")[2].partition("<script")[0]
+
+
 def test_the_last_row_of_a_run_counts():
     rows = [row("t", "a", 0, [1.0]), row("t", "a", 1, [1.0]), row("t", "a", 0, [5.0])]
     found = newest([Sample(one, 0, i) for i, one in enumerate(rows, 1)])

@@ -78,7 +78,8 @@ def render(report: Report, by: Mapping[str, str] | None = None) -> tuple[str, di
     body += _curves(found, book)
     body += _films(report, found, plan.score)
     body += _gaps(found)
-    body += [heading("What ran"), *(_about(found, arm) for arm in found.arms)]
+    if found.entries:
+        body += [heading("What ran"), *(_about(found, arm) for arm in found.arms)]
     whole = passport(book, described(plan), report.sources, report.paths, report.samples)
     whole["by"] = dict(by or maker())
     whole["films"] = {

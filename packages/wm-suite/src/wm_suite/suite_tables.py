@@ -17,7 +17,7 @@ from wm_suite.printed import Printed
 SEEDS_SHOWN = 6  # of one entry, one by one; the passport has all
 FEW_TASKS = 3  # so many stand in columns, for then there are mostly more arms
 STRIP = 120, 14  # size of the small drawing of an entry's seeds
-SCORE = "mean of {} over {}, plus or minus one standard error over seeds; of each seed the mean of its episodes"
+SCORE = "mean of {} over {}, plus or minus one standard error over seeds"
 
 
 class Footnotes:
@@ -155,17 +155,21 @@ def _entry(
 ) -> str:
     mean, error, count = one.over_seeds(score)
     key = entry_key("score", one)
-    number = book.number(
-        key, spread(mean, error), SCORE.format(score, plural(count, "seed")), one.samples, mean=mean, error=error
-    )
     means = [sample.mean(score) for sample in one.samples]
-    episodes = sum(len(sample.episodes(score)) for sample in one.samples)
+    listed = [
+        sample for sample in one.samples if isinstance(sample.row[score], list)
+    ]  # else one number for all episodes
+    episodes = f", {plural(sum(len(sample.episodes(score)) for sample in listed), 'episode')}" if listed else ""
+    how = SCORE.format(score, plural(count, "seed")) + ("; of each seed the mean of its episodes" if listed else "")
+    number = book.number(key, spread(mean, error), how, one.samples, mean=mean, error=error)
     each = ""
     if 1 < len(means) <= SEEDS_SHOWN:
         told = []
         for sample, value in zip(one.samples, means, strict=True):
             seed = sample.key[2]
-            how = f"seed {seed}: mean of {score} over {plural(len(sample.episodes(score)), 'episode')}"
+            how = f"seed {seed}: {score}"
+            if sample in listed:
+                how = f"seed {seed}: mean of {score} over {plural(len(sample.episodes(score)), 'episode')}"
             name = f"{key}, seed {seed}"
             name = book.keep(name, said(value), how, [sample], mean=value)
             told.append(
@@ -173,7 +177,7 @@ def _entry(
             )
         each = f"{', '.join(told)} &middot; "
     mark = f'<small class="unlike">{escape(one.mark)}</small>' if one.mark else ""
-    counts = f"<small>{each}{plural(len(one.samples), 'seed')}, {plural(episodes, 'episode')}</small>"
+    counts = f"<small>{each}{plural(len(one.samples), 'seed')}{episodes}</small>"
     drawn = strip(means, mean, error, scale, colour)
     return f'<div class="entry"><div class="value"><span>{number}{footnotes(one.doubts)}</span>{drawn}</div>{mark}{counts}</div>'
 
