@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +70,12 @@ def test_the_runs_own_evaluation_is_taken_and_no_other(run: Path) -> None:
     (run / "eval" / "200-mode.json").write_text("{")
     with pytest.raises(UserError, match=r"200-mode.json is damaged: remove it"):
         logged(run, {})
+
+
+def test_reading_logs_needs_no_torch(run: Path) -> None:
+    code = "import sys, pathlib, wm_run.measures as m; m.logged(pathlib.Path(sys.argv[1]), {}); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True).stdout
+    assert told == "False\n"
 
 
 def test_each_episodes_outcome_stands_in_an_evaluation() -> None:

@@ -15,12 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from wm_core import draws
 from wm_core.errors import UserError
-
-from wm_run.loading import build, environments
-from wm_run.rollout import evaluate
 
 EPISODES = 50
 ENVIRONMENTS = 10
@@ -35,6 +30,10 @@ def fresh(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         step and parameters of the agent; trained, untrained, random: each episode's score.
     """
+    import torch  # here and below: what reads logs alone does without, and is seconds sooner
+
+    from wm_run.loading import build, environments
+
     torch.set_num_threads(1)
     loaded = importlib.import_module(cell["app"]).load(logdir)
     with closing(environments(loaded.app, loaded.config, ENVIRONMENTS)) as envs:
@@ -48,6 +47,8 @@ def fresh(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scores(agent: Any, envs: Any, seed: int) -> list[float]:
+    from wm_run.rollout import evaluate
+
     found = evaluate(agent, envs, episodes=EPISODES, seed=seed, mode=False)
     return [round(episode.score, 4) for episode in found]
 
@@ -120,6 +121,7 @@ class RandomActions:
     """An agent that draws its actions uniformly, whatever it sees.
 
     >>> from types import SimpleNamespace
+    >>> from wm_core import draws
     >>> agent = RandomActions(SimpleNamespace(discrete=(2, 3), continuous=1))
     >>> agent.source = draws.Generator(0)
     >>> agent.act(None, {"first": np.ones(4, bool)})[1][:, :5].sum(-1).tolist()
@@ -127,6 +129,9 @@ class RandomActions:
     """
 
     def __init__(self, spec: Any) -> None:
+        import torch
+        from wm_core import draws
+
         self.spec, self.device = spec, torch.device("cpu")
         self.source: Any = draws.Global()
 
