@@ -1,6 +1,7 @@
 """An id of a package that nobody imported, and what is shown that is no array."""
 
 import importlib
+import os
 import sys
 import warnings
 
@@ -81,6 +82,18 @@ quiet = pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_known_package_is_imported(known) -> None:
     with make_vec("gym:Standing-In-v0", 2, workers=0) as envs:
         assert envs.reset(seed=0)["eye"].shape == (2, 3)
+
+
+@quiet
+@pytest.mark.skipif(sys.platform != "linux", reason="where a display is named by DISPLAY")
+@pytest.mark.parametrize("display", ["", ":0"])
+def test_what_opens_a_display_is_told_where_there_is_none(known, monkeypatch, display: str) -> None:
+    monkeypatch.setattr(plugins, "HEADLESS", {"stand_in": "STAND_IN_HEADLESS"})
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("STAND_IN_HEADLESS", raising=False)
+    make("gym:Standing-In-v0")
+    assert os.environ.get("STAND_IN_HEADLESS") == (None if display else "true")
+    os.environ.pop("STAND_IN_HEADLESS", None)
 
 
 @quiet

@@ -7,6 +7,8 @@ package that is: here are those that publish it as an entry point "gymnasium.env
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -18,7 +20,7 @@ from env_adapters.errors import TaskError
 from env_adapters.modules import imported
 
 GROUP = "gymnasium.envs"  # the name of an entry point is the namespace of its ids, "__root__" that of ids without one
-# How an id begins -> the module that registers it, the package to install. Tried by us: MiniGrid, BabyAI, Crafter, ALE.
+# How an id begins -> the module that registers it, the package to install. Which were tried: docs/results/faults.md.
 KNOWN: dict[str, tuple[str, str]] = {
     "ALE/": ("ale_py", "ale-py"),
     "Adroit": ("gymnasium_robotics", "gymnasium-robotics"),
@@ -34,6 +36,9 @@ KNOWN: dict[str, tuple[str, str]] = {
     "PointMaze_": ("gymnasium_robotics", "gymnasium-robotics"),
     "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
 }
+HEADLESS = {
+    "miniworld": "PYGLET_HEADLESS"
+}  # what tells a module to draw where there is no display, which it else opens
 
 
 def register(id: str) -> None:
@@ -85,6 +90,8 @@ def _imported(module: str, package: str, id: str) -> None:
     try:
         if module.startswith("env_adapters."):  # which imports the package only when it is played
             imported(package)
+        if module in HEADLESS and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+            os.environ.setdefault(HEADLESS[module], "true")  # read when it is imported; workers inherit it
         imported(module)
     except ModuleNotFoundError as error:
         root = package.replace("-", "_")

@@ -55,7 +55,8 @@ def way_out(error: BaseException) -> str:
 
 
 def _name(error: OSError) -> str:
-    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename or "")
+    said = error.filename2 or error.filename  # of two that are renamed, the one that the user sees
+    name = os.fsdecode(said) if isinstance(said, (str, bytes)) else str(said or "")
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
 
 
