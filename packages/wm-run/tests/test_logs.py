@@ -148,6 +148,18 @@ def test_marks_that_no_run_writes_say_nothing(fakes: Any, marks: Any) -> None:
     train(fakes, 160)
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.jsonl"])
+def test_a_pipe_or_a_device_where_a_log_should_be_is_one_sentence(fakes: Any, capsys: Any, name: str) -> None:
+    train(fakes, 60)
+    path = Path("D", name)
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/full")):
+        path.unlink()
+        make(path)
+        with pytest.raises(SystemExit):
+            train(fakes, 80)
+        assert f"D/{name} is a pipe or a device where a file should be: move it away" in capsys.readouterr().err
+
+
 # ---- while it trains
 
 

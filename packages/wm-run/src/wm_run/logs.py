@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_run import durable
+from wm_run.errors import RunError
 
 OURS = "put it back from a copy if that was not meant"
 
@@ -96,6 +97,9 @@ class Log:
         self._file.close()
 
     def _open(self) -> None:
+        """Raises RunError for a pipe or a device, which is waited for without end or keeps no row."""
+        if self.path.exists() and not self.path.is_file() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a pipe or a device where a file should be: move it away")
         text = self.path.read_bytes() if self.path.exists() else b""
         whole = text.rfind(b"\n") + 1
         lacks = _step(text[whole:]) is not None  # an editor left out the last line's end
