@@ -84,6 +84,17 @@ def test_a_folder_where_a_chunk_should_be_is_one_sentence(fakes: Any, capsys: An
     main(fakes.app, ["train", "--logdir", "D", "--steps", "240"])
 
 
+@pytest.mark.parametrize("how", ["file", "link"])
+def test_what_is_no_folder_for_checkpoints_is_told_at_once(fakes: Any, capsys: Any, how: str) -> None:
+    main(fakes.app, [*TRAIN, "60"])
+    shutil.rmtree("D/checkpoint")
+    Path("D/checkpoint").write_text("x") if how == "file" else Path("D/checkpoint").symlink_to("nowhere")
+    logs = digest(Path("D/scores.jsonl"), Path("D/metrics.jsonl"))
+    said = refused(fakes, capsys, "train --logdir D --steps 100")
+    assert "D/checkpoint is no folder, and the checkpoints go there: move it away" in said
+    assert digest(Path("D/scores.jsonl"), Path("D/metrics.jsonl")) == logs
+
+
 @pytest.mark.parametrize("dangling", [False, True])
 def test_a_checkpoint_that_is_a_link_is_pruned_as_a_link(tmp_path: Path, dangling: bool) -> None:
     def save(step: int) -> Path:

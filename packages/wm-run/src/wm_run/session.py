@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,11 @@ class Session:
             raise UserError(
                 f"no checkpoint in {self.run.logdir} is whole ({lost[0]} lacks a part): put it back, or give another "
                 "--logdir to begin anew"
+            )
+        saves = self.run.logdir / "checkpoint"
+        if os.path.lexists(saves) and not saves.is_dir():  # a link to nowhere, too: told now, not at the first save
+            raise UserError(
+                f"{saves} is no folder, and the checkpoints go there: move it away, or give another --logdir"
             )
         kept = " and ".join(path.name for path in self.run.set_aside())
         self.run.cut({})
