@@ -52,13 +52,13 @@ def test_an_app_of_the_other_kind_refuses_in_a_sentence(teams: str, agents: int 
     app: Any = SimpleNamespace(name="fakeapp", teams=teams, part=lambda name: lambda *given: given)
     envs: Any = SimpleNamespace(agents=agents, observation_space="seen", action_spec="done")
     with pytest.raises(UserError, match=words):
-        build(app, SimpleNamespace(task="some:task", seed=0), envs)  # type: ignore[arg-type]
+        build(app, RunConfig(task="some:task"), envs)
 
 
 def test_the_builder_of_a_team_is_told_of_it() -> None:
     app: Any = SimpleNamespace(name="fakeapp", teams="only", part=lambda name: lambda *given: given)
     envs: Any = SimpleNamespace(agents=3, noop=4, state_size=None, observation_space="seen", action_spec="done")
-    given: Any = build(app, SimpleNamespace(task="some:task", seed=0), envs)  # type: ignore[arg-type]
+    given: Any = build(app, RunConfig(task="some:task"), envs)
     assert given[1:] == ("seen", "done", Team(3, 4, None)) and team_of(object()) is None
 
 
@@ -66,7 +66,7 @@ def test_the_builder_of_a_team_is_told_of_it() -> None:
 def test_an_app_of_both_kinds_is_told_of_a_team_where_there_is_one(agents: int | None) -> None:
     app: Any = SimpleNamespace(name="fakeapp", teams="too", part=lambda name: lambda *given: given)
     envs: Any = SimpleNamespace(agents=agents, observation_space="seen", action_spec="done")
-    given: Any = build(app, SimpleNamespace(task="some:task", seed=0), envs)  # type: ignore[arg-type]
+    given: Any = build(app, RunConfig(task="some:task"), envs)
     assert given[3:] == (() if agents is None else (Team(2),))
 
 
