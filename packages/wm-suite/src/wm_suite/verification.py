@@ -95,7 +95,7 @@ def verify(page: Path, modern: Modern | None = None) -> Verdict:
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{page} cannot be read: {error}") from error
+        raise SuiteError(f"{page} cannot be read: {getattr(error, 'strerror', error)}") from error
     shown, found = Parts(text), Inquiry()
     told = _parsed(shown.passport, page)
     _beside(page, told, found)
