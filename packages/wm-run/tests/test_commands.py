@@ -22,7 +22,7 @@ from wm_core.errors import UserError
 from wm_run import checkpoint, commands, dreams, filmstrip, scoring
 from wm_run.cli import main, parse
 from wm_run.episodes import Episode
-from wm_run.estimate import Cost, Measured, estimate, extrapolate, sentence
+from wm_run.estimate import Cost, Measured, estimate, extrapolate, sentence, told
 from wm_run.loading import load
 from wm_run.lock import locked
 from wm_run.openloop import OpenLoop
@@ -138,11 +138,21 @@ def test_videos_disturb_nothing(fakes, dreaming, monkeypatch):
     assert plain.state["replay"]["rng"] == filmed.state["replay"]["rng"]
 
 
-def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet, capsys):
+def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet, capsys, monkeypatch):
+    said = []
+
+    def tried(app, config, envs):
+        said.append(capsys.readouterr().err)
+        return told(app, config, envs)
+
+    monkeypatch.setattr("wm_run.commands.told", tried)
     main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
-    line = capsys.readouterr().err.splitlines()[0]
-    assert "the preset `cpu` runs instead of the full setting `--preset atari100k`" in line
-    assert re.search(r"which would take (about|between) .* GB of disk\); this run takes (about|between) ", line)
+    said += capsys.readouterr().err.splitlines(keepends=True)
+    assert (
+        "the preset `cpu` runs instead of the full setting `--preset atari100k`; trying out" in said[0]
+    )  # before it does
+    assert re.fullmatch(r"this run takes (about|between) .* GB of disk\)\n", said[1])
+    assert re.fullmatch(r"the full setting would take (about|between) .* GB of disk\)\n", said[2])
 
 
 # ---- eval
@@ -495,7 +505,7 @@ def test_an_estimate_that_fails_stops_nothing(fakes, quiet, capsys, monkeypatch)
 
     monkeypatch.setattr("wm_run.estimate.estimate", fails)
     main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
-    line = capsys.readouterr().err.splitlines()[0]
+    line = capsys.readouterr().err.splitlines()[1]
     assert "could not be measured here (RuntimeError: not enough memory: you tried" in line
     assert checkpoint.latest("D") is not None
 

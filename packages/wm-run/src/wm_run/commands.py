@@ -83,7 +83,8 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
     room = {"chunk": config.chunk, "length": config.length, "limit_bytes": config.replay_bytes}
     Chunks(None, config.envs, **room).check_limit(LEAST)  # before so many environments are made
     if command.origin.note:  # before the run's own environments are there, which may be the only ones that there can be
-        say(f"{command.origin.note}{_what_it_takes(app, command, config)}")
+        say(f"{command.origin.note}; trying out what that takes here, a minute or two")
+        _say_what_it_takes(app, command, config)
         give_back()  # the paper's setting was tried, and may be many times as large as this run
     with closing(environments(app, config, config.envs)) as envs:
         command, config = bound.settle_command(command, envs), bound.settled(config, envs)
@@ -229,26 +230,23 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     return 0
 
 
-def _what_it_takes(app: App, command: Command, config: RunConfig) -> str:
-    """What the paper's setting and this run take, said where the preset was chosen for the user."""
+def _say_what_it_takes(app: App, command: Command, config: RunConfig) -> None:
+    """What this run takes and then, which is tried for longer, the paper's setting: where the preset was chosen for the user."""
     with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
-        here = f"; this run takes {told(app, config, envs)}"
+        say(f"this run takes {told(app, config, envs)}")
     if command.origin.preset == app.paper or app.paper not in app.files("presets"):
-        return here
+        return
     paper = resolve(app, app.paper, command.origin.size, command.origin.ablation)
     full = runtime(dataclasses.replace(paper, device=config.device, threads=0, workers=0))
     try:
         with closing(environments(app, full, 1)) as envs:
-            return f", which would take {told(app, full, envs)}{here}"
+            say(f"the full setting would take {told(app, full, envs)}")
     except ModuleNotFoundError as error:
-        return f", which needs the module {error.name}{here}"
+        say(f"the full setting needs the module {error.name}")
     except Exception as error:
         if not mistaken(app, error):
             raise
-        return f", which cannot be tried here ({error}){here}"
-
-
-# ---- eval
+        say(f"the full setting cannot be tried here ({error})")
 
 
 def evaluate(app: App, command: Command) -> int:
