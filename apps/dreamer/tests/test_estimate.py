@@ -66,11 +66,12 @@ def test_an_update_is_counted_without_being_made() -> None:
     assert found["parameters"] == agent.parameters_by_module()["total"] and "hours" not in found
 
 
-def test_an_update_that_asks_its_numbers_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", [lambda reward: float(reward.sum()), lambda reward: reward[reward > 0]])
+def test_an_update_that_asks_its_numbers_is_not_counted(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
     update = Dreamer.update
 
     def asks(self: Dreamer, batch: Any) -> Any:
-        float(batch.steps["reward"].sum())
+        ask(batch.steps["reward"])
         return update(self, batch)
 
     monkeypatch.setattr(Dreamer, "update", asks)

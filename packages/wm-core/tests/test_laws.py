@@ -36,6 +36,18 @@ class IgnoresFirst(RSSM):
         return super().observe(carry, embed, action, torch.zeros_like(first))
 
 
+class KeepsActions(RSSM):
+    """Of what it did before a reset, though not of what it saw."""
+
+    def initial(self, n):
+        return {**super().initial(n), "done": torch.zeros(n, SIZES["action"])}
+
+    def observe(self, carry, embed, action, first):
+        done = carry["done"][:, None] + action.cumsum(1)
+        trace = super().observe({name: carry[name] for name in ("deter", "stoch")}, embed, done, first)
+        return dataclasses.replace(trace, carry={**trace.carry, "done": done[:, -1]})
+
+
 class LosesStoch(Parallel):
     def observe(self, carry, embed, action, first):
         return super().observe({**carry, "stoch": torch.zeros_like(carry["stoch"])}, embed, action, first)
@@ -76,6 +88,7 @@ class PrefillIgnoresValid(RSSM):
     ("make", "law"),
     [
         (lambda: IgnoresFirst(**SIZES, blocks=2), "reset|prefill"),
+        (lambda: KeepsActions(**SIZES, blocks=2), "reset changed"),
         (lambda: parallel(LosesStoch), "pieces"),
         (lambda: SeesTheFuture(**SIZES, blocks=2), "later step|pieces"),
         (lambda: StartsOneEarly(**SIZES, blocks=2), "starts"),

@@ -19,6 +19,7 @@ from torch import nn
 from wm_core import draws
 from wm_core.clock import Clock
 from wm_run.app import App
+from wm_run.cli import main
 from wm_run.config import RunConfig
 
 
@@ -222,6 +223,15 @@ class Fakes:
     config: type[FakeConfig] = FakeConfig
     refusal: type[TaskError] = TaskError
     signals: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def refused(self, capsys: pytest.CaptureFixture[str], line: str, code: int = 2) -> str:
+        """The one sentence with which a command is refused."""
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(self.app, line.split())
+        said = [one for one in capsys.readouterr().err.splitlines() if one.startswith(f"{self.app.name}: ")]
+        assert stop.value.code == code and len(said) == 1 and len(said[0]) < 700
+        return said[0]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from wm_core.errors import UserError
 from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share, check_bounds
-from wm_run.config import Machine, RunConfig, Training, resumable
+from wm_run.config import CHANCE, MACHINE, TRAINING, Machine, RunConfig, Training, marked, resumable
 from wm_run.evaluation import changed, stem
 
 
@@ -83,6 +83,18 @@ def test_a_default_of_its_own_takes_nothing_from_a_field() -> None:
         with pytest.raises(UserError, match=f"^{name} must be at least"):
             check_bounds(Config(**{name: value}))
     assert resumable(Config) == resumable(RunConfig)
+
+
+def test_every_field_says_what_it_is_for() -> None:
+    """By hand: what an evaluation never reads, where a run ran, and which episodes were drawn."""
+    training = (
+        "steps devices batch length train_ratio ratio_counts online_stride learning_starts first_updates act_temperature "
+        "replay_bytes chunk log_every save_every keep milestone_every init_from eval_every eval_episodes eval_acting "
+        "final_episodes video_every final_video restore exclusive tensorboard log"
+    )
+    assert set(marked(RunConfig, TRAINING)) == set(training.split())
+    assert set(marked(RunConfig, MACHINE)) == {"device", "capture", "threads", "workers", "timeout", "attempts"}
+    assert set(marked(RunConfig, CHANCE)) == {"seed", "envs", "eval_envs"}
 
 
 def test_fields_of_a_method_say_what_an_evaluation_may_change() -> None:

@@ -39,16 +39,6 @@ def run(fakes: Any, capsys: Any) -> Path:
     return Path("D")
 
 
-def refused(fakes: Any, capsys: Any, line: str, code: int = 2) -> str:
-    """The sentence with which a command is refused."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(fakes.app, line.split())
-    said = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fakeapp: ")]
-    assert stop.value.code == code and len(said) == 1
-    return said[0]
-
-
 def contents(folder: Path) -> dict[str, str]:
     """Every file with its hash."""
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -87,7 +77,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(
     kept, before = newest(run), contents(newest(run))
     with monkeypatch.context() as patch:
         poison(patch, fakes, 5)
-        said = refused(fakes, capsys, "train --logdir D --steps 240", code=1)
+        said = fakes.refused(capsys, "train --logdir D --steps 240", code=1)
     assert "loss/reward is nan" in said and "saves nothing" in said and f"the last good checkpoint is {kept}" in said
     assert "--init-from D" in said and "steps/reward of that batch held such numbers before the update" in said
     assert newest(run) == kept and contents(kept) == before
@@ -108,7 +98,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(
 
 def test_an_alarm_before_the_first_checkpoint_says_so(fakes: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, fakes, 5)
-    said = refused(fakes, capsys, "train --preset tiny --logdir D", code=1)
+    said = fakes.refused(capsys, "train --preset tiny --logdir D", code=1)
     assert "there is no checkpoint yet" in said and checkpoint.latest("D") is None
 
 
@@ -123,7 +113,7 @@ def test_weights_that_overflow_are_never_saved(fakes: Any, capsys: Any, monkeypa
         return {"loss/reward": torch.tensor(1.0)} if metrics else metrics
 
     monkeypatch.setattr(fakes.agent, "learn", learn)
-    said = refused(fakes, capsys, "train --preset tiny --logdir D", code=1)
+    said = fakes.refused(capsys, "train --preset tiny --logdir D", code=1)
     assert "weight weight is" in said and checkpoint.latest("D") is None
 
 
@@ -179,7 +169,7 @@ def test_one_flipped_byte_in_a_checkpoint(fakes: Any, capsys: Any, run: Path, na
     last = newest(run)
     flip(last / name, (last / name).stat().st_size // 2)
     before = contents(run)
-    said = refused(fakes, capsys, "train --logdir D --steps 240")
+    said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert (
         f"{last / name} is not what was saved" in said
         and "remove this folder to go on from the checkpoint before" in said
@@ -195,7 +185,7 @@ def test_one_flipped_byte_in_the_replay(fakes: Any, capsys: Any, run: Path) -> N
     whole = path.read_bytes()
     flip(path, 100)
     before = contents(run)
-    said = refused(fakes, capsys, "train --logdir D --steps 240")
+    said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert f"{path} is not what was saved" in said and "--init-from" in said
     assert contents(run) == before
     path.write_bytes(whole)
@@ -206,7 +196,7 @@ def test_a_truncated_chunk(fakes: Any, capsys: Any, run: Path) -> None:
     path = sorted((run / "replay").glob("*.chunk"))[1]
     os.truncate(path, 1000)
     before = contents(run)
-    said = refused(fakes, capsys, "train --logdir D --steps 240")
+    said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert f"{path} is cut short" in said and "put it back" in said
     assert contents(run) == before
 
@@ -225,7 +215,7 @@ def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(fakes: Any, capsys: 
     for path in (run / "checkpoint").glob("[0-9]*"):
         (path / "manifest.json").unlink()
     before = contents(run)
-    said = refused(fakes, capsys, "train --logdir D --steps 240")
+    said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert "no checkpoint in D is whole" in said and "another --logdir" in said
     assert contents(run) == before
 
@@ -249,7 +239,7 @@ def test_a_checkpoint_of_another_app(fakes: Any, capsys: Any, run: Path) -> None
     for path in (run / "checkpoint").glob("[0-9]*"):
         edit(path, app="other")
     before = contents(run)
-    assert "is a checkpoint of 'other', not of 'fakeapp': use that app" in refused(fakes, capsys, "train --logdir D")
+    assert "is a checkpoint of 'other', not of 'fakeapp': use that app" in fakes.refused(capsys, "train --logdir D")
     assert contents(run) == before
 
 
@@ -264,7 +254,7 @@ def test_a_checkpoint_of_an_older_format(fakes: Any, capsys: Any, run: Path) -> 
         f"train --preset tiny --init-from {path}",
         "train --preset tiny --init-from D",
     ):
-        assert "has format 0, written by fakeapp 1.2.3 with wm-core" in refused(fakes, capsys, line)
+        assert "has format 0, written by fakeapp 1.2.3 with wm-core" in fakes.refused(capsys, line)
     assert contents(run) == before
 
 
@@ -274,7 +264,7 @@ def test_the_newest_checkpoint_of_a_newer_format_is_not_passed_over(fakes: Any, 
     edit(last, format=2, meta={"version": "2.0.0"})
     before = contents(run)
     for line in ("train --logdir D --steps 240", "eval D", "dream D", "train --preset tiny --init-from D"):
-        said = refused(fakes, capsys, line)
+        said = fakes.refused(capsys, line)
         assert f"{last} has format 2, written by fakeapp 2.0.0" in said and "go on with that version" in said
     assert contents(run) == before
 
@@ -293,7 +283,7 @@ def test_a_checkpoint_of_an_older_version_that_lacks_something(fakes: Any, capsy
     seal(path)
     edit(path, meta=json.loads((path / "manifest.json").read_text())["meta"] | {"version": "1.0.0"})
     before = contents(run)
-    said = refused(fakes, capsys, "train --logdir D --steps 240")
+    said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert f"{path} was written by fakeapp 1.0.0 and cannot be gone on from by 1.2.3" in said
     assert f"--init-from {path}" in said and contents(run) == before
 
@@ -319,7 +309,7 @@ def test_a_hostile_pickle_is_never_run(fakes: Any, capsys: Any, run: Path, name:
         else:
             (path / name).write_bytes(data)
         seal(path)
-        assert "cannot be read safely" in refused(fakes, capsys, command)
+        assert "cannot be read safely" in fakes.refused(capsys, command)
         assert not target.exists()
     pickle.loads(pickle.dumps(Hostile(target)))
     assert target.exists()  # trusted, it does what it is made for
@@ -344,9 +334,9 @@ def test_a_run_may_begin_with_the_weights_of_another(fakes: Any, capsys: Any, ru
 
 
 def test_weights_of_another_network_are_refused(fakes: Any, capsys: Any, run: Path) -> None:
-    said = refused(fakes, capsys, "train --preset tiny --width 3 --logdir N --init-from D")
+    said = fakes.refused(capsys, "train --preset tiny --width 3 --logdir N --init-from D")
     assert "'weight' is (2,) there and (3,) here" in said and "leave out the options that change the networks" in said
-    assert "there is no checkpoint in nowhere" in refused(fakes, capsys, "train --preset tiny --init-from nowhere")
+    assert "there is no checkpoint in nowhere" in fakes.refused(capsys, "train --preset tiny --init-from nowhere")
 
 
 # ---- disk and memory
@@ -389,7 +379,7 @@ def test_a_disk_that_fills_up_during_the_run(fakes: Any, capsys: Any, small_disk
     kept = newest(run)
     before = contents(kept)
     fakes.envs.events[call] = fill(small_disk)
-    said = refused(fakes, capsys, f"train --logdir {run} --steps 240")
+    said = fakes.refused(capsys, f"train --logdir {run} --steps 240")
     assert "free some" in said or "disk is full" in said
     assert contents(kept) == before
     fakes.envs.events.clear()
@@ -402,7 +392,7 @@ def test_a_disk_that_fills_up_during_the_run(fakes: Any, capsys: Any, small_disk
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_step(fakes: Any, capsys: Any, small_disk: Path) -> None:
     logdir = small_disk / "D"
-    said = refused(fakes, capsys, f"train --preset tiny --steps 100000 --logdir {logdir}")
+    said = fakes.refused(capsys, f"train --preset tiny --steps 100000 --logdir {logdir}")
     for word in ("GB of disk", "GB of replay", "GB of checkpoints", "GB are free", "lower --replay-bytes"):
         assert word in said
     assert not list(logdir.glob("replay/*.chunk"))

@@ -31,16 +31,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 TRAIN = ["train", "--preset", "tiny", "--chunk", "8", "--logdir", "D", "--steps"]
 
 
-def refused(fakes: Any, capsys: Any, line: str) -> str:
-    """The sentence with which a command is refused."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(fakes.app, line.split())
-    said = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fakeapp: ")]
-    assert stop.value.code == 2 and len(said) == 1
-    return said[0]
-
-
 def digest(*paths: Path) -> list[str]:
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
@@ -78,7 +68,7 @@ def test_a_folder_where_a_chunk_should_be_is_one_sentence(fakes: Any, capsys: An
     stranger = Path(f"D/replay/{last + 1:08d}.chunk")
     stranger.mkdir()
     kept = checkpoint.latest("D")
-    said = refused(fakes, capsys, "train --logdir D --steps 240")
+    said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert f"{stranger} is a folder where a file should be: move it away" in said and checkpoint.latest("D") == kept
     stranger.rmdir()
     main(fakes.app, ["train", "--logdir", "D", "--steps", "240"])
@@ -90,7 +80,7 @@ def test_what_is_no_folder_for_checkpoints_is_told_at_once(fakes: Any, capsys: A
     shutil.rmtree("D/checkpoint")
     Path("D/checkpoint").write_text("x") if how == "file" else Path("D/checkpoint").symlink_to("nowhere")
     logs = digest(Path("D/scores.jsonl"), Path("D/metrics.jsonl"))
-    said = refused(fakes, capsys, "train --logdir D --steps 100")
+    said = fakes.refused(capsys, "train --logdir D --steps 100")
     assert "D/checkpoint is no folder, and the checkpoints go there: move it away" in said
     assert digest(Path("D/scores.jsonl"), Path("D/metrics.jsonl")) == logs
 
@@ -196,7 +186,7 @@ def test_a_disk_that_fails_under_a_run_is_one_sentence(
 
     with monkeypatch.context() as patch:
         fakes.envs.events[3] = lambda: patch.setattr("wm_run.durable.os.fsync", Mock(side_effect=error))
-        said = refused(fakes, capsys, "train --logdir D --steps 240")
+        said = fakes.refused(capsys, "train --logdir D --steps 240")
     assert says in said and os.strerror(number) in said and checkpoint.latest("D") == kept
     fakes.envs.events.clear()
     main(fakes.app, ["train", "--logdir", "D", "--steps", "240"])
@@ -217,14 +207,14 @@ def test_a_run_folder_that_is_removed_or_moved_meanwhile_is_one_sentence(
     fakes: Any, capsys: Any, leave: Callable[[], None]
 ) -> None:
     fakes.envs.events[9] = leave
-    said = refused(fakes, capsys, " ".join([*TRAIN, "240"]))
+    said = fakes.refused(capsys, " ".join([*TRAIN, "240"]))
     assert "is gone: where it or its folder was removed or moved meanwhile, put it back" in said
     assert not Path("D").exists()  # none is begun in its place
 
 
 @pytest.mark.parametrize("command", ["train --preset tiny --logdir", "eval", "plot", "train --preset tiny --init-from"])
 def test_a_path_that_is_too_long_is_one_sentence(fakes: Any, capsys: Any, command: str) -> None:
-    said = refused(fakes, capsys, f"{command} {'x' * 5000}")
+    said = fakes.refused(capsys, f"{command} {'x' * 5000}")
     assert "too long" in said and len(said) < 300
 
 

@@ -53,16 +53,6 @@ def said(fakes: Any, capsys: Any, line: str) -> str:
     return str(capsys.readouterr().err)
 
 
-def refused(fakes: Any, capsys: Any, line: str) -> str:
-    """The sentence with which a command is refused."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(fakes.app, line.split())
-    found = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fakeapp: ")]
-    assert stop.value.code == 2 and len(found) == 1
-    return found[0]
-
-
 def contents(folder: Path) -> dict[str, str]:
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -115,7 +105,7 @@ def test_a_changed_digit_in_the_config_is_noticed(
             load(fakes.app, run)
         told = str(error.value)
     else:
-        told = refused(fakes, capsys, line)
+        told = fakes.refused(capsys, line)
     name, value = after.split(" = ")
     assert f"config.toml says {name} = {value.replace('[', '(').replace(']', ')')!s}".replace('"', "'") in told
     assert f"but {newest(run)} was made with" in told and "--init-from" in told
@@ -152,12 +142,12 @@ def test_a_config_that_was_lost_is_refused_where_no_checkpoint_has_a_copy(fakes:
     as_of_2028e95(run)
     (run / "config.toml").write_bytes(b"")
     for line in ("train --logdir D", "eval D"):
-        assert f"{run / 'config.toml'} is empty, and no checkpoint beside it holds a copy" in refused(
-            fakes, capsys, line
+        assert f"{run / 'config.toml'} is empty, and no checkpoint beside it holds a copy" in fakes.refused(
+            capsys, line
         )
     (run / "config.toml").unlink()
-    assert "holds a checkpoint but no config.toml" in refused(fakes, capsys, "train --preset tiny --lr 3 --logdir D")
-    assert "there is no run in D (no config.toml)" in refused(fakes, capsys, "eval D")
+    assert "holds a checkpoint but no config.toml" in fakes.refused(capsys, "train --preset tiny --lr 3 --logdir D")
+    assert "there is no run in D (no config.toml)" in fakes.refused(capsys, "eval D")
     assert not (run / "config.toml").exists() and (run / "scores.jsonl").read_bytes()
 
 
@@ -191,7 +181,7 @@ def test_a_field_that_a_method_lets_change_is_no_change_of_config_toml(fakes: An
     assert "resuming D" in said(fakes, capsys, "train --logdir D --steps 220")
     edit(run / "config.toml", "lr = 0.25", "lr = 0.125")
     fakes.app = plain
-    assert "config.toml says lr = 0.125" in refused(fakes, capsys, "train --logdir D --steps 260")
+    assert "config.toml says lr = 0.125" in fakes.refused(capsys, "train --logdir D --steps 260")
 
 
 def test_another_protocol_is_said(fakes: Any, capsys: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +202,7 @@ def test_a_step_that_was_changed_is_noticed(fakes: Any, capsys: Any, run: Path, 
     path = newest(run)
     edit(path / "manifest.json", f'"step": {path.name}', '"step": 920')
     kept = contents(run)
-    told = refused(fakes, capsys, line)
+    told = fakes.refused(capsys, line)
     assert str(path / "manifest.json") in told and "remove this folder" in told
     assert contents(run) == kept
 
@@ -225,7 +215,7 @@ def test_a_folder_that_was_renamed_with_its_manifest_is_noticed(fakes: Any, caps
     (run / "checkpoint/latest").write_text("920")
     moved = path.rename(path.with_name("920"))
     kept = contents(run)
-    assert f"{moved} says step 920, and its run stood at {path.name}" in refused(fakes, capsys, line)
+    assert f"{moved} says step 920, and its run stood at {path.name}" in fakes.refused(capsys, line)
     assert contents(run) == kept
 
 

@@ -25,16 +25,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
 
 
-def refused(fakes: Any, capsys: Any, line: str) -> str:
-    """The sentence with which a command is refused."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(fakes.app, line.split())
-    said = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fakeapp: ")]
-    assert stop.value.code == 2 and len(said) == 1
-    return said[0]
-
-
 class Net(nn.Module):
     """Weights of several kinds, a moment of each, and a generator."""
 
@@ -118,11 +108,26 @@ def test_networks_that_look_at_values_are_stopped_where_they_are(monkeypatch: py
     ],
 )
 def test_what_is_counted(make: Any, asked: int) -> None:
+    """In this machine's memory: what lies on a card, or nowhere, is none of it."""
     with Allotted(10**6) as counted:
         make()
     assert counted.asked == asked
     with pytest.raises(Exceeded), Allotted(asked - 1):
         make()
+    with Allotted(0), torch.device("meta"):
+        make()
+        torch.empty_like(torch.empty(10))
+
+
+def test_a_fault_of_an_apps_own_is_no_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(device: str) -> Any:
+        if device == "meta":
+            raise KeyError("a fault of its own")
+        return [torch.zeros(1000) for _ in range(1000)]
+
+    monkeypatch.setattr(allotted, "free_memory", lambda: Free(5_000_000))
+    with pytest.raises(KeyError, match="of its own"):
+        built(of, "cpu")
 
 
 def test_numbers_beyond_a_word_are_a_sentence(fakes: Any, capsys: Any) -> None:
@@ -131,7 +136,7 @@ def test_numbers_beyond_a_word_are_a_sentence(fakes: Any, capsys: Any) -> None:
 
     fakes.app = dataclasses.replace(fakes.app, build=build)
     for width in (2**63, 10**40):
-        said = refused(fakes, capsys, f"train --preset tiny --logdir D --width {width}")
+        said = fakes.refused(capsys, f"train --preset tiny --logdir D --width {width}")
         assert "make networks that no memory can hold: choose smaller networks" in said and not Path("D").exists()
 
 
@@ -139,7 +144,7 @@ def test_batches_that_do_not_fit_are_told_before_the_first_step(
     fakes: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wm_run.session.free_memory", lambda: Free(1000, "ulimit -v"))
-    said = refused(fakes, capsys, "train --preset tiny --logdir D/E")
+    said = fakes.refused(capsys, "train --preset tiny --logdir D/E")
     assert "0.00 GB are free under ulimit -v: lower --batch, --length or --size, or raise that limit" in said
     assert not Path("D").exists()
 
@@ -148,17 +153,17 @@ def test_environments_that_do_not_fit_are_not_made(fakes: Any, capsys: Any, monk
     main(fakes.app, ["train", "--preset", "tiny", "--logdir", "D", "--steps", "40"])
     made: list[int] = []
     monkeypatch.setattr(fakes.envs, "__init__", lambda self, n: made.append(n))
-    said = refused(
-        fakes, capsys, f"train --preset tiny --logdir E --envs {10**9} --chunk 1 --length 2 --replay-bytes {10**15}"
+    said = fakes.refused(
+        capsys, f"train --preset tiny --logdir E --envs {10**9} --chunk 1 --length 2 --replay-bytes {10**15}"
     )
     assert "for 1,000,000,000 environments and" in said and "take fewer (--envs)" in said
-    said = refused(fakes, capsys, f"train --preset tiny --logdir E --envs {10**9}")
+    said = fakes.refused(capsys, f"train --preset tiny --logdir E --envs {10**9}")
     assert "replay limit of 9.5 MB is too small" in said and "(--envs)" in said
     assert made == [] and not Path("E").exists()
 
 
 def test_a_replay_without_room_leaves_nothing_behind(fakes: Any, capsys: Any) -> None:
-    said = refused(fakes, capsys, "train --preset tiny --logdir D --envs 200")
+    said = fakes.refused(capsys, "train --preset tiny --logdir D --envs 200")
     assert "raise the limit (--replay-bytes), shorten the chunks (--chunk)" in said and not Path("D").exists()
     shorter = "train --preset tiny --logdir D --envs 200 --chunk 4 --steps 3200"  # that is the way out
     main(fakes.app, shorter.split())
@@ -166,11 +171,11 @@ def test_a_replay_without_room_leaves_nothing_behind(fakes: Any, capsys: Any) ->
 
 def test_a_folder_that_was_there_is_left_as_it_was(fakes: Any, capsys: Any) -> None:
     Path("D").mkdir()
-    refused(fakes, capsys, "train --preset tiny --logdir D --envs 200")
+    fakes.refused(capsys, "train --preset tiny --logdir D --envs 200")
     assert Path("D").is_dir() and not Path("D/config.toml").exists()
     Path("E").mkdir()
     Path("E/notes.txt").write_text("mine")
-    refused(fakes, capsys, "train --preset tiny --logdir E/F --envs 200")
+    fakes.refused(capsys, "train --preset tiny --logdir E/F --envs 200")
     assert [path.name for path in Path("E").iterdir()] == ["notes.txt"]
 
 
@@ -193,7 +198,7 @@ def test_memory_that_ends_all_the_same_is_one_sentence(fakes: Any, capsys: Any, 
         raise error
 
     fakes.envs.events[3] = run_out
-    said = refused(fakes, capsys, "train --preset tiny --logdir D")
+    said = fakes.refused(capsys, "train --preset tiny --logdir D")
     assert "there is too little memory (" in said and "raise a limit" in said
 
 

@@ -30,15 +30,6 @@ def run(fakes: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path_facto
     return Path("D")
 
 
-def refused(fakes: Any, capsys: Any, line: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(fakes.app, line.split())
-    said = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fakeapp: ")]
-    assert stop.value.code == 2 and len(said) == 1 and len(said[0]) < 700
-    return said[0]
-
-
 def rewrite(run: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:
     """The last checkpoint, written anew by our own writer with other content: hashes and seal are right."""
     path = checkpoint.latest(run)
@@ -79,7 +70,7 @@ def test_a_state_that_no_run_writes_is_one_sentence(fakes: Any, capsys: Any, run
 
     rewrite(run, change)
     before = files(run)
-    said = refused(fakes, capsys, "train --logdir D --steps 180")
+    said = fakes.refused(capsys, "train --logdir D --steps 180")
     assert "D/checkpoint/" in said or "copy the checkpoint again" in said
     assert files(run) == before
 
@@ -91,17 +82,17 @@ def test_what_acts_only_refuses_it_too(fakes: Any, capsys: Any, run: Path, name:
     if name == "no loop":  # of which acting needs nothing but what training remembered
         main(fakes.app, ["eval", "D", "--episodes", "1"])
         return
-    assert "D/checkpoint/" in refused(fakes, capsys, "eval D --episodes 1")
+    assert "D/checkpoint/" in fakes.refused(capsys, "eval D --episodes 1")
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000], ids=["5,000 digits", "5,000 deep"])
 def test_numbers_and_lists_without_end_are_one_sentence(fakes: Any, capsys: Any, run: Path, text: str) -> None:
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(f"odd = {text}\n{config}")
-    assert "config.toml" in refused(fakes, capsys, "eval D --episodes 1")
+    assert "config.toml" in fakes.refused(capsys, "eval D --episodes 1")
     (run / "config.toml").write_text(config)
     (run / "replay/commit.json").write_text(json.dumps({"position": 0})[:-2] + text)
-    assert "commit.json" in refused(fakes, capsys, "train --logdir D --steps 180")
+    assert "commit.json" in fakes.refused(capsys, "train --logdir D --steps 180")
     for path in run.glob("checkpoint/*/manifest.json"):
         path.write_text(f'{{"format": {text}')
-    assert "checkpoint" in refused(fakes, capsys, "eval D --episodes 1")
+    assert "checkpoint" in fakes.refused(capsys, "eval D --episodes 1")

@@ -236,7 +236,12 @@ def test_what_is_counted_has_hours_of_a_card_that_measured_it_alone(
     assert err.count("counting") == 2 and out.count("hours not measured") == 6  # five runs and their sum
     assert "plain one 0: 20 updates, 2.00e+13 FLOPs" in out and "5 runs, 1.00e+14 FLOPs of updates" in out
     row = {"part": "update plain", "parameters": 7, "flops": 10**12, "graph_ms": 3.6e5}
-    for other, hours in (({}, "2.00 hours of updates"), ({"parameters": 8}, "not"), ({"rehearsal": True}, "not")):
+    for other, hours in (
+        ({}, "2.00 hours of updates"),
+        ({"parameters": 8}, "not"),
+        ({"flops": 2 * 10**12}, "not"),
+        ({"rehearsal": True}, "not"),
+    ):
         (place / "card.jsonl").write_text(json.dumps(row | other) + "\n")
         assert main(["plan", "sums.toml", "--count", "--card", "card.jsonl"]) == 0
         out, err = capsys.readouterr()

@@ -58,9 +58,16 @@ def test_a_suite_is_its_runs(tmp_path: Path) -> None:
 
 def test_what_is_shown_beside_the_rows_is_kept(tmp_path: Path) -> None:
     more = 'score = "return"\noutcome = "won"\n' + TEXT
-    more += '[normalise]\ntable = "atari_human"\n[[printed]]\ntable = "one"\n[[printed]]\ntable = "two"\n'
+    more += (
+        '[normalise]\ntable = "atari_human"\n[[printed]]\ntable = "dmawm_table1"\n[[printed]]\ntable = "var_table1"\n'
+    )
     made = suites.read(written(tmp_path, more))
-    assert (made.score, made.outcome, made.normalise, made.printed) == ("return", "won", "atari_human", ("one", "two"))
+    assert (made.score, made.outcome, made.normalise, made.printed) == (
+        "return",
+        "won",
+        "atari_human",
+        ("dmawm_table1", "var_table1"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,16 @@ def test_what_is_shown_beside_the_rows_is_kept(tmp_path: Path) -> None:
         ("[options]", '[[printed]]\ntable = 3\n[options]', "write table"),
         ("[options]", "[normalise]\nname = 3\n[options]", "write table"),
         ("[options]", "[options", "is not TOML"),
+        ("[options]", '[normalise]\ntable = "atari_humans"\n[options]', r"\[normalise\] of two-arms.toml: there is no table"),
+        ("[options]", '[normalise]\ntable = "dmawm_table1"\n[options]', "dmawm_table1 holds no random and reference"),
+        ("[options]", '[[printed]]\ntable = "atari_human"\n[options]', "atari_human holds no printed scores"),
+        ("minutes = 5", "minutes = -5", "minutes of two-arms.toml is -5"),
+        ("minutes = 5", "minutes = 0", "a number above 0"),
+        ("minutes = 5", "minutes = nan", "or inf for no limit"),
+        ("minutes = 5", "minutes = inf", None),
+        ("seeds = [0]", "seeds = []", "seeds of run 2 of two-arms.toml is an empty list"),
+        ("seeds = [0]", "seeds = [3, 0, 3]", "seeds of run 2 of two-arms.toml has 3 twice"),
+        ('tasks = ["toy:catch"]', "tasks = []", "tasks of run 2 .* is an empty list"),
     ],
 )  # fmt: skip
 def test_what_a_suite_must_not_say_is_said(tmp_path: Path, old: str, new: str, told: str | None) -> None:
@@ -92,6 +109,11 @@ def test_what_a_suite_must_not_say_is_said(tmp_path: Path, old: str, new: str, t
         return
     with pytest.raises(SuiteError, match=told):
         suites.read(file)
+
+
+def test_a_seed_that_is_asked_for_twice_is_run_once(tmp_path: Path) -> None:
+    made = suites.read(written(tmp_path, TEXT), seeds=[7, 7])
+    assert {cell.seed for cell in made.cells} == {7} and len(made.cells) == 3
 
 
 def test_a_run_that_is_no_table_is_said(tmp_path: Path) -> None:

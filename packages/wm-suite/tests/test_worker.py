@@ -106,6 +106,14 @@ def test_a_refused_run_may_be_begun_with_other_settings(job: Make) -> None:
     assert carry_out(job()).state == "done"
 
 
+def test_a_limit_of_time_under_which_nothing_begins_is_said(job: Make) -> None:
+    short = job(minutes=1 / 60, steps=6, dawdle=30.0)
+    found = carry_out(short)
+    assert (found.state, found.row) == ("failed", None) and "before it had begun: give it more" in found.sentence
+    quick = dataclasses.replace(short.cell, options={"steps": 6})
+    assert carry_out(dataclasses.replace(short, minutes=5, cell=quick)).state == "done"
+
+
 def test_the_limit_of_time_ends_a_run_and_more_time_goes_on(job: Make, comes_to: Total) -> None:
     short = job(minutes=1 / 60, steps=60, pace=0.05)
     row = carry_out(short).row

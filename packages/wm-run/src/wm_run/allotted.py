@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
-from wm_core.errors import UserError
 from wm_core.learner import Learner
 
 from wm_run.memory import check_memory, free_memory
@@ -42,13 +41,15 @@ def built(make: Callable[[str], Learner], device: str) -> Learner:
 
 
 def whole(make: Callable[[str], Learner], device: str) -> int | None:
-    """Bytes of all weights, gradients and moments in this machine's memory; None where networks cannot be made of shapes."""
+    """Bytes of all weights, gradients and moments in this machine's memory.
+
+    None where networks look at values while they are made, which shapes have none of; torch says it in these ways. They are
+    then made as they are, up to what is free.
+    """
     try:
         with torch.device("meta"):
             learner = make("meta")
-    except UserError:
-        raise
-    except Exception:  # noqa: BLE001 - an app's own networks may look at values, which shapes have none of
+    except (RuntimeError, TypeError):  # item() and bool(), copies (NotImplementedError is one); numpy()
         return None
     weights = nested_bytes(learner.state_dict())
     return 2 * weights + nested_bytes(learner.state()) if device == "cpu" else weights
@@ -63,7 +64,8 @@ class Exceeded(Exception):
 
 
 class Allotted(TorchDispatchMode):
-    """No more than so many bytes of tensors are made inside: one more raises Exceeded before it is made.
+    """No more than so many bytes of tensors are made in this machine's memory inside: one more raises Exceeded before it is
+    made; a card's memory is not counted.
 
     What torch makes from given sizes, or like another tensor, is counted beforehand: that is what weights and moments are.
 
@@ -103,6 +105,9 @@ def _new(func: Any, args: Any, kwargs: Any) -> int:
     elif schema.name == "aten::eye":
         shape = (given["n"], given.get("m", given["n"]))
     else:
+        return 0
+    device = given.get("device") or (like.device if like is not None else torch.get_default_device())
+    if torch.device(device).type != "cpu":
         return 0
     dtype = given.get("dtype") or (like.dtype if like is not None else torch.get_default_dtype())
     return math.prod(map(int, shape)) * int(dtype.itemsize)

@@ -105,7 +105,9 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
     throw it away. Raises UserError for an update that asks its numbers anything."""
     from torch._subclasses.fake_tensor import (  # noqa: PLC2701 - torch documents it, and has no other door
         DataDependentOutputException,
+        DynamicOutputShapeException,
         FakeTensorMode,
+        UnsupportedOperatorException,
     )
 
     fixed: Any = draws.Fixed()  # generators have no fake numbers
@@ -125,7 +127,7 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
     try:
         with _unpacked(), fake, saving, Flops() as counter:
             agent.update(*(_fake(fake, batch) for batch in batches))
-    except DataDependentOutputException as error:
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise UserError(f"an update of this agent asks its numbers something ({error}): leave --count out") from error
     return counter.total, sum(kept.values())
 

@@ -31,6 +31,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from wm_suite import tables
 from wm_suite.errors import SuiteError
 
 MEASURE = "wm_run.measures:fresh"
@@ -184,12 +185,12 @@ def read(path_or_name: str | Path, seeds: Sequence[int] | None = None, folders: 
     return Suite(
         name=file.removesuffix(".toml"),
         title=found.get("title", file.removesuffix(".toml")),
-        minutes=float(found.get("minutes", MINUTES)),
+        minutes=_minutes(found, file),
         cells=tuple(cells),
         score=found.get("score", "trained"),
         outcome=found.get("outcome", ""),
-        normalise=_table(found.get("normalise", {}), f"[normalise] of {file}") if "normalise" in found else "",
-        printed=tuple(_table(one, f"[[printed]] of {file}") for one in found.get("printed", [])),
+        normalise=_table(found["normalise"], "references", f"[normalise] of {file}") if "normalise" in found else "",
+        printed=tuple(_table(one, "scores", f"[[printed]] of {file}") for one in found.get("printed", [])),
     )
 
 
@@ -230,6 +231,10 @@ def _cells(run: Any, found: Mapping[str, Any], where: str, seeds: Sequence[int] 
     ):
         if odd := [one for one in values if type(one) is not kind]:
             raise SuiteError(f"{name} of {where} has {odd[0]!r}: a list of {words}")
+        if not values:
+            raise SuiteError(f"{name} of {where} is an empty list: name at least one")
+        if twice := [one for one in values if values.count(one) > 1]:
+            raise SuiteError(f"{name} of {where} has {twice[0]!r} twice: take one out")
     measure = run.get("measure", found.get("measure", MEASURE))
     if not re.fullmatch(r"[\w.]+:\w+", measure):
         raise SuiteError(f"measure of {where} is {measure!r}: write module:function, as in {MEASURE!r}")
@@ -238,7 +243,7 @@ def _cells(run: Any, found: Mapping[str, Any], where: str, seeds: Sequence[int] 
     options = found.get("options", {}) | run.get("options", {})
     return [
         Cell(task=task, seed=seed, options=options, **same)
-        for seed in (run["seeds"] if seeds is None else seeds)
+        for seed in (run["seeds"] if seeds is None else dict.fromkeys(seeds))
         for task in tasks
     ]
 
@@ -251,10 +256,22 @@ def _named(name: str, where: str) -> list[Any]:
     return list(lists[name])
 
 
-def _table(found: Any, where: str) -> str:
-    """The name of a table of data/. Raises SuiteError."""
+def _minutes(found: Mapping[str, Any], file: str) -> float:
+    """Raises SuiteError for a limit under which no run could begin."""
+    minutes = float(found.get("minutes", MINUTES))
+    if not minutes > 0:  # nor nan
+        raise SuiteError(f"minutes of {file} is {minutes:g}: a number above 0, or inf for no limit")
+    return minutes
+
+
+def _table(found: Any, kind: str, where: str) -> str:
+    """The name of a table of data/ that is of this kind: now, and not when the runs are there. Raises SuiteError."""
     if not isinstance(found, dict) or not isinstance(found.get("table"), str) or len(found) > 1:
         raise SuiteError(f'{where} is {found!r}: write table = "NAME"')
+    try:
+        tables.table(found["table"], kind)
+    except SuiteError as error:
+        raise SuiteError(f"{where}: {error}") from error
     return str(found["table"])
 
 

@@ -165,8 +165,10 @@ def _train(job: Job, halt: Halt, lock: BinaryIO, log: BinaryIO, found: dict[str,
         found["wall_s"] += ended.seconds
         found["done"] = "whole" if ended.code == 0 else "time" if ended.late else ""
         found["error"] = ""
+        if found["done"] == "time" and not (job.folder / "config.toml").exists():
+            found |= {"done": "", "error": f"its {job.minutes:g} minutes were over before it had begun: give it more"}
         diary.write(job, found)
-        if found["done"]:
+        if found["done"] or ended.late:
             return
         if halt:
             raise Stopped

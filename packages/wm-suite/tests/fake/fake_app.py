@@ -26,6 +26,7 @@ def main() -> int:
     for name, default in (("seed", 0), ("steps", 20), ("die", 0), ("save-every", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pace", type=float, default=0.0)
+    parser.add_argument("--dawdle", type=float, default=0.0)
     parser.add_argument("--linger", type=float, default=0.0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--count", action="store_true")
@@ -55,6 +56,7 @@ def main() -> int:
 
 
 def train(args: argparse.Namespace, logdir: Path) -> int:
+    time.sleep(args.dawdle)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     note(logdir / "begun", f"{os.getpid()}\n")
