@@ -285,7 +285,6 @@ def test_rows_may_lie_elsewhere(place: Path) -> None:
         (["plan", "sums.toml", "--tasks", "nope"], "sums has no task 'nope'"),
         (["run", "sums.toml", "--no-trial", "--on", "mars"], "--on mars is unknown: it is local, ray, or ray://host:port"),
         (["run", "sums.toml", "--no-trial", "--on", "ray"], "--on ray needs the package ray: install wm-suite[ray]"),
-        (["run", "sums.toml", "--slots", "-1"], "--slots must be at least 0"),
         (["table", "sums.toml"], "holds no row of sums"),
         (["plan", "sums.toml", "--lines", "no/where"], "no/where cannot be written"),
     ],
@@ -335,3 +334,25 @@ def test_an_engine_is_what_keeps_the_protocol(place: Path) -> None:
     suite, said = read(place / "sums.toml"), list[str]()
     assert drive(Home().jobs(suite, suite.cells), place / "rows", engine, Halt(), said.append) == 0
     assert [row["seed"] for row in rows_file.read_rows(place / "rows")] == [0, 1, 1, 0, 0] and said == ["yes"] * 5
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("run sums.toml --retries -1", "'-1' is no whole number from 0 on"),
+        ("run sums.toml --slots -1", "'-1' is no whole number from 0 on"),
+        ("plan sums.toml --threads 0", "'0' is no whole number from 1 on"),
+        ("plan sums.toml --threads 1.5", "'1.5' is no whole number"),
+        ("plan sums.toml --lines .", ". cannot be written: Is a directory"),
+        ("plan sums.toml --count --card nowhere.jsonl", "--card nowhere.jsonl is no file"),
+        ("report sums.toml --out page.html", "page.html: Is a directory"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(place: Path, capsys: pytest.CaptureFixture[str], words: str, told: str) -> None:
+    (place / "page.html").mkdir(exist_ok=True)
+    try:
+        code = main(words.split())
+    except SystemExit as stop:  # argparse's way
+        code = int(str(stop.code))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2 and told in last and last.startswith("wm-suite")

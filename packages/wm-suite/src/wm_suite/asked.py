@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wm_suite.errors import SuiteError
@@ -24,6 +24,21 @@ def parser(verb: str, about: str) -> argparse.ArgumentParser:
     made.add_argument("--rows", type=Path, help="the file of rows")
     made.add_argument("--runs", type=Path, help="the folder that holds a folder for each suite")
     return made
+
+
+def least(smallest: int) -> Callable[[str], int]:
+    """A whole number from there on, for `type` of an argument.
+
+    >>> least(0)("3")
+    3
+    """
+
+    def number(word: str) -> int:
+        if not word.lstrip("+").isdecimal() or int(word) < smallest:
+            raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {smallest} on")
+        return int(word)
+
+    return number
 
 
 def opened(args: argparse.Namespace, home: Home) -> tuple[Suite, Home]:

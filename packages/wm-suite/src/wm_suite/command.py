@@ -40,6 +40,9 @@ def main(words: Sequence[str] | None = None, home: Home | None = None) -> int:
         return int(module.run(parser.parse_args(words[1:])))
     except BrokenPipeError:
         return 141
+    except OSError as error:  # a page, a table or a file of scores that cannot be written or read
+        print(f"wm-suite: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except Exception as error:
         if not getattr(error, "user_error", False):
             raise

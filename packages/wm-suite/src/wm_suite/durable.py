@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def write(path: Path, text: str) -> None:
     ...     [(file.name, file.read_text()) for file in Path(folder).iterdir()]
     [('a.json', '{}')]
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     draft = path.with_name(f".{path.name}.draft")
     try:
         with draft.open("wb") as file:

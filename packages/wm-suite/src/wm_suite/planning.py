@@ -32,8 +32,8 @@ def main(words: Sequence[str], home: Home) -> int:
     )
     parser.add_argument("--card", type=Path, metavar="ROWS", help="rows of tools/gpu.py, for hours of what was counted")
     parser.add_argument("--lines", type=Path, metavar="FILE", help="write one command a run")
-    parser.add_argument("--threads", type=int, default=1, help="of a run (OMP_NUM_THREADS)")
-    parser.add_argument("--retries", type=int, default=RETRIES, help="of a process that was killed")
+    parser.add_argument("--threads", type=asked.least(1), default=1, help="of a run (OMP_NUM_THREADS)")
+    parser.add_argument("--retries", type=asked.least(0), default=RETRIES, help="of a process that was killed")
     args = parser.parse_args(words)
     suite, home = asked.opened(args, home)
     cells = asked.chosen(suite, args, None if args.all else missing(suite, home.rows(suite)))
@@ -49,6 +49,8 @@ def main(words: Sequence[str], home: Home) -> int:
     if args.costs or args.count:
         kept = "counts.json" if args.count else "costs.json"
         known = costs.trials(jobs, home.folder(suite) / kept, say, count=args.count)
+    if args.card is not None and not args.card.is_file():
+        raise SuiteError(f"--card {args.card} is no file: name rows of tools/gpu.py")
     rows = read_rows(args.card) if args.card is not None else []
     for job in jobs:
         print(f"{job.cell.arm} {job.cell.task} {job.cell.seed}{_told(known.get(costs.kind_of(job), {}), rows)}")

@@ -28,18 +28,16 @@ def main(words: Sequence[str], home: Home) -> int:
     """0 where every run that was asked for has its row, 1 where not, 130 where it was stopped."""
     parser = asked.parser("run", __doc__ or "")
     parser.add_argument(
-        "--slots", "--jobs", type=int, default=2, help="runs at a time; 0 gathers the rows of finished ones"
+        "--slots", "--jobs", type=asked.least(0), default=2, help="runs at a time; 0 gathers the rows of finished ones"
     )
     parser.add_argument("--on", default="local", help="local; ray, on this machine; or ray://host:port of a cluster")
     parser.add_argument("--gpus", nargs="+", default=[], help="local: numbers of cards, which slots take in turns")
     parser.add_argument("--gpu-share", type=float, help="ray: of a card a run, such as 0.25; 0 for none")
-    parser.add_argument("--threads", type=int, default=1, help="of a run (OMP_NUM_THREADS)")
-    parser.add_argument("--retries", type=int, default=RETRIES, help="of a process that was killed")
+    parser.add_argument("--threads", type=asked.least(1), default=1, help="of a run (OMP_NUM_THREADS)")
+    parser.add_argument("--retries", type=asked.least(0), default=RETRIES, help="of a process that was killed")
     parser.add_argument("--no-trial", action="store_true", help="begin without saying what it will take")
     args = parser.parse_args(words)
     suite, home = asked.opened(args, home)
-    if args.slots < 0:
-        raise SuiteError(f"--slots must be at least 0, not {args.slots}")
     rows = home.rows_of(suite)
     with alone(home.folder(suite)), halting() as halt:
         cells = asked.chosen(suite, args, missing(suite, home.rows(suite)))
