@@ -1,6 +1,6 @@
 """What the papers' suites take: updates, FLOPs and bytes of every kind of run, by shapes alone, and their sums.
 
-papers_cost.py count [SUITE ...]    rows of docs/results/papers.jsonl for kinds that have none; a kind takes some 20 s of a core
+papers_cost.py count [SUITE ...]    rows of docs/results/papers.jsonl for kinds that have none; a kind takes 10 to 35 s of a core
 papers_cost.py table                the table in docs/results/papers.md, from the rows
 
 A kind are runs of one configuration on tasks of one suite of environments: games of Atari differ in a few actions, and the
