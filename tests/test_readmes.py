@@ -81,13 +81,27 @@ def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.
 OURS = "wm-[a-z-]+|env-adapters"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=label)
-def test_no_command_installs_what_is_not_published(page: pathlib.Path) -> None:
-    """By name alone a registry would give somebody else's package of that name, or none."""
+def unpublished(page: pathlib.Path) -> list[str]:
+    """Lines that install a package of ours by name alone: a registry would give somebody else's of that name, or none."""
+    found = []
     for line in page.read_text().splitlines():
         if re.search(r"(uv add|pip install)\b", line):
-            for name, rest in re.findall(rf"\b({OURS})\b(?:\[[^]]*\])?(.{{0,8}})", line.partition("#subdirectory")[0]):
-                assert rest.startswith(" @ git+"), f"{label(page)} installs {name} from a registry: {line}"
+            for _, rest in re.findall(rf"\b({OURS})\b(?:\[[^]]*\])?(.{{0,8}})", line.partition("#subdirectory")[0]):
+                if not rest.startswith(" @ git+"):
+                    found.append(f"{label(page)}: {line.strip()}")
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_no_command_installs_what_is_not_published(page: pathlib.Path) -> None:
+    assert unpublished(page) == []
+
+
+def test_no_sentence_of_a_program_installs_what_is_not_published() -> None:
+    """A result page once quoted such a sentence."""
+    sources = [one for folder in ("packages/*/src", "apps/*/src", "tools") for one in ROOT.glob(f"{folder}/**/*.py")]
+    assert len(sources) > 100
+    assert [line for one in sources for line in unpublished(one)] == []
 
 
 @pytest.mark.parametrize("page", [one for one in PAGES if "results" not in one.parts], ids=label)

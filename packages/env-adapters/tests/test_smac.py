@@ -98,9 +98,9 @@ def refused(match):
 
 
 @pytest.mark.parametrize("module", ["pysc2", "s2clientprotocol"])
-def test_a_missing_package_is_named_with_its_extra(whole, monkeypatch, module) -> None:
+def test_a_missing_package_is_named_with_the_way_to_it(whole, monkeypatch, module) -> None:
     without(monkeypatch, module)
-    refused(rf'needs {module}, which is not installed; `uv pip install "env-adapters\[smac\]"`')
+    refused(rf"needs {module}, which is not installed: start with `uv run --with {module} apps/\.\.\.`")
 
 
 def test_a_missing_checkout_is_named_with_its_source(whole, monkeypatch) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from env_adapters.errors import TaskError
+from env_adapters.plugins import run_with
 
 _EXTRA = ("pysc2", "s2clientprotocol")
 _CODE = Path("smacv2", "env", "starcraft2")  # in a checkout
@@ -20,7 +21,7 @@ def check(map_file: str) -> None:
     """TaskError for the first thing that is missing: the extra's packages, SMACv2's code, the game, the map's file."""
     for module in _EXTRA:
         if importlib.util.find_spec(module) is None:
-            raise TaskError(f'SMAC needs {module}, which is not installed; `uv pip install "env-adapters[smac]"`')
+            raise TaskError(f"SMAC needs {module}, which is not installed: {run_with(module)}")
     maps = code() / "maps" / "SMAC_Maps"
     game = starcraft()
     file = game / "Maps" / "SMAC_Maps" / f"{map_file}.SC2Map"
