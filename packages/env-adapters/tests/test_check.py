@@ -13,6 +13,8 @@ from gymnasium import spaces
         ("toy:catch", {}),
         ("toy:catch", {"size": 16, "grid": 4}),
         ("toy:catch_distracted", {}),
+        ("toy:cue_maze", {"length": 2, "gap": 1}),
+        ("toy:cue_maze", {"image": True}),
         ("toy:doors", {"redraw": 2}),
         ("toy:doors_image", {}),
         ("gym:CartPole-v1", {}),

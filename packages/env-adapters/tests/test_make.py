@@ -15,6 +15,8 @@ from gymnasium.utils import env_checker
 EVERY = [
     ("toy:catch", {}),
     ("toy:catch_distracted", {}),
+    ("toy:cue_maze", {}),
+    ("toy:cue_maze", {"image": True}),
     ("toy:doors", {}),
     ("toy:doors_image", {}),
     ("atari100k_pong", {}),

@@ -61,6 +61,7 @@ def by_hand(task: str, n: int, seed: int, plan: np.ndarray, **options) -> list[d
 
 TASKS = [
     ("toy:catch", {"size": 16}),
+    ("toy:cue_maze", {"length": 2, "gap": 2}),
     ("toy:doors", {"redraw": 3}),
     ("gym:CartPole-v1", {"max_episode_steps": 15}),
     ("gym:Pendulum-v1", {"repeat": 3, "max_episode_steps": 30}),
@@ -188,6 +189,7 @@ SAVED = [
     ("toy:catch", {"size": 16}, 13, 0),
     ("toy:catch", {"size": 16}, 13, 2),
     ("toy:catch_distracted", {"size": 16}, 13, 2),
+    ("toy:cue_maze", {"length": 2, "gap": 2}, 17, 2),
     ("toy:doors", {"redraw": 3}, 20, 0),
     ("toy:doors_image", {"redraw": 3}, 21, 2),
     ("gym:CartPole-v1", {}, 5, 0),

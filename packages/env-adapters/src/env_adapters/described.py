@@ -51,7 +51,33 @@ class Described:
         self.repeat = int(fact(one, "repeat", 1))
         self._team: Team = team_of(one)
         self.signals, self.outcomes = self._team.signals, self._team.outcomes
+        self._tells = fact(one, "told", None) is not None
         self.agents, self.noop, self.state_size = self._team.agents, self._team.noop, self._team.state_size
+
+    def get(self, name: str) -> list[Any]:
+        """An attribute of every environment, None where there is none."""
+        raise NotImplementedError
+
+    def told(self) -> Step:
+        """What the environments tell of the states of the last records beyond what these show: `told/<name>` float32
+        (n, ...), for probes and no encoder. Empty where they tell nothing; zeros of an environment that has been lost.
+
+        >>> from env_adapters import make_vec
+        >>> with make_vec("toy:cue_maze", 2) as envs:
+        ...     _ = envs.reset(seed=0)
+        ...     {name: value.shape for name, value in envs.told().items()}
+        {'told/fact': (2, 4)}
+        """
+        if not self._tells:
+            return {}
+        each: list[dict[str, NDArray[Any]] | None] = self.get("told")
+        known = next((one for one in each if one is not None), {})
+        return {
+            f"told/{name}": np.stack([np.zeros_like(value) if one is None else one[name] for one in each]).astype(
+                np.float32
+            )
+            for name, value in known.items()
+        }
 
     def score(self, step: Step) -> NDArray[Any]:
         """(n,) what of these records counts to their episodes' scores: the reward, of several agents its mean."""

@@ -3,7 +3,8 @@
 `protocol` (what a score means; `deterministic` False in it: seeds and actions do not lead to the same records), `repeat`
 (environment steps per agent step), `signals` (names of booleans in `info` that join the step dictionary), `cheap` (not
 worth a process), `apart` (lives in worker processes alone, which begin with these environment variables), `sizes_kept`
-(names of pictures that are not resized), `reseed(seed)` (draw anew what outlives episodes), and on the outermost layer
+(names of pictures that are not resized), `told` (name -> a float32 vector of the state that no observation shows, for
+probes), `reseed(seed)` (draw anew what outlives episodes), and on the outermost layer
 `snapshot() -> dict` and `restore(dict)`; of several agents `agents`, `noop`, `state_size`, `agent_signals`, and of anyone
 `outcomes` (see `team.TeamEnv`). Such names are common, so they are read only of a class that says
 `env_adapters = True`; of any other they are its own. An environment of anyone's says by
@@ -19,7 +20,7 @@ import gymnasium
 
 from env_adapters.step import Environment
 
-FACTS = ("protocol", "repeat", "signals", "cheap", "apart", "sizes_kept", "reseed", "snapshot", "restore")
+FACTS = ("protocol", "repeat", "signals", "cheap", "apart", "sizes_kept", "told", "reseed", "snapshot", "restore")
 TEAM = ("agents", "noop", "state_size", "agent_signals", "outcomes")
 
 

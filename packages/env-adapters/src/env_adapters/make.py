@@ -15,6 +15,7 @@ from gymnasium.utils import seeding
 
 from env_adapters import bsuite, dmc, meltingpot, memory_maze, popgym, smac, smac_maps, smax, zoo
 from env_adapters.atari import GAMES, Atari
+from env_adapters.cue_maze import CueMaze
 from env_adapters.errors import TaskError
 from env_adapters.facts import fact, offers
 from env_adapters.generators import Generators
@@ -35,6 +36,7 @@ GROUP = "env_adapters"  # entry points: a suite's name = "module:factory"
 _TOYS: dict[str, Factory] = {
     "toy:catch": Catch,
     "toy:catch_distracted": DistractedCatch,
+    "toy:cue_maze": CueMaze,
     "toy:doors": functools.partial(Doors, image=False),
     "toy:doors_image": functools.partial(Doors, image=True),
     "toy:doors_team": DoorsTeam,
@@ -64,7 +66,7 @@ def tasks() -> list[str]:
     """Names of the built-in tasks and of the suites that installed packages publish.
 
     >>> tasks()[-7:]
-    ['toy:catch', 'toy:catch_distracted', 'toy:doors', 'toy:doors_image', 'toy:doors_team', 'toy:leavers', 'toy:whisper']
+    ['toy:catch_distracted', 'toy:cue_maze', 'toy:doors', 'toy:doors_image', 'toy:doors_team', 'toy:leavers', 'toy:whisper']
     """
     built_in = [f"atari100k_{game}" for game in GAMES] + [f"dmc_{name}" for name in dmc.TASKS]
     built_in += [f"bsuite_{name}/{id}" for name, count in bsuite.EXPERIMENTS.items() for id in range(count)]
@@ -85,7 +87,7 @@ def make(
     """One environment with a Dict observation space, a `protocol` and snapshots.
 
     task: `atari100k_<game>`, `dmc_<domain>_<task>`, `dmc_vision_<domain>_<task>`, `memory_maze_<size>`,
-        `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:doors`,
+        `bsuite_<experiment>/<id>`, `popgym_<name>`, `toy:catch`, `toy:catch_distracted`, `toy:cue_maze`, `toy:doors`,
         `toy:doors_image`, `toy:doors_team`, `toy:leavers`, `toy:whisper`, `smac:<map>`, `smacv2:<race>_<n>_vs_<m>`, `zoo:<module>`, `gym:<id>`, `<module>:<factory>`, the name of a published suite (alone, or followed by ":" or "_" and what is passed to
         it), or a callable that returns a gymnasium.Env.
     seed: of everything random before the first seeded reset, and of what outlives episodes. grids, drop: see `make_vec`.

@@ -71,6 +71,12 @@ class Catch(gymnasium.Env[dict[str, Any], Any]):
         """The image itself."""
         return self._draw()
 
+    @property
+    def told(self) -> dict[str, NDArray[np.float32]]:
+        """Where the ball is and where the paddle, in cells as shares of the grid."""
+        cells = np.array([self._row, self._ball, self._paddle], np.float32)
+        return {"state": cells / np.float32(self._grid - 1)}
+
     def snapshot(self) -> dict[str, Any]:
         """Everything the future depends on."""
         names = {"row": self._row, "ball": self._ball, "paddle": self._paddle, "over": self._over}
@@ -238,6 +244,11 @@ class Doors(gymnasium.Env[dict[str, Any], Any]):
         """The image form of the current record, 64 x 64 if the observation is the vector."""
         images = self._table if self._key == "image" else _images(self._cues, self._doors, 64)
         return images[self.cue, self._door + 1].copy()
+
+    @property
+    def told(self) -> dict[str, NDArray[np.float32]]:
+        """The right door (D,) for the cue that is seen, which the first record of an episode does not show."""
+        return {"right": np.eye(self._doors, dtype=np.float32)[self.rule[self.cue]]}
 
     def snapshot(self) -> dict[str, Any]:
         """Everything the future depends on; the rule itself follows from (instance, born)."""
