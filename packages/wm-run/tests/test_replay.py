@@ -21,6 +21,7 @@ from wm_run import checkpoint
 from wm_run.chunks import Chunks
 from wm_run.commits import Commits
 from wm_run.replay import Replay, ReplayError
+from wm_run.rows import Rows
 
 STREAMS, CHUNK, LENGTH = 3, 8, 6
 STORES = {"key": 10, "deter": 1}
@@ -351,7 +352,7 @@ def everything(replay: Replay) -> dict[int, dict[str, np.ndarray]]:
     rows = torch.arange(replay.streams), torch.full((replay.streams,), replay._oldest)  # noqa: SLF001
     for stream, start in zip(*(row.tolist() for row in rows), strict=True):
         steps = replay.steps // replay.streams
-        read = replay._gather  # noqa: SLF001
+        read = Rows(replay._chunks, replay.stores, replay._oldest).gather  # noqa: SLF001
         held[stream] = {e.key: read(e, [(stream, start)], 0, steps)[0].numpy().copy() for e in replay.schema}
     return held
 

@@ -15,11 +15,13 @@ __all__ = [
     "Loaded",
     "Log",
     "Position",
+    "Recording",
     "Replay",
     "ReplayError",
     "RunConfig",
     "RunError",
     "Tasks",
+    "Writer",
     "evaluate",
     "load",
     "now",
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from wm_run.errors import RunError
     from wm_run.loading import Loaded, load
     from wm_run.loop import Environments, Log, Position, train
+    from wm_run.recorder import Writer
+    from wm_run.recording import Recording
     from wm_run.replay import Replay
     from wm_run.rollout import evaluate
     from wm_run.tasks import Tasks
@@ -44,6 +48,8 @@ else:  # hidden from type checkers, which would believe in any name
         "errors": {"RunError"},
         "loading": {"Loaded", "load"},
         "loop": {"Environments", "Log", "Position", "train"},
+        "recorder": {"Writer"},
+        "recording": {"Recording"},
         "replay": {"Replay"},
         "rollout": {"evaluate"},
         "tasks": {"Tasks"},

@@ -156,14 +156,18 @@ class Chunks:
             ) from error
         self.held[number] = self.map(number)
 
-    def map(self, number: int) -> Chunk:
-        """An existing chunk file, mapped for reading and writing."""
+    def map(self, number: int, *, shared: bool = True) -> Chunk:
+        """An existing chunk file, mapped for reading and writing; shared=False: for reading alone, and whoever writes into
+        the columns is refused."""
         path, size = self.file(number), self.bytes
         found = path.stat().st_size if path.is_file() else 0
         if found != size:
             raise ReplayError(damaged(path, f"is cut short ({found} of {size} bytes)" if found else "is missing"))
         # torch closes the file once it is mapped; mmap and np.memmap hold one descriptor a chunk and reach the limit
-        return self._columns(torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).numpy(), path)
+        block = torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8).numpy()
+        if not shared:
+            block.flags.writeable = False
+        return self._columns(block, path)
 
     def _columns(self, block: Array, path: Path | None) -> Chunk:
         offsets, _ = self.layout(self.schema)

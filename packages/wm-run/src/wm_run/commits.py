@@ -131,7 +131,7 @@ class Commits:
         for number, chunk in self.chunks.held.items():
             for key in self.chunks.keys:
                 if (number, key) not in self._sums:
-                    self._sums[number, key] = _sum(chunk.columns[key], position - number * self.chunks.chunk)
+                    self._sums[number, key] = checksum(chunk.columns[key], position - number * self.chunks.chunk)
         rows = [[self._sums[number, key] for key in self.chunks.keys] for number in sorted(self.chunks.held)]
         return np.array(rows, np.uint32).reshape(len(rows), len(self.chunks.keys))
 
@@ -210,7 +210,7 @@ class Commits:
             for key, expected in zip(self.chunks.keys, row, strict=True):
                 if key not in checked:
                     continue
-                if _sum(self.chunks.held[number].columns[key], position - number * self.chunks.chunk) != expected:
+                if checksum(self.chunks.held[number].columns[key], position - number * self.chunks.chunk) != expected:
                     if cut and key in self._rewritten:
                         altered.add(key)
                         continue
@@ -278,7 +278,7 @@ def boot() -> str:
     return path.read_text().strip() if path.is_file() else ""
 
 
-def _sum(column: Array, steps: int) -> int:
+def checksum(column: Array, steps: int) -> int:
     """crc32 of the first `steps` steps of every stream of a column (n, C, ...); of all where there are fewer."""
     if steps >= column.shape[1]:
         return zlib.crc32(_bytes(column))

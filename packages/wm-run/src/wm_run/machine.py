@@ -30,12 +30,12 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": dict(sorted(packages.items())),
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": {"cpu": _cpu(), "cores": os.cpu_count(), "memory_bytes": memory, "gpus": gpus},
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of this source, or of the working folder for an installed package; "+" after it: with changes."""
     here = Path(__file__).parent
     folder = Path.cwd() if "site-packages" in here.parts else here

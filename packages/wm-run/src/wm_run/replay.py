@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from wm_core.types import Batch, Index, Past
+from wm_core.types import Batch, Index
 
 from wm_run import durable
 from wm_run.chunks import FORMAT, Array, Chunks, Entry, ReplayError
 from wm_run.commits import Commits, Move
+from wm_run.rows import Rows
 
 
 class Replay:
@@ -136,6 +137,24 @@ class Replay:
             if start >= self._oldest:
                 self._queue.extend((stream, start) for stream in range(self.streams))
 
+    def extend(self, steps: Mapping[str, Array]) -> None:
+        """Append T steps to every stream at once: every value (n, T, ...), as numpy. The same as T times `add`, for a replay
+        without an online queue, such as a recording's."""
+        if self.online:
+            raise ReplayError(
+                "a replay with an online queue takes one step at a time: `add` it, or make it online=False"
+            )
+        length, done = len(steps["first"][0]), 0
+        while done < length:
+            self.add({key: value[:, done] for key, value in steps.items()})  # checks, and makes room
+            slot = (self._position - 1) % self.chunk
+            more = min(length - done, self.chunk - slot) - 1
+            columns = self._chunks.held[(self._position - 1) // self.chunk].columns
+            for key, value in steps.items():
+                columns[key][:, slot + 1 : slot + 1 + more] = value[:, done + 1 : done + 1 + more]
+            self._position += more
+            done += 1 + more
+
     def _begin(self, arrays: Mapping[str, Array]) -> None:
         """Take the schema from the first step, and empty the folder of what an earlier run left there."""
         schema = self._chunks.schema_of(arrays, self.stores)
@@ -199,13 +218,7 @@ class Replay:
                 "collect more steps before training (`ready` tells)"
             )
         stream, start = self._draw(batch, length)
-        rows = list(zip(stream.tolist(), start.tolist(), strict=True))
-        steps = {entry.key: self._gather(entry, rows, 0, length) for entry in self._chunks.schema}
-        context = self._past(rows, past) if past else None
-        steps["weight"] = torch.ones(batch, length)
-        steps["reset"] = steps["first"].clone()
-        steps["reset"][:, 0][slice(None) if context is None else ~context.valid[:, -1]] = True
-        return Batch(steps, context, Index(torch.from_numpy(stream), torch.from_numpy(start)))
+        return Rows(self._chunks, self.stores, self._oldest).batch(stream, start, length, past)
 
     def _draw(self, batch: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Streams and starts of B rows."""
@@ -217,26 +230,6 @@ class Replay:
         served = np.array(queued, np.int64).reshape(-1, 2)
         stream = np.concatenate([served[:, 0], drawn // starts])
         return stream, np.concatenate([served[:, 1], drawn % starts + self._oldest])
-
-    def _past(self, rows: list[tuple[int, int]], past: int) -> Past:
-        entries = {entry.key: entry for entry in self._chunks.schema}
-        held = torch.tensor([start - self._oldest for _, start in rows])
-        valid = torch.arange(-past, 0) >= -held[:, None]  # (B, P)
-        stored = {}
-        for name, last in self.stores.items():
-            stored[name] = self._gather(entries[name], rows, -min(past, last), 0)
-        action = self._gather(entries["action"], rows, -past, 0)
-        return Past(stored, action, self._gather(entries["first"], rows, -past, 0), valid)
-
-    def _gather(self, entry: Entry, rows: list[tuple[int, int]], begin: int, end: int) -> Tensor:
-        """Steps [start + begin, start + end) of every row, zeros where evicted or never written: (B, end-begin, ...)."""
-        out = np.empty((len(rows), end - begin, *entry.shape), entry.dtype)
-        for row, (stream, start) in zip(out, rows, strict=True):
-            low = max(start + begin, self._oldest)
-            row[: low - start - begin] = 0
-            for number, here, there in self._chunks.pieces(start + begin, low, start + end):
-                row[there] = self._chunks.held[number].columns[entry.key][stream, here]
-        return torch.from_numpy(out)
 
     # ---- keeping
 
