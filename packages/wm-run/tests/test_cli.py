@@ -192,6 +192,14 @@ def test_a_folder_that_cannot_be_made_is_the_users_and_a_missing_file_ours(fakes
 def test_a_preset_that_is_not_toml(fakes, capsys):
     (fakes.app.folder / "presets/broken.toml").write_text("batch =")
     assert "is not TOML" in refused(fakes, capsys, "train --preset broken")
+    (fakes.app.folder / "presets/broken.toml").write_text("batch = 2", encoding="utf-16")
+    assert "is not UTF-8, as TOML has to be" in refused(fakes, capsys, "train --preset broken")
+
+
+def test_a_preset_that_an_editor_of_windows_saved(fakes):
+    text = "\N{ZERO WIDTH NO-BREAK SPACE}batch = 2\r\n"
+    (fakes.app.folder / "presets/theirs.toml").write_text(text, encoding="utf-8", newline="")
+    assert cli.parse(fakes.app, ["train", "--preset", "theirs"]).config.batch == 2
 
 
 def test_a_space_that_the_encoder_cannot_read(fakes, capsys, monkeypatch):

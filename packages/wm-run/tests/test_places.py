@@ -120,6 +120,20 @@ def test_without_its_lock_file_a_second_process_stays_out(tmp_path: Path) -> Non
         pass
 
 
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (os.mkfifo, "a pipe or a device"),
+        (os.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/nowhere/at/all"), "a link to nowhere"),
+    ],
+)
+def test_what_is_no_lock_file_is_one_sentence(tmp_path: Path, make, what) -> None:
+    make(tmp_path / ".lock")
+    with pytest.raises(UserError, match=f"{what} where a file should be: remove it"), locked(tmp_path):
+        pass
+
+
 def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path) -> None:
     with locked(tmp_path / "a/b"):
         (tmp_path / "a/b/metrics.jsonl").touch()

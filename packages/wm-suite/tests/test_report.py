@@ -339,6 +339,23 @@ def test_a_config_that_is_no_toml_is_one_sentence(tmp_path):
     (logdir / "config.toml").write_text("task =")
     with pytest.raises(SuiteError, match=r"config.toml is not TOML"):
         read(logdir)
+    (logdir / "config.toml").write_text("seed = 3", encoding="utf-16")
+    with pytest.raises(SuiteError, match=r"config.toml is not UTF-8"):
+        read(logdir)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "scores.jsonl"])
+def test_a_file_that_an_editor_of_windows_saved_says_the_same(tmp_path, name):
+    logdir = made(tmp_path / "a", 3, [(50, 1.0), (100, 2.0)])
+    plain = read(logdir)
+    text = (logdir / name).read_bytes().replace(b"\n", b"\r\n")
+    (logdir / name).write_bytes(b"\xef\xbb\xbf" + text)
+    found = read(logdir)
+    assert found.seed == plain.seed == 3
+    assert repr(found.series) == repr(plain.series) and found.series
+    (logdir / name).write_text("x\n", encoding="utf-16")
+    with pytest.raises(SuiteError, match=f"{name} is not UTF-8"):
+        read(logdir)
 
 
 def test_the_picture_is_a_png_of_every_task(tmp_path):

@@ -112,7 +112,9 @@ def config_of(app: App, values: Mapping[str, object], where: str) -> RunConfig:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8, as TOML has to be: save it in that encoding") from error
     except (ValueError, RecursionError) as error:  # of 5,000 digits, of 5,000 lists in each other
         raise UserError(f"{path} is not TOML: {error}") from error
 

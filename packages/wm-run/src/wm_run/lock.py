@@ -32,6 +32,7 @@ def locked(logdir: Path) -> Iterator[None]:
     """
     made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
     durable.make_folder(logdir)
+    _check(logdir / ".lock")
     with _folder(logdir) as folder, (logdir / ".lock").open("a+") as file:
         if not (_take(folder) and _take(file.fileno())):
             file.seek(0)
@@ -47,6 +48,13 @@ def locked(logdir: Path) -> Iterator[None]:
         finally:
             if made:
                 _unmake(logdir, made)
+
+
+def _check(file: Path) -> None:
+    """Raises UserError for what nobody can write his name into."""
+    if os.path.lexists(file) and not file.is_file():
+        what = "a folder" if file.is_dir() else "a link to nowhere" if file.is_symlink() else "a pipe or a device"
+        raise UserError(f"{file} is {what} where a file should be: remove it")
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
 def _own_evaluation(logdir: Path) -> dict[str, Any] | None:
     """The newest of those that are of the run as it is: others say in their names how they differ (`evaluation.stem`).
     Raises UserError for a damaged one."""
-    config = tomllib.loads((logdir / "config.toml").read_text(encoding="utf-8"))
+    config = tomllib.loads((logdir / "config.toml").read_text(encoding="utf-8-sig"))
     acting = "-mode" if config.get("eval_acting") == "mode" else ""
     own = {path.stem.removesuffix("-mode"): path for path in (logdir / "eval").glob(f"*{acting}.json")}
     steps = [int(name) for name, path in own.items() if name.isdecimal() and path.stem == f"{name}{acting}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import tomllib
 import zlib
@@ -176,9 +177,11 @@ def _config(logdir: Path) -> dict[str, Any]:
     text = path.read_bytes().strip(b"\0\r\n\t ") if path.is_file() else b""
     if text:
         try:
-            return _checked(foreign.plain(tomllib.loads(text.decode("utf-8"))), path)
+            return _checked(foreign.plain(tomllib.loads(text.decode("utf-8-sig"))), path)
         except Odd as error:
             raise SuiteError(f"{path} {error}: mend it") from error
+        except UnicodeDecodeError as error:
+            raise SuiteError(f"{path} is not UTF-8, as TOML has to be: save it in that encoding") from error
         except (ValueError, RecursionError) as error:
             raise SuiteError(f"{path} is not TOML: {error}") from error
     for manifest, kept in _kept(logdir, "config"):
@@ -229,7 +232,10 @@ def _checked(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _lines(path: Path, odd: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their numbers; those that are none are added to `odd`. Raises SuiteError for what is no JSON at all."""
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.is_file() else [], 1):
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8) if path.is_file() else b""
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SuiteError(f"{path} is not UTF-8: save it in that encoding")
+    for number, line in enumerate(text.split(b"\n")[:-1], 1):
         try:
             row = foreign.parsed(line)
         except Odd as error:

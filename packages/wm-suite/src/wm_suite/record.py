@@ -77,7 +77,7 @@ def last_line(log: Path, name: str = "step") -> dict[str, Any]:
 
 def _digest(config: Path) -> str:
     """Of a run's whole configuration but its seed: seeds of one method have the same."""
-    found = tomllib.loads(config.read_bytes().decode())
+    found = tomllib.loads(config.read_bytes().decode("utf-8-sig"))
     found = {name: value for name, value in found.items() if name != "run"} | {"seed": 0}
     return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

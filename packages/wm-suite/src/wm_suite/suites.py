@@ -209,7 +209,7 @@ def _text(path_or_name: str | Path, folders: Sequence[Path]) -> tuple[str, str]:
             return f"{name}.toml", (resources.files("wm_suite") / "suites" / f"{name}.toml").read_text("utf-8")
         path = inside[0]
     try:
-        return path.name, path.read_bytes().decode("utf-8")
+        return path.name, path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SuiteError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
