@@ -49,7 +49,8 @@ def test_fragments_are_named_as_towncrier_reads_them(folder: pathlib.Path) -> No
 def test_version_licence_and_python_are_stated(folder: pathlib.Path) -> None:
     project = table(folder)["project"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
-    assert project["license"] == "MIT"
+    assert project["license"] == "MIT" and project["license-files"] == ["LICENSE"]
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert project["requires-python"] == table(ROOT)["project"]["requires-python"]
     assert project["description"] and project["readme"] == "README.md"
 

@@ -27,7 +27,8 @@ TAKEN = {
 
 @pytest.fixture
 def checkout(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "new_idea"]:
         del sys.modules[name]
@@ -49,6 +50,7 @@ def test_it_is_listed_where_members_are(checkout: pathlib.Path) -> None:
     new_app.write("new_idea", checkout)
     root = tomllib.loads((checkout / "pyproject.toml").read_text())
     assert "wm-app-new-idea" in root["project"]["dependencies"]
+    assert (checkout / "apps" / "new_idea" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert root["tool"]["uv"]["sources"]["wm-app-new-idea"] == {"workspace": True}
     assert "new_idea" in root["tool"]["importlinter"]["root_packages"]
     assert "new_idea" in root["tool"]["importlinter"]["contracts"][0]["layers"][0].split(" | ")

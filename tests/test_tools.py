@@ -14,7 +14,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BONES = ("pyproject.toml", ".python-version", "requirements.lock", "towncrier.toml", ".gitignore", "tools/*.py")
-MEMBER_BONES = ("pyproject.toml", "README.md", "CHANGELOG.md", "src/*/__init__.py")
+MEMBER_BONES = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "src/*/__init__.py")
 # whoever signs commits, or has hooks and templates of their own, still gets these tests' git
 PLAIN = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 

@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import keyword
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ description = "@NAME@: say in a line what it is"
 readme = "README.md"
 requires-python = ">=3.11,<3.14"
 license = "MIT"
+license-files = ["LICENSE"]
 classifiers = ["Private :: Do Not Upload"]
 dependencies = [
   "wm-core>=0.1,<0.2",
@@ -280,6 +282,7 @@ def write(name: str, root: Path) -> Path:
         file = folder / path.replace("@NAME@", name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text.replace("@NAME@", name).replace("@SCRIPT@", name.replace("_", "-")))
+    shutil.copy(root / "LICENSE", folder)
     (root / "pyproject.toml").write_text(listed(listing, name))
     return folder
 
