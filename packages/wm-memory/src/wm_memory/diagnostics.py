@@ -60,6 +60,28 @@ def staleness(query: Tensor, stale: Tensor, fresh: Tensor, mask: Tensor, *, coun
 
 
 @torch.no_grad()
+def choices(
+    memory: Memory, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which steps each query recalls, in evaluation mode: their ages in steps, whether they lie in earlier episodes, and
+    which of the K places are taken at all; each (B, T, K)."""
+    with evaluating(memory):
+        columns, reading, _ = memory.look(carry, embed, action, reset)
+        index, ok = reading.chosen.index, reading.chosen.ok
+        return *_placed(memory, columns, index, ok), ok
+
+
+def _placed(memory: Memory, columns: bank.Bank, index: Tensor, ok: Tensor) -> tuple[Tensor, Tensor]:
+    """Ages of the chosen columns, and which of them are of earlier episodes: (B, T, K)."""
+    steps, total = index.shape[1], columns["first"].shape[1]
+    shape = (*index.shape[:2], total)
+    age = bank.ages(steps, total, index.device).expand(shape).gather(-1, index)
+    episode = columns["first"].long().cumsum(1)
+    theirs = episode[:, None].expand(shape).gather(-1, index)
+    return age, (theirs != episode[:, memory.window :, None]) & ok
+
+
+@torch.no_grad()
 def diagnose(
     memory: Memory, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
 ) -> dict[str, Tensor]:
@@ -81,10 +103,7 @@ def diagnose(
         columns, reading, similarity = memory.look(carry, embed, action, reset)
         index, ok = reading.chosen.index, reading.chosen.ok
         count = ok.sum().clamp(min=1)
-        age = bank.ages(reset.shape[1], similarity.shape[-1], reset.device).expand(similarity.shape).gather(-1, index)
-        episode = columns["first"].long().cumsum(1)
-        theirs = episode[:, None].expand(similarity.shape).gather(-1, index)
-        past = (theirs != episode[:, memory.window :, None]) & ok
+        age, past = _placed(memory, columns, index, ok)
         mask = memory.sight(columns, memory.window)
         chosen = (similarity.gather(-1, index) * ok).sum() / count
         visible = (similarity * mask).sum() / mask.sum().clamp(min=1)

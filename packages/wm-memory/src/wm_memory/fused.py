@@ -20,7 +20,7 @@ from wm_core.fast.scan import posterior_scan
 from wm_core.rssm import RSSM, Posterior, Prior, draw_latent, stoch_index, stoch_onehot
 from wm_core.types import Carry, Latent, Past, Start, Trace
 
-from wm_memory.diagnostics import diagnose
+from wm_memory.diagnostics import choices, diagnose
 from wm_memory.memory import Memory
 from wm_memory.norm_gru import NormGRU
 from wm_memory.pair import PairAttention
@@ -191,6 +191,12 @@ class FusedRSSM(nn.Module):
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
         return diagnose(self.memory, carry, embed, action, reset)
 
+    def recalled(
+        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ages, earlier episodes and places taken of what each step recalls, (B, T, K); see `diagnostics.choices`."""
+        return choices(self.memory, carry, embed, action, reset)
+
     def nats(self, trace: Trace) -> Tensor:
         """KL of the bottleneck to a standard normal (B, T), for a loss that the paper does not have; Gaussian only."""
         return self.memory.bottleneck.nats(trace.each["recalled"])  # type: ignore[operator]
@@ -257,3 +263,9 @@ class RecalledRSSM(nn.Module):
     def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> dict[str, Tensor]:
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
         return diagnose(self.memory, carry, embed, action, reset)
+
+    def recalled(
+        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ages, earlier episodes and places taken of what each step recalls, (B, T, K); see `diagnostics.choices`."""
+        return choices(self.memory, carry, embed, action, reset)

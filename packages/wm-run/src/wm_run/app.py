@@ -91,12 +91,12 @@ class App:
 
         main(self)
 
-    def load(self, logdir: str | Path) -> Loaded:
+    def load(self, logdir: str | Path, *, device: str = "auto") -> Loaded:
         """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is
         none."""
         from wm_run import loading
 
-        return loading.load(self, logdir)
+        return loading.load(self, logdir, device=device)
 
     @property
     def module(self) -> str:
