@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from wm_core.errors import UserError
+
+from wm_run.cli import TRUST
 
 if TYPE_CHECKING:
     from wm_run.loading import Loaded
@@ -21,28 +24,43 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Microscope:
-    """Look at runs of any apps with the same held-out rows: open loops, probes, calibration, latents, memory."""
+    """What was asked; `add_arguments` says what each is."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Folders of runs, or folders that hold some."""
+    runs: tuple[str, ...]
     data: str = ""
-    """A recording, whose held-out episodes are looked at; where none is named the first run plays fresh episodes."""
-    part: Literal["held_out", "train"] = "held_out"
-    """Which part of the recording."""
+    part: str = "held_out"
     out: str = "microscope"
-    """The page and the numbers, without their endings."""
     rows: int = 64
-    """How many."""
     context: int = 64
-    """Records that are observed."""
     imagined: int = 15
-    """Steps of the dream after them."""
     seed: int = 0
-    """Of the rows, and of all that is drawn."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the networks run."""
-    trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    device: str = "auto"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `wm-run microscope`."""
+    default = Microscope(())
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs of any apps, or folders that hold some")
+    add = parser.add_argument
+    add("--data", default="", help="a recording, whose held-out episodes are looked at; without it the first run plays")
+    add("--part", choices=("held_out", "train"), default=default.part, help="which part of the recording")
+    add("--out", default=default.out, help="the page and the numbers, without their endings")
+    add("--rows", type=int, default=default.rows, help="how many")
+    add("--context", type=int, default=default.context, help="records that are observed")
+    add("--imagined", type=int, default=default.imagined, help="steps of the dream after them")
+    add("--seed", type=int, default=default.seed, help="of the rows, and of all that is drawn")
+    add("--device", choices=("auto", "cpu", "cuda"), default=default.device, help="where the networks run")
+    add("--trust", action="store_true", help="run a task's module though it lies in a run folder")
+
+
+def run(args: argparse.Namespace, options: Mapping[str, object]) -> int:
+    """Raises UserError for an option of a task: the runs have theirs."""
+    if options:
+        raise UserError(f"the runs say what their tasks are: leave out --env.{next(iter(options))}")
+    if args.trust:
+        os.environ[TRUST] = "1"
+    given = {name: getattr(args, name) for name in Microscope.__dataclass_fields__}
+    return microscope(Microscope(**(given | {"runs": tuple(args.runs)})))
 
 
 def microscope(options: Microscope) -> int:
@@ -197,8 +215,3 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             )
             lines.append(f"{run['label']} seed {run['seed']}  {key}  {told}")
     return lines
-
-
-def main(argv: Sequence[str]) -> int:
-    """From the words after `microscope`."""
-    return microscope(tyro.cli(Microscope, args=list(argv), prog="wm-run microscope"))
