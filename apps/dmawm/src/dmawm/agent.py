@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -73,7 +74,7 @@ class Dmawm(Agent):
         batch = self.to_device(replay.sample(self.batch, self.length))
         young = self.model_first and int(self.clock.updates) < self.model_first  # asked of the device while it may be
         if young:
-            return self.update_model(batch)[0]
+            return self.update_world(batch)[0]
         self.model_first = 0
         return self.updated(batch)[0]
 
@@ -89,10 +90,18 @@ class Dmawm(Agent):
         metrics |= health.dreamed(seen, steps, self.world.discount)
         return metrics | masks_told(seen.mask, steps["action_mask"]), {}
 
+    def update_world(self, *batches: Batch) -> Update:
+        """The first of them alone."""
+        return self.update_model(*batches)[0], {}
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch of teams as rows of agents, with the absent in the absorbing state."""
+        return replace(batch, steps=self.relabel(self.rows(batch.steps)))
+
     def update_model(self, batch: Batch) -> tuple[Metrics, Trace, Steps]:
         """Equation 3: metrics, the trace, and the steps it was learned from."""
         self.train()
-        steps = self.relabel(self.rows(batch.steps))
+        steps = self.ready(batch).steps
         metrics, trace = model_update(self, steps, rule=self.optimiser.rules["model"], scales=self.scales)
         return metrics, trace, steps
 

@@ -13,7 +13,7 @@ from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import reward_and_continue
-from wm_core.joint import joint_update, loss_scales
+from wm_core.joint import joint_update, loss_scales, world_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import AdaptiveClip, LaProp
@@ -46,6 +46,9 @@ class Dreamer(Agent):
         return joint_update(
             self, self.behaviour, *batches, scales=self.scales, horizon=self.horizon, dream_last=self.dream_last
         )
+
+    def update_world(self, *batches: Batch) -> Update:
+        return world_update(self, *batches, scales=self.scales)
 
 
 def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:

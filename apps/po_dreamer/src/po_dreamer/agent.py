@@ -14,7 +14,7 @@ import torch
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.joint import joint_update, loss_scales, model_scales
+from wm_core.joint import joint_update, loss_scales, model_scales, world_update
 from wm_core.observations import describe
 from wm_core.optim import Together
 from wm_core.types import Batch
@@ -60,19 +60,26 @@ class PODreamer(Agent):
         return super().stores if self.refresh is None else {**super().stores, **self.refresh.stores}
 
     def learn(self, replay: Experience) -> Metrics:
-        batch = self.to_device(replay.sample(self.batch, self.length, past=self.past))
-        if self.refresh is not None and batch.past is not None:
-            batch = replace(batch, past=self.refresh(batch.past))
+        batch = self.ready(self.to_device(replay.sample(self.batch, self.length, past=self.past)))
         looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
         metrics, stored = self.updated(batch)
         self.updates += 1
         replay.annotate(batch.index, **stored)
         return metrics | looked
 
+    def ready(self, batch: Batch) -> Batch:
+        """A batch with keys of its past anew, where none are kept."""
+        if self.refresh is None or batch.past is None:
+            return batch
+        return replace(batch, past=self.refresh(batch.past))
+
     def update(self, *batches: Batch) -> Update:
         return joint_update(
             self, self.behaviour, *batches, scales=self.scales, horizon=self.horizon, dream_last=self.dream_last
         )
+
+    def update_world(self, *batches: Batch) -> Update:
+        return world_update(self, *batches, scales=self.scales)
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"updates": self.updates}

@@ -89,7 +89,7 @@ class PODreamerTeam(Agent):
         batch = self.to_device(replay.sample(self.batch, self.length, past=self.past))
         looked = diagnose(self, self.ready(batch)) if self.updates % self.diagnose_every == 0 else {}
         young = self.updates < self.model_first
-        metrics, stored = self.update_model(batch) if young else self.updated(batch)
+        metrics, stored = self.update_world(batch) if young else self.updated(batch)
         self.updates += 1
         replay.annotate(batch.index, **stored)
         return metrics | looked
@@ -107,9 +107,9 @@ class PODreamerTeam(Agent):
         metrics |= masks_told(seen.mask, batch.steps["action_mask"])
         return metrics, unfold(world.stored(trace), self.agents)
 
-    def update_model(self, batch: Batch) -> Update:
+    def update_world(self, *batches: Batch) -> Update:
         """The first half of it."""
-        metrics, trace = self.step_model(self.ready(batch))
+        metrics, trace = self.step_model(self.ready(*batches))
         return metrics, unfold(self.world.stored(trace), self.agents)
 
     def ready(self, batch: Batch) -> Batch:

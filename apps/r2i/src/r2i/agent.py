@@ -24,7 +24,7 @@ from wm_core.encoders import (
 )
 from wm_core.heads import reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
-from wm_core.joint import Imagine, joint_update, loss_scales
+from wm_core.joint import Imagine, joint_update, loss_scales, world_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
@@ -75,18 +75,24 @@ class R2I(Agent):
         return self.updated(self.to_device(replay.sample(self.batch, self.length)))[0]
 
     def update(self, *batches: Batch) -> Update:
-        (batch,) = batches
-        ended = replace(batch, steps=batch.steps | {"terminal": batch.steps[self.ends]})
         metrics, notes = joint_update(
             self,
             self.behaviour,
-            ended,
+            self.ready(*batches),
             scales=self.scales,
             horizon=self.horizon,
             dream_last=self.dream_last,
             imagine=self.imagine,
         )
         return metrics | self.radius(), notes
+
+    def update_world(self, *batches: Batch) -> Update:
+        metrics, notes = world_update(self, self.ready(*batches), scales=self.scales)
+        return metrics | self.radius(), notes
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch whose episodes end for the continue head where they are to."""
+        return replace(batch, steps=batch.steps | {"terminal": batch.steps[self.ends]})
 
     @torch.no_grad()
     def radius(self) -> Metrics:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 import wm_var
+from torch import Tensor
 from wm_core import draws, names
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
@@ -16,7 +18,7 @@ from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, total
 from wm_core.parallel import Parallel
-from wm_core.types import Batch
+from wm_core.types import Batch, Steps, Trace
 from wm_tssm import TransformerStack, across_episodes, within_episode
 
 from storm.behaviour import StormActorCritic
@@ -65,10 +67,7 @@ class Storm(Agent):
         batch, contexts = batches
         world, behaviour, rules = self.world, self.behaviour, self.optimiser.rules
         with draws.drawing(self.source):
-            self.train()
-            steps = rows(batch.steps, self.observed)
-            with self.computing():
-                losses, trace = world.losses(world.prefill(None, self.batch), steps, self.clock)
+            losses, trace, steps = self.world_losses(batch)
             optimised = {"world": rules["world"].step(total(losses, self.scales))}
             self.eval()  # imagination: no dropout, running statistics
             with self.computing():
@@ -85,6 +84,30 @@ class Storm(Agent):
         metrics |= {f"opt/{name}/{rule}": v for rule, found in optimised.items() for name, v in found.items()}
         metrics |= world.regularised(steps["weight"])
         return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:]), {}
+
+    def update_world(self, *batches: Batch) -> Update:
+        """The first of both steps; no dream begins, whatever the contexts are."""
+        with draws.drawing(self.source):
+            losses, trace, steps = self.world_losses(batches[0])
+            optimised = self.optimiser.rules["world"].step(total(losses, self.scales))
+        self.clock.count_update()
+        shown = names.logged(losses)
+        metrics = {f"loss/{shown[name]}": loss.detach().mean() for name, loss in losses.items()}
+        metrics |= {f"opt/{name}/world": value for name, value in optimised.items()}
+        metrics |= self.world.regularised(steps["weight"])
+        return metrics | latents(trace.post[:, 1:], trace.prior[:, 1:]), {}
+
+    def world_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Trace, Steps]:
+        """The world model's losses (B, T+1) of a batch, the trace, and the steps as they were learned from."""
+        self.train()
+        steps = self.ready(batch).steps
+        with self.computing():
+            losses, trace = self.world.losses(self.world.prefill(None, self.batch), steps, self.clock)
+        return losses, trace, steps
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch whose first steps give their z alone, and where a lost life ends the return."""
+        return replace(batch, steps=rows(batch.steps, self.observed))
 
 
 def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:

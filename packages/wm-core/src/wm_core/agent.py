@@ -5,7 +5,7 @@ What it does with a batch is its app's; most say it with one verb, `wm_core.join
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from wm_core import draws
-from wm_core.contracts import Behaviour
+from wm_core.contracts import Behaviour, Update
+from wm_core.errors import UserError
 from wm_core.fast.compiled import Part, of_dynamics, of_head
 from wm_core.learner import Learner, trainable
 from wm_core.types import Batch, Carry, Steps
@@ -23,8 +24,11 @@ from wm_core.world import MASK, WorldModel
 class Agent(Learner):
     """A learner that has a world model and a behaviour.
 
-    Subclasses write `learn(replay)` and `update(batch)`, see `Learner`.
+    Subclasses write `learn(replay)` and `update(batch)`, see `Learner`; and, where the world model can learn without the
+    behaviour, `update_world(batch)`.
     """
+
+    alone = False  # the world model learns by itself, and the behaviour stays as it is
 
     def __init__(self, *, world: WorldModel, behaviour: Behaviour, **parts: Any) -> None:
         """world and behaviour, and what every learner has: optimiser, seed, precision, sources."""
@@ -45,6 +49,18 @@ class Agent(Learner):
         """A batch as the world model takes it: its steps by `rows`. Who stores something of several agents' past folds that
         too."""
         return replace(batch, steps=self.rows(batch.steps))
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch as the world model learns from it: folded, and with whatever else `update` makes of its steps first."""
+        return self.folded(batch)
+
+    @property
+    def updating(self) -> Callable[..., Update]:
+        return self.update_world if self.alone else self.update
+
+    def update_world(self, *batches: Batch) -> Update:
+        """`update` of the world model alone, on the same batches. Raises UserError where the method has no such half."""
+        raise UserError(f"{type(self).__name__} learns world model and behaviour in one: leave out --behaviour")
 
     def initial(self, n: int) -> Carry:
         return self.world.dynamics.initial(n)

@@ -15,9 +15,11 @@ import torch
 from wm_core import draws, health, names
 from wm_core.agent import Agent
 from wm_core.contracts import JointBehaviour, Metrics, Update
-from wm_core.optim import Rule, averages, total
+from wm_core.optim import Rule, Together, averages, total
 from wm_core.types import Batch, Dream, Latent, Past, Start, Steps, Trace
 from wm_core.world import Policy
+
+BEHAVIOUR = ("policy", "value", "replay_value")  # the losses of a `JointBehaviour`
 
 
 class Imagine(Protocol):
@@ -53,7 +55,7 @@ def model_scales(
 
 
 def model_update(
-    agent: Agent, steps: Steps, *, rule: Rule, scales: Mapping[str, float], past: Past | None = None
+    agent: Agent, steps: Steps, *, rule: Rule | Together, scales: Mapping[str, float], past: Past | None = None
 ) -> tuple[Metrics, Trace]:
     """One step of `rule` on the losses of the world model alone, for whom the behaviour takes steps of its own.
 
@@ -71,6 +73,18 @@ def model_update(
     metrics: Metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
     metrics |= {f"opt/{name}/model": value for name, value in optimised.items()}
     return metrics | health.latents(trace.post, trace.prior), trace
+
+
+def world_update(agent: Agent, batch: Batch, *, scales: Mapping[str, float]) -> Update:
+    """The first half of `joint_update` by itself: the world model learns, and behind the behaviour's parameters, which the
+    same optimiser may hold, stands a gradient of zero, so that they stay where they are.
+
+    scales: as of `joint_update`, of which those of the behaviour's losses are left out.
+    """
+    agent.train()
+    own = {name: scale for name, scale in scales.items() if name not in BEHAVIOUR}
+    metrics, trace = model_update(agent, batch.steps, rule=agent.optimiser, scales=own, past=batch.past)
+    return metrics | agent.world.regularised(batch.steps["weight"]), agent.world.stored(trace)
 
 
 def joint_update(

@@ -106,10 +106,15 @@ class Learner(nn.Module, abc.ABC):
         carry, action, notes = (self._choosing or self.choose)(carry, steps, mode, temperature)
         return carry, action.float().cpu().numpy(), notes
 
+    @property
+    def updating(self) -> Callable[..., Update]:
+        """How an update is made: `update`, or what of it this learner is to learn by."""
+        return self.update
+
     def updated(self, *batches: Batch) -> Update:
-        """What `update` gives: called, or replayed where it is recorded."""
+        """What `updating` gives: called, or replayed where it is recorded."""
         if self._updating is None:
-            return self.update(*batches)
+            return self.updating(*batches)
         self.eval()  # `update` says itself how it learns
         self.before_recorded(*batches)
         metrics, notes = self._updating(*batches)
@@ -137,7 +142,7 @@ class Learner(nn.Module, abc.ABC):
             "otherwise": lambda: compile_parts(self.networks()),
         }
         self._updating = Captured(
-            self.update,
+            self.updating,
             recorder,
             state=lambda: [*self.changing()],
             name="the update",

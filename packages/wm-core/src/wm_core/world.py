@@ -108,20 +108,29 @@ class WorldModel(nn.Module):
 
         Those of observations are called obs/<key>.
         """
+        losses, raw, trace = self._predicted(carry, steps)
+        if self.draw is not None:
+            prior = replace(trace.latent, stoch=self.draw(trace.prior))
+            terms = {name: term(trace.latent, prior, raw, clock) for name, term in self._terms.items()}
+            losses = names.together(losses, terms)
+        return _weighted(losses, steps["weight"]), trace
+
+    @torch.no_grad()
+    def measured(self, carry: Carry, steps: Steps) -> tuple[dict[str, Tensor], Trace]:
+        """`losses` of steps that are only looked at, without gradient: those of the regularisers, which keep something of
+        their last call and draw from a source of their own, are left out."""
+        losses, _, trace = self._predicted(carry, steps)
+        return _weighted(losses, steps["weight"]), trace
+
+    def _predicted(self, carry: Carry, steps: Steps) -> tuple[dict[str, Tensor], Tensor, Trace]:
+        """Losses of observations, heads and both KL terms (B, T), not weighted; the KL itself; and the trace."""
         trace = self.observe(carry, steps)
         targets = steps | trace.targets | {"cont": ~steps["terminal"] * self.discount}  # of heads
         shown, told = self.decoder(trace.latent), {name: head(trace.latent) for name, head in self.heads.items()}
         seen = {key: distribution.loss(steps[key]) for key, distribution in shown.items()}
         heads = {name: distribution.loss(targets[name]) for name, distribution in told.items()}
-        weight = steps["weight"]
-        kl, raw = self.kl(trace.post, trace.prior, weight)
-        losses = names.together(names.observed(seen), heads, kl)
-        if self.draw is not None:
-            prior = replace(trace.latent, stoch=self.draw(trace.prior))
-            terms = {name: term(trace.latent, prior, raw, clock) for name, term in self._terms.items()}
-            losses = names.together(losses, terms)
-        scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / mean(weight))
-        return dict(zip(losses, scaled.unbind(), strict=True)), trace
+        kl, raw = self.kl(trace.post, trace.prior, steps["weight"])
+        return names.together(names.observed(seen), heads, kl), raw, trace
 
     @torch.no_grad()
     def probe(self, steps: Steps, clock: Clock) -> None:
@@ -174,6 +183,12 @@ class WorldModel(nn.Module):
     def metrics(self, trace: Trace, steps: Steps, dream: Dream) -> Metrics:
         """Health of the latents, and of the heads where the dream, which came from the last steps of every row, began."""
         return health.latents(trace.post, trace.prior) | health.dreamed(dream, steps, self.discount)
+
+
+def _weighted(losses: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
+    """Each loss times weight / mean(weight), so that its plain mean is the weighted one."""
+    scaled = torch.stack([wide(loss) for loss in losses.values()]) * (weight / mean(weight))
+    return dict(zip(losses, scaled.unbind(), strict=True))
 
 
 def resets(steps: Steps) -> Tensor:
