@@ -150,7 +150,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from wm_core import ActorCritic, Agent, Experience, Metrics, Update, WorldModel, joint_update, loss_scales
+from wm_core import (
+    ActorCritic,
+    Agent,
+    Experience,
+    Metrics,
+    Update,
+    WorldModel,
+    joint_update,
+    loss_scales,
+    world_update,
+)
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import reward_and_continue
 from wm_core.kl import BalancedKL
@@ -182,6 +192,9 @@ class Learning(Agent):
 
     def update(self, *batches: Batch) -> Update:
         return joint_update(self, self.behaviour, *batches, scales=self.scales, horizon=self.horizon)
+
+    def update_world(self, *batches: Batch) -> Update:
+        return world_update(self, *batches, scales=self.scales)
 
 
 def build(config: Config, observation_space: Any, action_spec: Any) -> Learning:

@@ -39,6 +39,7 @@ __all__ = [
     "WorldModel",
     "joint_update",
     "loss_scales",
+    "world_update",
 ]
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         Update,
     )
     from wm_core.errors import UserError
-    from wm_core.joint import joint_update, loss_scales
+    from wm_core.joint import joint_update, loss_scales, world_update
     from wm_core.learner import Learner
     from wm_core.parallel import Parallel
     from wm_core.rssm import RSSM
@@ -84,7 +85,7 @@ else:  # hidden from type checkers, which would believe in any name
             "Update",
         },
         "errors": {"UserError"},
-        "joint": {"joint_update", "loss_scales"},
+        "joint": {"joint_update", "loss_scales", "world_update"},
         "learner": {"Learner"},
         "parallel": {"Parallel"},
         "rssm": {"RSSM"},

@@ -59,8 +59,14 @@ class Agent(Learner):
         return self.update_world if self.alone else self.update
 
     def update_world(self, *batches: Batch) -> Update:
-        """`update` of the world model alone, on the same batches. Raises UserError where the method has no such half."""
-        raise UserError(f"{type(self).__name__} learns world model and behaviour in one: leave out --behaviour")
+        """`update` of the world model alone, on the same batches."""
+        raise NotImplementedError
+
+    def learn_alone(self) -> None:
+        """From now on the world model learns by itself. Raises UserError where the method has no `update_world`."""
+        if type(self).update_world is Agent.update_world:
+            raise UserError(f"{type(self).__name__} learns world model and behaviour in one: leave out --behaviour")
+        self.alone = True
 
     def initial(self, n: int) -> Carry:
         return self.world.dynamics.initial(n)

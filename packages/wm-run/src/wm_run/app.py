@@ -49,6 +49,7 @@ class App:
     teams: Literal["none", "only", "too"] = (
         "none"  # learns environments of several agents, of whose Team `build` is told
     )
+    recordings: bool = True  # learns from what others did, too: `--data`
     remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
     acting: tuple[str, ...] = ()  # fields of the method that count where nothing is learned, as `eval --help` shows
 

@@ -222,7 +222,7 @@ def _automatic(app: App, config: RunConfig) -> Origin | None:
     return Origin("cpu", note=f"{why}: the preset `cpu` runs instead of the full setting `--preset {app.paper}`")
 
 
-PLACES = ("logdir", "logdirs", "out", "export", "init_from")
+PLACES = ("logdir", "logdirs", "out", "export", "init_from", "data")
 
 
 def _at_home(values: Any) -> Any:

@@ -15,7 +15,7 @@ from wm_core.errors import UserError
 from wm_core.learner import Learner
 from wm_core.ranks import Alone, learning_with, ranks
 
-from wm_run import bound, checkpoint, evaluation, launch, scoring, typed, watching
+from wm_run import bound, checkpoint, evaluation, launch, scoring, stand_in, typed, watching
 from wm_run.alarm import NotFinite
 from wm_run.allocator import give_back
 from wm_run.app import App
@@ -30,11 +30,13 @@ from wm_run.folder import Run, default_logdir, plain
 from wm_run.loading import build, environments, has_world, initialise, restore, runtime
 from wm_run.lock import locked
 from wm_run.logs import differences
-from wm_run.loop import rest
+from wm_run.loop import Environments, rest
 from wm_run.loop import train as train_loop
 from wm_run.manifest import kept_marks
+from wm_run.offline import Made, fill, learn
 from wm_run.options import Eval, Info, Train
 from wm_run.progress import Progress
+from wm_run.recording import Recording
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import LONGEST, check_carry
@@ -57,11 +59,11 @@ def _quoted(path: Path) -> str:
 def train(app: App, command: Command) -> int:
     """Train, or go on where the logdir's last checkpoint stands. Returns the exit code."""
     options: Train = command.options
+    command, recording = stand_in.settle(app, command)
     config = runtime(command.config)
     method = "_".join(filter(None, (app.method, command.origin.ablation)))  # readers of the folder's name see both
-    logdir = (
-        Path(options.logdir) if options.logdir else default_logdir("runs", config.task or "task", method, config.seed)
-    )
+    what = config.task or (recording.folder.name if recording else "task")
+    logdir = Path(options.logdir) if options.logdir else default_logdir("runs", what, method, config.seed)
     launch.check(config.devices, config.device)
     if config.devices > 1 and config.device == "cuda" and command.config.capture == "auto" and not launch.inside():
         say("with --devices, updates are not recorded as graphs and each takes longer than on one GPU alone")
@@ -75,19 +77,20 @@ def train(app: App, command: Command) -> int:
                 logdir / f"rank-{group.index}",
                 dataclasses.replace(config, seed=config.seed + STRIDE * group.index, log=()),
             )
-        return _train(app, command, config, logdir)
+        return _train(app, command, config, logdir, recording)
 
 
-def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
-    """The same in a folder, alone or as one of several."""
+def _train(app: App, command: Command, config: RunConfig, logdir: Path, recording: Recording | None) -> int:
+    """The same in a folder, alone or as one of several; from a recording, where there is one, and else in environments."""
     room = {"chunk": config.chunk, "length": config.length, "limit_bytes": config.replay_bytes}
     Chunks(None, config.envs, **room).check_limit(LEAST)  # before so many environments are made
     if command.origin.note:  # before the run's own environments are there, which may be the only ones that there can be
         say(f"{command.origin.note}; trying out what that takes here, a minute or two")
-        _say_what_it_takes(app, command, config)
+        _say_what_it_takes(app, command, config, recording)
         give_back()  # the paper's setting was tried, and may be many times as large as this run
-    with closing(environments(app, config, config.envs)) as envs:
-        command, config = bound.settle_command(command, envs), bound.settled(config, envs)
+    with closing(_played(app, config, config.envs, recording)) as envs:
+        if recording is None:
+            command, config = bound.settle_command(command, envs), bound.settled(config, envs)
         seed_all(config.seed)
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:
@@ -102,7 +105,7 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
                 chunk=config.chunk,
                 length=config.length,
                 seed=config.seed,
-                online=agent.online,
+                online=agent.online and recording is None,  # nothing in it is newer than anything else
                 stride=config.stride,
                 aligned=agent.aligned,
             )
@@ -114,6 +117,11 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path) -> int:
             services = outside(config.log, logdir, written, project=app.name)
             with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
                 return _run(app, command, config, Session(app, config, agent, envs, replay, run, about), saved)
+
+
+def _played(app: App, config: RunConfig, n: int, recording: Recording | None) -> Environments:
+    """n environments, or a recording in their place."""
+    return environments(app, config, n) if recording is None else stand_in.StandIn(recording)
 
 
 def draw_apart(agent: Learner, seed: int) -> None:
@@ -163,7 +171,13 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     run.protocol(session.about["protocol"])
     run.environment()
     parameters = agent.parameters_by_module()["total"]
-    say(f"{app.method} on {config.task}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}")
+    say(
+        f"{app.method} on {config.task or config.data}: {parameters:,} parameters on {agent.device}, run folder {run.logdir}"
+    )
+    if (recorded := session.recorded) is not None and isinstance(at, Made):
+        say(_what_it_learns(recorded, config))
+        if saved is None:
+            fill(session.replay, recorded, session.notes(at))
     if config.exclusive and (config.eval_every or config.video_every):
         say("evaluations and videos on the way are left out: the task has room for one set of environments (exclusive)")
     begun, going_on = at.steps, f"{command.program} train --logdir {_quoted(run.logdir)}"
@@ -172,22 +186,34 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         with Progress(config.steps, start=at.steps) as progress:
             watch = watching.Watch(session, progress, at)
             try:
-                train_loop(
-                    agent,
-                    session.envs,
-                    session.replay,
-                    at,
-                    watch,
-                    log_every=config.log_every,
-                    learning_starts=config.learning_starts,
-                    length=config.longest,
-                    temperature=config.act_temperature,
-                    count_resets=config.ratio_counts == "records",
-                    go_on=watch,
-                    feed=session.feed,
-                    stopped=watch.between,
-                    say=say,
-                )
+                if isinstance(at, Made):
+                    learn(
+                        agent,
+                        session.replay,
+                        at,
+                        watch,
+                        repeat=session.envs.repeat,
+                        log_every=config.log_every,
+                        go_on=watch,
+                        feed=session.feed,
+                    )
+                else:
+                    train_loop(
+                        agent,
+                        session.envs,
+                        session.replay,
+                        at,
+                        watch,
+                        log_every=config.log_every,
+                        learning_starts=config.learning_starts,
+                        length=config.longest,
+                        temperature=config.act_temperature,
+                        count_resets=config.ratio_counts == "records",
+                        go_on=watch,
+                        feed=session.feed,
+                        stopped=watch.between,
+                        say=say,
+                    )
                 if watch.saved != at.steps or at.arrived is not None or saved is None and begun == at.steps:
                     session.save(at)
                 if not stop and not watch.failed and (numbers := rest(at, agent, session.replay)):
@@ -219,9 +245,9 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
         print(f"evaluation  {scored}")
     for path in shown:
         print(f"video       {path}")
-    print(f"next: {command.program} eval {_quoted(run.logdir)}")
-    if has_world(session.agent):
-        print(f"  or: {command.program} dream {_quoted(run.logdir)}")
+    shows = ["eval"] * bool(config.task) + ["dream"] * has_world(session.agent)
+    for word, name in zip(("next:", "  or:"), shows, strict=False):
+        print(f"{word} {command.program} {name} {_quoted(run.logdir)}")
     if stop:
         say(
             f"stopped before evaluation and videos of the end were made; the run is saved at its last step, {at.steps:,}"
@@ -230,10 +256,23 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     return 0
 
 
-def _say_what_it_takes(app: App, command: Command, config: RunConfig) -> None:
+def _what_it_learns(recorded: stand_in.StandIn, config: RunConfig) -> str:
+    """A sentence about what a run learns from, and what of it."""
+    recording = recorded.recording
+    held_out = f"{len(recording.episodes('held_out')):,} episodes held out of it"
+    what = "world model, and policy in its dreams" if config.behaviour else "world model alone"
+    return (
+        f"learning ({what}) from {recording.steps('train'):,} recorded steps in {recording.folder}, {held_out}; the run's "
+        "steps are those after which as many updates would be due"
+    )
+
+
+def _say_what_it_takes(app: App, command: Command, config: RunConfig, recording: Recording | None) -> None:
     """What this run takes and then, which is tried for longer, the paper's setting: where the preset was chosen for the user."""
-    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
+    with closing(_played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
         say(f"this run takes {told(app, config, envs)}")
+    if recording is not None:  # the paper's setting is of another task
+        return
     if command.origin.preset == app.paper or app.paper not in app.files("presets"):
         return
     paper = resolve(app, app.paper, command.origin.size, command.origin.ablation)
@@ -286,8 +325,9 @@ def evaluate(app: App, command: Command) -> int:
 def info(app: App, command: Command) -> int:
     """The resolved config, parameters per module, and what the run takes on this machine."""
     options: Info = command.options
+    command, recording = stand_in.settle(app, command)
     config = runtime(command.config)
-    with closing(environments(app, dataclasses.replace(config, workers=0), 1)) as envs:
+    with closing(_played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
         agent = build(app, config, envs)
         parameters = agent.parameters_by_module()
         protocol = plain_json({"task": config.task, "repeat": envs.repeat, **envs.protocol})

@@ -153,6 +153,15 @@ class RunConfig:
     """Environment steps between two checkpoints that stay for ever; 0: none."""
     init_from: Training[str] = ""
     """A run folder or a checkpoint, whose weights a new run begins with."""
+    data: Machine[Resumable[str]] = now("", was="")
+    """A recording (`wm-run collect`, `wm-run import`) to learn from alone: no environment is made, and --steps are those of a
+    run in the environment that makes as many updates. Its task is the run's; a resumed run may find it elsewhere."""
+    data_checksum: Training[str] = now("", was="")
+    """Of that recording, filled in when the run begins: it goes on with no other."""
+    behaviour: Training[bool] = now(True, was=True)
+    """Learn policy and values beside the world model; False: the world model alone, and the policy stays what it was."""
+    held_out_every: Training[Resumable[int]] = now(2_000, was=2_000)
+    """Steps between two looks at a recording's held-out episodes, `held_out/loss/...` in the log; 0: none."""
     eval_every: Training[Resumable[int]] = 0
     """Environment steps between two evaluations in fresh environments; 0: none."""
     eval_episodes: Training[Resumable[Count]] = 10

@@ -57,10 +57,13 @@ def amounts(config: RunConfig, repeat: int, *, held: int, kept: int, record: int
     """Updates of a run, and bytes of memory and disk. held: bytes of the weights; kept: those that an update's forward pass
     keeps for its backward pass; record: those of one step of one environment."""
     actions = config.steps / repeat
-    learning = actions - config.before_learning  # actions while it learns, near enough: reset records count as well
+    # actions while it learns, near enough: reset records count as well; from a recording it learns from the start
+    learning = actions if config.data else actions - config.before_learning
     replayed = config.replayed * config.devices
     updates = (
-        config.first_updates + learning * config.train_ratio / replayed if learning > 0 < config.train_ratio else 0.0
+        config.first_updates * (not config.data) + learning * config.train_ratio / replayed
+        if learning > 0 < config.train_ratio
+        else 0.0
     )
     model = 4 * held + kept  # weights, gradients, two moments
     return {
@@ -126,7 +129,7 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
     saving = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
     try:
         with _unpacked(), fake, saving, Flops() as counter:
-            agent.update(*(_fake(fake, batch) for batch in batches))
+            agent.updating(*(_fake(fake, batch) for batch in batches))
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise UserError(f"an update of this agent asks its numbers something ({error}): leave --count out") from error
     return counter.total, sum(kept.values())

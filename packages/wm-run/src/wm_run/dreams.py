@@ -28,6 +28,7 @@ from wm_run.loop import Environments
 from wm_run.openloop import OpenLoop, openloop
 from wm_run.options import Dream
 from wm_run.play import key_shown
+from wm_run.recording import Recording
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import rollout
@@ -121,19 +122,35 @@ def open_loop(
 ) -> tuple[dict[str, OpenLoop], Batch]:
     """Predictions on rows of fresh episodes, those that stay within an episode first."""
     steps = options.observed + options.imagined
-    past = max(agent.stores.values(), default=0)
-    streams = min(DREAM_STREAMS, config.envs) if config.exclusive else DREAM_STREAMS
-    with closing(fresh(app, dataclasses.replace(config, workers=0), streams)) as envs:
-        held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH, stopped=stopped)
-    batch = held_out.sample(max(64, options.rows), steps, past)
+    if not config.task and config.data:
+        batch = _recorded(Recording.open(config.data), max(64, options.rows), steps)
+    else:
+        batch = _played(app, config, agent, max(64, options.rows), steps, stopped)
     later = batch.steps["first"].clone()
     later[:, : options.observed] = False
     order = (later.cumsum(1) == 0).sum(1).argsort(descending=True, stable=True)
     batch = _rows(batch, order[: max(16, options.rows)])
     found = openloop(agent, batch, options.observed)
     if not found:
-        raise UserError(f"{app.name} decodes no observation of {config.task}: there is nothing to dream")
+        raise UserError(f"{app.name} decodes no observation of {config.task or config.data}: there is nothing to dream")
     return found, batch
+
+
+def _recorded(recording: Recording, rows: int, steps: int) -> Batch:
+    """Rows of the episodes that a recording holds out, or where these are none or too few, of those that were learned from."""
+    part = "held_out" if recording.part("held_out").position >= steps else "train"
+    if part == "train":
+        say(f"{recording.folder} holds out no row of {steps} steps: these are rows that were learned from")
+    return recording.rows(part, rows, steps, seed=FRESH)
+
+
+def _played(app: App, config: RunConfig, agent: Agent, rows: int, steps: int, stopped: Callable[[], bool]) -> Batch:
+    """Rows of episodes that the policy plays in environments of its own."""
+    past = max(agent.stores.values(), default=0)
+    streams = min(DREAM_STREAMS, config.envs) if config.exclusive else DREAM_STREAMS
+    with closing(fresh(app, dataclasses.replace(config, workers=0), streams)) as envs:
+        held_out = collect(agent, envs, max(DREAM_STEPS, steps), seed=config.seed + FRESH, stopped=stopped)
+    return held_out.sample(rows, steps, past)
 
 
 def open_loop_of(session: Session, rows: int = 6) -> dict[str, OpenLoop]:
@@ -220,7 +237,7 @@ def videos(session: Session, step: int) -> list[Path]:
     paths = []
     key = image_key(session.envs)
     draw = drawn(session.envs, STATE) if key is None else filmstrip.rgb
-    if draw is not None:
+    if draw is not None and config.task:
         frames: list[NDArray[np.uint8]] = []
         with closing(fresh(app, config, 1)) as envs:
             for record in rollout(agent, envs, seed=config.seed + FRESH):

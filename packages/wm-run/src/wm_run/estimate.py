@@ -113,7 +113,7 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     elif not gpu:
         update = _whole_update(app, config, envs, record, update)
     found = amounts(config, envs.repeat, held=held, kept=update.kept, record=size_of(record))
-    acts = config.steps / envs.repeat / (config.envs * config.devices)
+    acts = 0.0 if config.data else config.steps / envs.repeat / (config.envs * config.devices)
     total = update.spent * found["updates"] + acting * acts
     if gpu:
         found["vram_bytes"] = max(found["vram_bytes"], torch.cuda.max_memory_allocated())

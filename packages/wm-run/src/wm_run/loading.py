@@ -25,6 +25,8 @@ from wm_run.config import RunConfig
 from wm_run.configs import read_run
 from wm_run.loop import to_device
 from wm_run.memory import check_environments
+from wm_run.recording import Recording
+from wm_run.stand_in import StandIn
 from wm_run.teams import Team, team_of
 from wm_run.unfit import told
 
@@ -210,7 +212,9 @@ def initialise(agent: Learner, source: Path | str) -> Path:
 
 
 def environments(app: App, config: RunConfig, n: int) -> Environments:
-    """n environments of the config's task."""
+    """n environments of the config's task; where none is known, the recording that was learned from stands in for them."""
+    if not config.task and config.data:
+        return StandIn(Recording.open(config.data))
     if not config.task:
         raise UserError("no task is named: give --task, or a --preset that names one")
     check_environments(n)
@@ -228,14 +232,14 @@ def build(app: App, config: RunConfig, envs: Environments) -> Learner:
 
     Raises UserError for numbers that do not fit each other.
     """
-    team = team_of(envs)
+    team, what = team_of(envs), config.task or config.data
     if team is not None and app.teams == "none":
         raise UserError(
-            f"{config.task} has an axis of {team.agents} agents, and {app.name} learns a single one: take an app for several"
+            f"{what} has an axis of {team.agents} agents, and {app.name} learns a single one: take an app for several"
         )
     if team is None and app.teams == "only":
         raise UserError(
-            f"{app.name} learns environments of several agents, and {config.task} has a single one: take an app for it, or "
+            f"{app.name} learns environments of several agents, and {what} has a single one: take an app for it, or "
             "a task such as smax:3m"
         )
 
@@ -247,7 +251,7 @@ def build(app: App, config: RunConfig, envs: Environments) -> Learner:
         return made
 
     try:
-        return built(make, config.device)
+        learner = built(make, config.device)
     except ValueError as error:
         if getattr(error, "user_error", False):
             raise
@@ -256,6 +260,9 @@ def build(app: App, config: RunConfig, envs: Environments) -> Learner:
         if "overflow" not in str(error).lower():
             raise
         raise UserError(f"these numbers make networks that no memory can hold: {WAY_OUT}") from error
+    if not config.behaviour:
+        with_world(app, learner, "leave out --behaviour").learn_alone()
+    return learner
 
 
 def has_world(learner: Learner) -> TypeGuard[Agent]:

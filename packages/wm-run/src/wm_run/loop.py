@@ -251,17 +251,23 @@ def _numbers(
     at: Position, agent: Learner, replay: Replay, seconds: float, steps: int, updates: int
 ) -> dict[str, float]:
     """One line of metrics; `steps` and `updates` were made in these seconds."""
-    numbers = _learned(at, agent, replay, at.meter.take()) | {
+    speeds = {
         "fps/policy": steps / max(seconds, 1e-9),
         "fps/train": updates * at.ratio.replayed / max(seconds, 1e-9),
-        "usage/ram_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6),
     }
+    return learned(at, agent, replay, at.meter.take()) | speeds | usage(agent)
+
+
+def usage(agent: Learner) -> dict[str, float]:
+    """What this process has taken of memory, at its most, in GB."""
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    found = {"usage/ram_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     if agent.device.type == "cuda":
-        numbers["usage/vram_gb"] = torch.cuda.max_memory_allocated(agent.device) / 1e9
-    return numbers
+        found["usage/vram_gb"] = torch.cuda.max_memory_allocated(agent.device) / 1e9
+    return found
 
 
-def _learned(at: Position, agent: Learner, replay: Replay, means: Mapping[str, float]) -> dict[str, float]:
+def learned(at: Position, agent: Learner, replay: Replay, means: Mapping[str, float]) -> dict[str, float]:
     """What is a function of the run's seed."""
     return {f"train/{name}": value for name, value in means.items()} | {
         "train/updates": int(agent.clock.updates),
@@ -273,7 +279,7 @@ def _learned(at: Position, agent: Learner, replay: Replay, means: Mapping[str, f
 def rest(at: Position, agent: Learner, replay: Replay) -> dict[str, float]:
     """Of the interval that a run's end cuts short, what a line of it would say but for the machine's speed; {} where nothing
     has happened since the last line. Nothing is forgotten, for a run with more steps goes on with the interval."""
-    return _learned(at, agent, replay, at.meter.means()) if at.played else {}
+    return learned(at, agent, replay, at.meter.means()) if at.played else {}
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:

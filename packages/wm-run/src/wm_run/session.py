@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.learner import Learner
@@ -24,9 +25,11 @@ from wm_run.folder import Run
 from wm_run.loading import fit
 from wm_run.loop import Environments, Position
 from wm_run.memory import check_memory, free_memory
+from wm_run.offline import Made, check_fits
 from wm_run.preflight import check_disk, disk_bytes, nested_bytes
 from wm_run.replay import Replay
 from wm_run.rollout import drawing_from
+from wm_run.stand_in import StandIn
 from wm_run.stop import say
 from wm_run.unfit import told
 
@@ -60,6 +63,15 @@ class Session:
             "first": self.config.first_updates,
         }
 
+    @property
+    def recorded(self) -> StandIn | None:
+        """What stands in for environments where the run learns from a recording alone."""
+        return self.envs if isinstance(self.envs, StandIn) else None
+
+    @property
+    def _at(self) -> type[Position]:
+        return Position if self.recorded is None else Made
+
     def begin(self) -> tuple[Position, list[str]]:
         """At the first step, and sentences about what lies in the folder already. Raises UserError where a checkpoint is
         there and none can be gone on from."""
@@ -77,11 +89,13 @@ class Session:
         self.run.cut({})
         anew = f"{self.run.logdir} has no checkpoint, so the run begins anew; its logs are kept as {kept}"
         notices = [anew] if kept else []
-        return Position.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio), notices
+        return self._at.begin(self.agent, self.envs, seed=self.config.seed, **self._ratio), notices
 
     def too_late(self, at: Position) -> str:
         """A sentence where the run ends before its first update, else nothing."""
         config, needed = self.config, self.config.before_learning
+        if self.recorded is not None:
+            return ""
         actions = config.steps // self.envs.repeat
         if config.train_ratio <= 0 or config.steps <= at.steps or actions > needed:
             return ""
@@ -92,9 +106,8 @@ class Session:
 
     def check_room(self, at: Position) -> None:
         """Raises UserError where disk, memory or replay cannot hold the rest of the run. One act is made and undone."""
-        config, agent = self.config, self.agent
-        with drawing_from(agent, draws.Generator(0, agent.device)):
-            _, _, notes = agent.act(at.carry, at.step)
+        config, agent, recorded = self.config, self.agent, self.recorded
+        notes = self.notes(at)
         self.replay.check({**at.step, **notes})
         noted = nested_bytes(dict(notes)) // self.envs.num_envs
         step = noted + nested_bytes(dict(at.step)) // self.envs.num_envs
@@ -102,7 +115,7 @@ class Session:
         replay, checkpoints = disk_bytes(
             step_bytes=step,
             noted_bytes=noted,
-            actions=config.steps // self.envs.repeat,
+            actions=config.steps // self.envs.repeat if recorded is None else recorded.records,
             envs=self.envs.num_envs,
             chunk=config.chunk,
             replay_bytes=config.replay_bytes,
@@ -114,6 +127,13 @@ class Session:
         gradients = weights if agent.device.type == "cpu" else 0
         way_out = "lower --batch, --length or --size"
         check_memory(batch + gradients, free_memory(), "(gradients and batches)", way_out)
+        if recorded is not None:
+            check_fits(recorded, self.replay, step, config.longest)
+
+    def notes(self, at: Position) -> dict[str, Tensor]:
+        """What the agent would note of the records at hand. One act is made and undone."""
+        with drawing_from(self.agent, draws.Generator(0, self.agent.device)):
+            return self.agent.act(at.carry, at.step)[2]
 
     def save(self, at: Position) -> Path:
         """Everything that the run is, as one checkpoint. Changes nothing of it. Raises NotFinite and saves nothing where
@@ -157,7 +177,7 @@ class Session:
             self.run.check(saved.state["run"])  # before anything is undone
             self.agent.load_state(saved.state["agent"])
             begun = self.envs.load_state(saved.state["envs"])
-            at = Position.resume(saved.state["loop"], self.agent.device, **self._ratio)
+            at = self._at.resume(saved.state["loop"], self.agent.device, **self._ratio)
             if begun is not None:  # resets that had failed, and happened only now
                 at.step, at.arrived = (begun, None) if at.arrived is None else (at.step, begun)
             checkpoint.check_step(saved)

@@ -14,6 +14,7 @@ from wm_core.ranks import Alone, learning_with, ranks
 
 from wm_run import dreams, evaluation, scoring
 from wm_run.cli import mistaken
+from wm_run.held_out import held_out
 from wm_run.loading import has_world
 from wm_run.loop import Position
 from wm_run.memory import exhausted
@@ -35,8 +36,9 @@ class Watch:
     def __init__(self, session: Session, progress: Progress, at: Position) -> None:
         self.session, self.progress, self.stopped, self.at = session, progress, session.stopped, at
         config = session.config
-        shows = {} if config.exclusive else {"eval": config.eval_every, "video": config.video_every}
-        self.every = shows | {"save": config.save_every}
+        shows = {} if config.exclusive or not config.task else {"eval": config.eval_every, "video": config.video_every}
+        looks = {} if session.recorded is None else {"held_out": config.held_out_every}
+        self.every = shows | looks | {"save": config.save_every}
         self.past = {name: at.steps // every for name, every in self.every.items() if every}
         self.saved: int | None = at.steps or None
         self.failed = False  # an environment, for good; of any process
@@ -51,12 +53,14 @@ class Watch:
         self.given = at.ratio.given
         self.progress.measuring = self.learns and self.given < 2  # from one update to another a speed can be told
         failure, due = bool(self.session.envs.failure), self._due(at.steps)
-        if not self.beside and due[:1] not in ([], ["save"]):  # a task that cannot have them may end the process
+        if not self.beside and {"eval", "video"} & {*due}:  # a task that cannot have them may end the process
             self.beside = True
             self._save(at)
         for name in due:  # the checkpoint last: it holds what the others have logged
             if name == "save":
                 self._save(at)
+            elif name == "held_out":
+                self._held_out(at)
             elif not ranks().index and not self.stopped() and not failure:  # the first shows for all, and asks nobody
                 what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
                 with learning_with(Alone()):
@@ -91,6 +95,17 @@ class Watch:
     def _save(self, at: Position) -> None:
         self.session.save(at)
         self.saved = at.steps
+
+    def _held_out(self, at: Position) -> None:
+        """Losses on as many held-out steps as two batches have."""
+        session, config = self.session, self.session.config
+        if session.recorded is None or ranks().index or not has_world(session.agent):
+            return
+        with learning_with(Alone()):
+            steps = 2 * config.batch * config.length
+            found = held_out(session.agent, session.recorded, length=config.length, steps=steps)
+        if found:
+            self.metrics(at.steps, found)
 
     def _eval(self, at: Position) -> None:
         config = self.session.config
@@ -128,7 +143,11 @@ class Watch:
     def finish(self, at: Position) -> Path | None:
         """The evaluation of the end, where the config has one: its file, LOGDIR/eval/<step>.json."""
         session, config = self.session, self.session.config
-        scored = self._scored(at, config.final_episodes) if config.final_episodes and not ranks().index else None
+        scored = (
+            self._scored(at, config.final_episodes)
+            if config.task and config.final_episodes and not ranks().index
+            else None
+        )
         if scored is None:
             return None
         app, protocol = session.app, plain_json(session.envs.protocol)

@@ -4,8 +4,9 @@
 """
 
 from wm_run.testing.app import check_app
+from wm_run.testing.data import check_data
 from wm_run.testing.killed import PLACES, check_killed
 from wm_run.testing.nursery import Failed
 from wm_run.testing.stopped import check_goes_on_alike, check_resumed
 
-__all__ = ["PLACES", "Failed", "check_app", "check_goes_on_alike", "check_killed", "check_resumed"]
+__all__ = ["PLACES", "Failed", "check_app", "check_data", "check_goes_on_alike", "check_killed", "check_resumed"]

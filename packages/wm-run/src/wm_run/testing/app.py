@@ -17,6 +17,7 @@ from wm_run import checkpoint, dreams
 from wm_run.app import App
 from wm_run.cli import main
 from wm_run.loading import has_world
+from wm_run.testing.data import check_data
 from wm_run.testing.nursery import Failed
 
 FILES = ("config.toml", "protocol.json", "env.json", "metrics.jsonl", "scores.jsonl", "checkpoint", "replay")
@@ -27,7 +28,8 @@ def check_app(app: App, place: Path, *options: object) -> Path:
     """Train the preset tiny in `place` and hold the app to the law; the run folder. Raises Failed, saying what broke.
 
     A run leaves its files, goes on where it was, is evaluated, dreams (or says that there is no world model), is plotted
-    (where wm-suite is installed) and acts by `load`; a user's mistake is one sentence, exit code 2 and no run folder. options: of the preset's run.
+    (where wm-suite is installed) and acts by `load`; a user's mistake is one sentence, exit code 2 and no run folder; it learns from a recording alone, or says
+    that it does not (`testing.data`). options: of the preset's run.
     """
     logdir = place / "run"
     with _shortly(place):
@@ -47,6 +49,7 @@ def check_app(app: App, place: Path, *options: object) -> Path:
         for line, words in mistakes(app).items():
             check_refusal(app, line, words, place)
         check_other_runs(app, place)
+        check_data(app, place / "data", *options)
     return logdir
 
 
