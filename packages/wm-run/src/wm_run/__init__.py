@@ -22,6 +22,8 @@ __all__ = [
     "RunError",
     "Tasks",
     "Writer",
+    "as_env",
+    "as_vector_env",
     "evaluate",
     "load",
     "now",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from wm_run.app import App
     from wm_run.chunks import ReplayError
     from wm_run.config import RunConfig, now
+    from wm_run.dream_made import as_env, as_vector_env
     from wm_run.errors import RunError
     from wm_run.loading import Loaded, load
     from wm_run.loop import Environments, Log, Position, train
@@ -45,6 +48,7 @@ else:  # hidden from type checkers, which would believe in any name
         "chunks": {"ReplayError"},
         "app": {"App"},
         "config": {"RunConfig", "now"},
+        "dream_made": {"as_env", "as_vector_env"},
         "errors": {"RunError"},
         "loading": {"Loaded", "load"},
         "loop": {"Environments", "Log", "Position", "train"},

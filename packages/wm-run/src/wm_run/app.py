@@ -28,7 +28,7 @@ class App:
     config: a frozen subclass of RunConfig, importable without torch. folder holds presets/*.toml and ablations/*.toml.
     sizes: field overrides by name. build(config, observation_space, action_spec) -> Learner, with device and precision
     of the config resolved. environments(config, n) -> n environments (wm_run.loop.Environments).
-    decode_action(space, vector (A,)) -> native action. estimate(config, numbers) -> entries to add to what `info`
+    decode_action(space, vector (A,)) -> native action, encode_action(space, native) -> its vector. estimate(config, numbers) -> entries to add to what `info`
     measured. fresh(config, n): environments that a run does not learn from, where they are not made as those it does.
     mistakes: names of foreign exception classes whose message is a sentence for the user.
     """
@@ -52,6 +52,7 @@ class App:
     recordings: bool = True  # learns from what others did, too: `--data`
     remembers: bool = False  # what the agent knows outlives episodes: an evaluation begins with training's
     acting: tuple[str, ...] = ()  # fields of the method that count where nothing is learned, as `eval --help` shows
+    encode_action: Part | None = None
 
     def __post_init__(self) -> None:
         taken = {f.name for kind in OPTIONS.values() for f in dataclasses.fields(kind)}
@@ -81,6 +82,7 @@ class App:
             "build": f"{module}.agent:build",
             "environments": Tasks(task_options),
             "decode_action": "env_adapters:decode_action",
+            "encode_action": "env_adapters:encode_action",
         }
         folder = Path(str(sys.modules[config.__module__].__file__)).parent
         stated = version(f"wm-app-{name.replace('_', '-')}")

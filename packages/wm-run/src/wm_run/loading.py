@@ -57,6 +57,8 @@ class Loaded:
     team: Team | None = None  # of environments with several agents
     environments: int = 0
     unseen: frozenset[tuple[str, ...]] = frozenset()  # the keys on the way to what is shown and not looked at
+    logdir: Path | None = None  # whose run it is
+    replay: Mapping[str, Any] | None = None  # where that run's replay stood
 
     def policy(
         self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False, mask: Any = None
@@ -127,6 +129,7 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         with told(app, saved):
             loop = saved.state.get("loop", {})
             carry, count = to_device(loop.get("carry"), agent.device), len(loop.get("score", ()))
+            replay = saved.state.get("replay")
         sources, views = getattr(envs, "sources", {}), getattr(envs, "views", {})  # no promise of Environments
         unseen: frozenset[tuple[str, ...]] = getattr(envs, "unseen", frozenset())
         return Loaded(
@@ -142,6 +145,8 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
             team_of(envs),
             count,
             unseen,
+            logdir,
+            replay,
         )
 
 

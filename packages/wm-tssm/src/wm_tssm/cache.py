@@ -6,10 +6,12 @@ Sizes: M rollouts, P tokens before the dream, L layers, C capacity, H heads, d f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 KeysValues = tuple[Tensor, Tensor]  # each (M, H, tokens, d)
 
@@ -76,10 +78,34 @@ class Cache:
 
     def mask(self) -> Tensor | None:
         """What the next token sees, (M, 1, 1, used + 1), itself included; None: everything."""
+        return None if self.visible is None else self.seen(1)[:, None, None]
+
+    def rows(self, index: Tensor) -> Cache:
+        """The rollouts `index` (K,) in memory of their own, which begins with the first token that one of them sees."""
+        held, seen = self.memory.held[:, :, index, :, : self.used], self.seen()[index]
+        begin = int((~seen).all(0).long().cumprod(0).sum())  # tokens that only others saw
+        room = max(1, self.memory.held.shape[-2] - self.used)
+        held = _with_room(held[..., begin:, :], self.used - begin, self.used - begin + room)
+        visible = None if self.visible is None else seen[:, begin:]
+        return Cache(Memory(held, self.used - begin), self.used - begin, self.position[index], visible)
+
+    def joined(self, others: Sequence[Cache]) -> Cache:
+        """These rollouts and, after them, those of the others. What came before a shorter memory is seen by nobody in it."""
+        caches = (self, *others)
+        used = max(cache.used for cache in caches)
+        held = torch.cat([F.pad(one.memory.held[..., : one.used, :], (0, 0, used - one.used, 0)) for one in caches], 2)
+        room = max(1, *(one.memory.held.shape[-2] - one.used for one in caches))
+        alike = all(one.used == used and one.visible is None for one in caches)
+        visible = None if alike else torch.cat([F.pad(one.seen(), (used - one.used, 0)) for one in caches])
+        memory = Memory(_with_room(held, used, used + room), used)
+        return Cache(memory, used, torch.cat([one.position for one in caches]), visible)
+
+    def seen(self, more: int = 0) -> Tensor:
+        """(M, used + more) which tokens, and which of as many more, a rollout sees."""
         if self.visible is None:
-            return None
-        dreamt = self.visible.new_ones(len(self.visible), self.used + 1 - self.visible.shape[1])
-        return torch.cat([self.visible, dreamt], 1)[:, None, None]
+            return torch.ones(len(self.position), self.used + more, dtype=torch.bool, device=self.position.device)
+        dreamt = self.visible.new_ones(len(self.visible), self.used + more - self.visible.shape[1])
+        return torch.cat([self.visible, dreamt], 1)
 
 
 def _with_room(held: Tensor, used: int, length: int) -> Tensor:

@@ -1,0 +1,31 @@
+"""Rows of a start are taken and joined whatever it is made of."""
+
+import pytest
+import torch
+from wm_core.parallel import GRUBackbone, Parallel
+from wm_core.rssm import RSSM
+from wm_core.starts import join, take
+
+
+def rows(seed: int, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {"obs": torch.randn(n, 4, 5, generator=generator)}, torch.randn(n, 4, 2), torch.zeros(n, 4, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("kind", ["rssm", "parallel"])
+def test_taken_and_joined_rows_dream_as_they_would_have(kind: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"deter": 16, "stoch": (4, 3), "embed": 5, "action": 2, "hidden": 8}
+    dynamics = RSSM(**sizes, blocks=2) if kind == "rssm" else Parallel(GRUBackbone(16), **sizes)
+    starts = [dynamics.starts(dynamics.observe(dynamics.initial(n), *rows(n, n)), 1)[0] for n in (2, 3)]
+    together = take(join(starts), torch.tensor([4, 0, 0]))
+    action = torch.randn(3, 2)
+    _, found = dynamics.imagine(together, action)
+    _, last = dynamics.imagine(starts[1], torch.stack([action[0]] * 3))
+    _, first = dynamics.imagine(starts[0], torch.stack([action[1]] * 2))
+    assert torch.allclose(found.deter[0], last.deter[2]) and torch.allclose(found.deter[1], first.deter[0])
+
+
+def test_what_no_row_can_be_taken_of_is_named() -> None:
+    with pytest.raises(TypeError, match="holds a set, of which no row can be taken"):
+        take({"seen": {1}}, torch.tensor([0]))
