@@ -28,6 +28,8 @@ from wm_run.configs import resolve
 from wm_run.dream_starts import Given
 from wm_run.loading import build
 from wm_run.openloop import openloop
+from wm_run.recorder import Writer
+from wm_run.recording import About
 from wm_run.teams import team_of
 
 OLD = pathlib.Path(__file__).parent / "old_runs" / "2028e95"
@@ -172,7 +174,8 @@ def test_gymnasium_finds_nothing_to_say(loaded: Loaded, observations: Any) -> No
         picture = env.render()
         assert picture is not None and picture.dtype == np.uint8 and picture.shape == (64, 64, 3)
         if observations == "decoded":
-            assert (picture == env.unwrapped._shown()["image"]).all()
+            seen = env.step(1)[0]
+            assert (env.render() == seen["image"]).all()
 
 
 @pytest.mark.parametrize("horizon", [3, 9])
@@ -282,9 +285,9 @@ def test_what_is_remembered_comes_from_before_the_context(runs: pathlib.Path) ->
     """Of PO-Dreamer: another past, another dream; of Dreamer nothing before the context is read."""
     memory = app_of("po_dreamer").load(runs / "po_dreamer")
     env = as_env(memory, context=CONTEXT, mode=True)
-    length = env._parts.starts.length
+    length = env.parts.starts.length
     assert CONTEXT < length <= CONTEXT + 30
-    assert as_env(app_of("dreamer").load(runs / "dreamer"), context=CONTEXT)._parts.starts.length == CONTEXT
+    assert as_env(app_of("dreamer").load(runs / "dreamer"), context=CONTEXT).parts.starts.length == CONTEXT
     rows = played(memory, length, seed=2)
     rows |= {"first": torch.arange(length)[None] == length - CONTEXT, "last": torch.zeros(1, length, dtype=torch.bool)}
     other = rows | {
@@ -299,23 +302,47 @@ def test_what_is_remembered_comes_from_before_the_context(runs: pathlib.Path) ->
     assert np.abs(ways[0][0]["vector"] - ways[1][0]["vector"]).max() > 1e-6
 
 
+def test_a_dream_begins_where_it_says_in_a_recording(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A recording's part, its chunks and streams: the dream is that of the row which ends at `info`, and never at an end."""
+    loaded = app_of("dreamer").load(runs / "dreamer")
+    with make_vec("toy:catch", 2, workers=0) as envs:
+        writer, kept = Writer(tmp_path / "R", About.of(envs, "toy:catch"), streams={"train": 2}), []
+        for t in range(40):
+            kept.append(envs.reset(0) if t == 0 else envs.step(np.eye(3, dtype=np.float32)[[t % 3, 1]]))
+            writer.add("train", kept[-1])
+        writer.finish([])
+    env = as_env(loaded, starts=tmp_path / "R", context=CONTEXT, mode=True)
+    places = set()
+    for seed in range(30):
+        begun, info = env.reset(seed=seed)
+        stream, end = info["stream"], info["step"]
+        places.add((stream, end))
+        assert not kept[end]["last"][stream]
+        row = {key: np.stack([one[key][stream] for one in kept[end - CONTEXT + 1 : end + 1]])[None] for key in kept[0]}
+        again = as_env(loaded, starts=row, mode=True)
+        assert same(begun, again.reset(seed=0)[0], 0)
+    assert len(places) > 15 and {stream for stream, _ in places} == {0, 1}
+    with pytest.raises(UserError, match=r"a row of 5 steps was asked of .*held_out, which holds 0 of each stream"):
+        as_env(loaded, starts=tmp_path / "R", part="held_out", context=CONTEXT)
+
+
 def test_nothing_is_changed_and_nothing_is_kept(runs: pathlib.Path) -> None:
     folder = runs / "dreamer"
     files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
     env = as_env(folder, context=CONTEXT, device="cpu")
-    agent = env._parts.dreams.agent
+    agent = env.parts.dreams.agent
     before = {name: value.clone() for name, value in agent.state_dict().items()}
     drawn = agent.source.state_dict()["state"]
     env.reset(seed=0)
     for _ in range(5):
         env.step(env.action_space.sample())
     env.simulate(np.eye(3, dtype=np.float32)[None])
-    dreams = env._parts.dreams
+    dreams = env.parts.dreams
     assert not agent.training and not dreams.latent.deter.requires_grad
     assert all(value.equal(before[name]) for name, value in agent.state_dict().items())
     assert agent.source.state_dict()["state"].equal(drawn)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()} == files
-    held = [weakref.ref(agent), weakref.ref(dreams), weakref.ref(env._parts.starts)]
+    held = [weakref.ref(agent), weakref.ref(dreams), weakref.ref(env.parts.starts)]
     env.close()
     env.close()
     del agent, dreams

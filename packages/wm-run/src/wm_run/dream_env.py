@@ -82,7 +82,8 @@ class _Closing:
     _held: Parts | None
 
     @property
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
+        """What it is made of."""
         if self._held is None:
             raise gymnasium.error.ClosedEnvironmentError("this dream was closed: make another with as_env")
         return self._held
@@ -110,34 +111,34 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        dreams = self._parts.dreams
+        dreams = self.parts.dreams
         if seed is not None or not self._seeded:
             dreams.seed(int(self.np_random.integers(2**62)) if seed is None else seed)
             self._seeded = True
-        steps, places = self._parts.starts.draw([self.np_random])
+        steps, places = self.parts.starts.draw([self.np_random])
         dreams.observe(moved(steps, dreams.agent.device))
         self._t, self._carry = 0, None
         return self._shown(), {"stream": int(places[0, 0]), "step": int(places[0, 1])}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        dreams = self._parts.dreams
+        dreams = self.parts.dreams
         if dreams.start is None:
             raise gymnasium.error.ResetNeeded("a dream begins with reset(), or with follow(observation)")
-        reward, ending = dreams.step(self._parts.vectors([action]))
+        reward, ending = dreams.step(self.parts.vectors([action]))
         self._t += 1
         over = bool(ended(dreams, ending, [self.np_random])[0])
         return self._shown(), float(reward[0]), over, self._t >= self.horizon and not over, {}
 
     def render(self) -> NDArray[np.uint8] | None:
         """What the decoder shows of the present state, (H, W, 3) uint8."""
-        return None if self.render_mode is None else self._parts.pictures()[0]
+        return None if self.render_mode is None else self.parts.pictures()[0]
 
     def close(self) -> None:
         """Give the model and the maps of the starts free. Twice does no harm."""
         self._held = self._carry = None
 
     def _shown(self) -> Any:
-        seen = self._parts.dreams.shown(self._parts.look)
+        seen = self.parts.dreams.shown(self.parts.look)
         return {key: value[0] for key, value in seen.items()} if isinstance(seen, dict) else seen[0]
 
     # ---- for planners
@@ -151,7 +152,7 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
         Raises:
             UserError: actions of another shape, or more of them ahead than the model can hold.
         """
-        dreams = self._parts.dreams
+        dreams = self.parts.dreams
         given = torch.as_tensor(actions, dtype=torch.float32).to(dreams.agent.device)
         if given.ndim != 3 or given.shape[2] != self.action_size or 0 in given.shape:
             raise UserError(
@@ -161,7 +162,7 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
 
     def vector(self, action: Any) -> NDArray[np.float32]:
         """The vector (A,) of a native action."""
-        return self._parts.encode(action)
+        return self.parts.encode(action)
 
     def follow(self, observation: Any, action: Any = None) -> None:
         """Stand where a real episode stands: the agent observes what arrived, and the dream goes on from what it knows.
@@ -169,7 +170,7 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
         observation: as the task's environment gives it. action: the native one that led to it; None begins an episode, of
         which a memory that outlives episodes knows the ones before. `reset` forgets all that was followed.
         """
-        parts = self._parts
+        parts = self.parts
         first = action is None
         vector = np.zeros(self.action_size, np.float32) if first else parts.encode(action)
         if first and self._carry is None and not self._seeded:
@@ -183,12 +184,12 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
 
     def state(self) -> Any:
         """All that goes on from here, for `load_state` of this environment; by reference, so it costs next to nothing."""
-        return self._parts.dreams.state(), self._t, self._carry, self.np_random.bit_generator.state
+        return self.parts.dreams.state(), self._t, self._carry, self.np_random.bit_generator.state
 
     def load_state(self, state: Any) -> None:
         """Stand again where `state` was taken; the same actions then give the same dream."""
         dreamt, self._t, self._carry, drawn = state
-        self._parts.dreams.load_state(dreamt)
+        self.parts.dreams.load_state(dreamt)
         self.np_random.bit_generator.state = drawn
 
 
@@ -215,7 +216,7 @@ class DreamVectorEnv(_Closing, VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        n, dreams = self.num_envs, self._parts.dreams
+        n, dreams = self.num_envs, self.parts.dreams
         seeds = [None if seed is None else seed + i for i in range(n)] if not isinstance(seed, Sequence) else list(seed)
         if len(seeds) != n:
             raise UserError(f"{len(seeds)} seeds were given for {n} dreams")
@@ -225,20 +226,20 @@ class DreamVectorEnv(_Closing, VectorEnv[Any, Any, Any]):
         if seeds[0] is not None or not self._seeded:
             dreams.seed(int(self._rngs[0].integers(2**62)) if seeds[0] is None else seeds[0])
             self._seeded = True
-        steps, places = self._parts.starts.draw(self._rngs)
+        steps, places = self.parts.starts.draw(self._rngs)
         dreams.observe(moved(steps, dreams.agent.device))
         self._t[:], self._done[:] = 0, False
-        return dreams.shown(self._parts.look), self._told(np.ones(n, np.bool_), places)
+        return dreams.shown(self.parts.look), self._told(np.ones(n, np.bool_), places)
 
     def step(
         self, actions: Any
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        dreams, anew = self._parts.dreams, self._done
+        dreams, anew = self.parts.dreams, self._done
         if dreams.start is None:
             raise gymnasium.error.ResetNeeded("dreams begin with reset()")
-        vectors, info = self._parts.vectors(list(iterate(self.action_space, actions))), {}
+        vectors, info = self.parts.vectors(list(iterate(self.action_space, actions))), {}
         if anew.any():
-            steps, places = self._parts.starts.draw([self._rngs[i] for i in np.flatnonzero(anew)])
+            steps, places = self.parts.starts.draw([self._rngs[i] for i in np.flatnonzero(anew)])
             flags = torch.as_tensor(anew).to(dreams.agent.device)
             reward, ending = dreams.step(vectors, flags, moved(steps, dreams.agent.device))
             info = self._told(anew, places)
@@ -251,11 +252,11 @@ class DreamVectorEnv(_Closing, VectorEnv[Any, Any, Any]):
         self._t = np.where(anew, 0, self._t + 1)
         cut = (self._t >= self.horizon) & ~over
         self._done = over | cut
-        return dreams.shown(self._parts.look), rewards, over, cut, info
+        return dreams.shown(self.parts.look), rewards, over, cut, info
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """A picture of each dream, (H, W, 3) uint8."""
-        return None if self.render_mode is None else tuple(self._parts.pictures())
+        return None if self.render_mode is None else tuple(self.parts.pictures())
 
     def close_extras(self, **kwargs: Any) -> None:
         """Give the model and the maps of the starts free."""

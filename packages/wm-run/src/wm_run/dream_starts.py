@@ -46,14 +46,14 @@ class Kept:
     def __init__(self, chunks: Chunks, oldest: int, position: int, keys: Collection[str], length: int) -> None:
         """Raises UserError where no row of that length lies there, or where an observation does not."""
         held = {entry.key: entry for entry in chunks.schema}
-        if missing := set(keys) - held.keys():
-            raise UserError(
-                f"{chunks.folder} holds no {sorted(missing)}, which the agent observes: take a recording of its own task"
-            )
         if position - oldest < length:
             raise UserError(
                 f"a row of {length} steps was asked of {chunks.folder}, which holds {position - oldest} of each stream: "
                 "give a smaller context, or other starts"
+            )
+        if missing := set(keys) - held.keys():
+            raise UserError(
+                f"{chunks.folder} holds no {sorted(missing)}, which the agent observes: take a recording of its own task"
             )
         self.length, self.streams, self.low, self.high = length, chunks.streams, oldest + length - 1, position
         ends = [
