@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from wm_run.stop import handled, say
 
 LAUNCHER = "WM_RUN_LAUNCHER"  # of a process that was started here: who started it
 LOOK = 1.0  # seconds between two looks whether that one is still there
+REFUSED = 2  # the exit code of a process that has told the user what to do otherwise
 GRACE = 20.0  # seconds that the others have to stop by themselves after one has failed
 
 
@@ -78,6 +79,7 @@ def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path
         port = free.getsockname()[1]
     shared = {typed.TOLD: says, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
     others: list[subprocess.Popen[bytes]] = []
+    made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
     with handled(lambda number, _: _tell(others, number)):
         for rank in range(devices):
             said = None
@@ -88,21 +90,38 @@ def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path
             env = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), LAUNCHER: str(os.getpid())}
             command = [sys.executable, *start, *argv]
             others.append(subprocess.Popen(command, env=env, stdout=said, stderr=said, start_new_session=True))
-        return _wait(others, logdir)
+        failed = _wait(others)
+    if others[0].returncode == REFUSED:  # it said why, and what the others say is the same
+        _clear(logdir, devices, made)
+    elif failed and 0 < others[failed].returncode < 128:
+        say(f"process {failed} of {devices} failed: see {logdir}/rank-{failed}/said.log")
+    return next((one.returncode for one in (others[failed], *others) if one.returncode), 0)
 
 
-def _wait(others: list[subprocess.Popen[bytes]], logdir: Path) -> int:
-    code, deadline = 0, float("inf")
+def _clear(logdir: Path, devices: int, made: Sequence[Path]) -> None:
+    """Take away what holds nothing but what processes said that were refused, and the folders `made` for it."""
+    for rank in range(1, devices):
+        folder = logdir / f"rank-{rank}"
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"said.log", ".lock"}:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+    with suppress(OSError):  # it holds a run
+        for folder in made:
+            folder.rmdir()
+
+
+def _wait(others: list[subprocess.Popen[bytes]]) -> int:
+    """Until all have ended, those that are left by force some time after one has failed; the number of that one, else 0."""
+    failed, deadline = 0, float("inf")
     while any(other.poll() is None for other in others):
-        for rank, other in enumerate(others):
-            if other.poll() and not code:
-                code, deadline = other.returncode, time.monotonic() + GRACE
-                if rank and 0 < code < 128:
-                    say(f"process {rank} of {len(others)} failed: see {logdir}/rank-{rank}/said.log")
+        gone = [rank for rank, other in enumerate(others) if other.returncode]
+        if gone and deadline == float("inf"):
+            failed, deadline = gone[0], time.monotonic() + GRACE
         if time.monotonic() > deadline:
             _tell(others, signal.SIGKILL)
         time.sleep(0.1)
-    return code or next((other.returncode for other in others if other.returncode), 0)
+    return failed or next((rank for rank, other in enumerate(others) if other.returncode), 0)
 
 
 def _tell(others: list[subprocess.Popen[bytes]], number: int) -> None:
