@@ -28,9 +28,9 @@ def label(page: pathlib.Path) -> str:
 
 def navigation() -> list[str]:
     import yaml
-    from book.navigation import filled, named
+    from book.navigation import named, whole
 
-    return named(filled(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    return named(whole(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
 
 
 def test_the_navigation_names_every_page_of_docs_once() -> None:
@@ -38,6 +38,19 @@ def test_the_navigation_names_every_page_of_docs_once() -> None:
     assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES} <= {*named}
     assert len({*named}) == len(named)
     assert {f"apps/{app}.md" for app in APPS} | {f"commands/{app}.md" for app in APPS} <= {*named}
+
+
+def test_a_page_that_nobody_has_placed_comes_last(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from book import navigation
+
+    (tmp_path / "docs").mkdir()
+    for name, title in (("index.md", "Start"), ("new.md", "`New` things")):
+        (tmp_path / "docs" / name).write_text(f"# {title}\n")
+    monkeypatch.setattr(navigation.places, "ROOT", tmp_path)
+    given = [{"Start": "index.md"}, {"Later": "recordings.md"}]
+    assert navigation.whole(given) == [{"Start": "index.md"}, {"More": [{"New things": "new.md"}]}]
+    (tmp_path / "docs" / "recordings.md").write_text("# Recordings\n")
+    assert navigation.named(navigation.whole(given)) == ["index.md", "recordings.md", "new.md"]
 
 
 @pytest.mark.parametrize("app", APPS)

@@ -27,14 +27,16 @@ def made() -> dict[str, str]:
         ORIGINS[f"{member}.md"] = path
         found[f"{member}.md"] = (places.ROOT / path).read_text()
     for path in sorted(places.linked_sources()):
-        language = {".py": "python", ".toml": "toml"}.get(pathlib.Path(path).suffix, "text")
+        language = {".py": "python", ".toml": "toml", ".cff": "yaml", "": "docker"}.get(
+            pathlib.Path(path).suffix, "text"
+        )
         text = (places.ROOT / path).read_text().rstrip()
         found[f"source/{path}.md"] = f"# {pathlib.Path(path).name}\n\n`{path}`\n\n````{language}\n{text}\n````\n"
     return found | commands.pages() | api.pages()
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    config.nav = navigation.filled(config.nav or [])
+    config.nav = navigation.whole(config.nav or [])
     return config
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from book import api, commands, directives, places
 
 # pages that mkdocs.yml has a place for before they are written
-COMING = ("recordings.md",)
+COMING = ("recordings.md", "microscope.md", "pretrained.md", "browser.md", "export.md")
 
 
 def results() -> list[dict[str, str]]:
@@ -16,6 +16,15 @@ def results() -> list[dict[str, str]]:
     titles = {file.name: directives.titled(file.read_text()) or file.stem for file in files}
     rest = sorted((title, name) for name, title in titles.items() if name != "README.md")
     return [{"Overview": "results/README.md"}, *({title: f"results/{name}"} for title, name in rest)]
+
+
+def whole(nav: list[Any]) -> list[Any]:
+    """The navigation of mkdocs.yml, filled; pages of docs/ that it does not name come last, under "More"."""
+    found = filled(nav)
+    there = sorted((places.ROOT / "docs").glob("*.md"))
+    more = [file for file in there if file.name not in named(found)]
+    titles = [{directives.titled(file.read_text()) or file.stem: file.name} for file in more]
+    return [*found, {"More": titles}] if titles else found
 
 
 def filled(nav: list[Any]) -> list[Any]:
@@ -34,7 +43,7 @@ def filled(nav: list[Any]) -> list[Any]:
             continue
         ((title, value),) = entry.items()
         if isinstance(value, list):
-            out.append({title: filled(value)})
+            out += [{title: inside}] if (inside := filled(value)) else []
         elif value not in COMING or (places.ROOT / "docs" / value).is_file():
             out.append(entry)
     return out

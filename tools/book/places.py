@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^\s*(```+|~~~+)")
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
-SHOWN = (".py", ".toml", ".json")  # sources that have a page where something links to them
+SHOWN = (".py", ".toml", ".json", ".cff", "Dockerfile")  # sources that have a page where something links to them
 
 
 def members() -> list[str]:
