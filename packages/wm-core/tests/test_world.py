@@ -81,6 +81,25 @@ def test_losses_are_per_step_and_named(world, steps):
     assert trace.latent.read("deter", "stoch").shape == (ROWS, LENGTH, 28)
 
 
+def test_what_is_only_measured_is_every_loss_but_the_regularisers_which_are_not_asked(world, steps):
+    def losses_of(how):
+        with draws.drawing(draws.Generator(3)):
+            return how(world.prefill(None, ROWS), steps)[0]
+
+    plain, looked = losses_of(world.losses), losses_of(world.measured)
+    assert plain.keys() == looked.keys() and all(map(torch.allclose, plain.values(), looked.values()))
+    assert plain["dyn"].requires_grad and not any(loss.requires_grad for loss in looked.values())
+    asked = []
+
+    def term(latent, prior, kl, clock):
+        asked.append(clock)
+        return kl
+
+    world.draw, world._terms = (lambda logits: logits.exp()), {"var": term}  # noqa: SLF001
+    assert losses_of(world.losses).keys() == plain.keys() | {"var"} and len(asked) == 1
+    assert losses_of(world.measured).keys() == plain.keys() and len(asked) == 1
+
+
 def test_a_fresh_model_predicts_zero_reward(world, steps):
     _, trace = world.losses(world.prefill(None, ROWS), steps)
     assert world.heads["reward"](trace.latent).mode().abs().max() == 0
