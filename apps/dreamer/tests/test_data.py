@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dreamer.cli import APP
 from wm_core.agent import Agent
+from wm_core.errors import UserError
 from wm_run import held_out
 from wm_run.cli import parse
 from wm_run.loading import runtime
@@ -70,6 +71,11 @@ def test_killed_by_the_system_it_is_the_run_that_was_left_alone(tmp_path: Path, 
     options = ["--preset", "tiny", "--device", "cpu", "--data", str(folder), "--save-every", "8", "--log-every", "8"]
     options += ["--final-video", "False", "--held-out-every", "8"]
     check_killed("dreamer", options, tmp_path, steps=60, kills=2, places=("annotate", "time"))
+
+
+def test_no_values_are_aligned_with_that_nobody_learns() -> None:
+    with pytest.raises(UserError, match="none are learned: leave out one of them"):
+        parse(APP, ["train", *TINY, "--var", "True", "--behaviour", "False"])
 
 
 def test_what_it_learned_goes_on_in_the_environment(run, tmp_path: Path, folder: Path, capfd) -> None:

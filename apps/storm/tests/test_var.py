@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from storm.agent import Storm
+from storm.cli import APP
 from storm.world import rows
 from torch import Tensor
 from wm_core import draws
+from wm_core.errors import UserError
 from wm_core.types import Batch, Index
+from wm_run.cli import parse
 
 BACKBONES = {"public": {}, "common": {"resets": True, "act_on": "posterior", "kl_clip": "step", "value_index": "t+1"}}
 
@@ -106,3 +109,8 @@ def test_a_constant_weight_and_a_detached_state(tiny: Any, steps: Any) -> None:
         losses, _ = agent.world.losses(agent.world.prefill(None, 2), rows(steps(2, 2)), agent.clock)
     losses["var"].mean().backward()
     assert agent.world.dynamics.prior.weight.grad.any()
+
+
+def test_no_values_are_aligned_with_that_nobody_learns() -> None:
+    with pytest.raises(UserError, match="none are learned: leave out one of them"):
+        parse(APP, ["train", "--preset", "tiny", "--device", "cpu", "--var", "True", "--behaviour", "False"])

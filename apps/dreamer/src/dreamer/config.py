@@ -88,3 +88,10 @@ class Config(RunConfig):
     # environment
     protocol: Literal["dreamerv3", "storm"] = "dreamerv3"
     """Atari 100k protocol: DreamerV3's (no sticky actions, random no-ops) or STORM's (sticky, life loss)."""
+
+    @property
+    def mistake(self) -> str:
+        """Values to align with are learned beside the world model."""
+        if self.var and not self.behaviour:
+            return "var aligns the world model with values, and with --behaviour False none are learned: leave out one of them"
+        return ""

@@ -109,3 +109,10 @@ class Config(RunConfig):
     def longest(self) -> int:
         """A dream's context has one step more than it observes: the dream begins at that step."""
         return max(self.length, self.dream_context + 1)
+
+    @property
+    def mistake(self) -> str:
+        """Values to align with are learned beside the world model."""
+        if self.var and not self.behaviour:
+            return "var aligns the world model with values, and with --behaviour False none are learned: leave out one of them"
+        return ""

@@ -240,7 +240,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
                 scored, shown = watching.finish(session, watch, at)
     print(f"finished at step {at.steps:,}")
     print(f"checkpoint  {run.logdir / 'checkpoint' / str(at.steps)}")
-    print(f"scores      {run.logdir / 'scores.jsonl'}")
+    if session.recorded is None:
+        print(f"scores      {run.logdir / 'scores.jsonl'}")
     if scored is not None:
         print(f"evaluation  {scored}")
     for path in shown:
