@@ -119,6 +119,7 @@ def test_a_run_goes_on_with_its_recording_wherever_that_lies_and_with_no_other(f
 
 def test_what_cannot_be_learned_from_is_one_sentence_and_leaves_no_run(fakes, folder, tmp_path, capsys) -> None:
     said = {
+        "train --preset tiny --data_checksum 3": "is filled in by a run that learns from --data: leave it out",
         f"{OFFLINE} --task blind": "is a recording of fake, not of blind",
         f"{OFFLINE} --env.cues 3": "was recorded with the options {} of fake: leave out --env.cues",
         f"{OFFLINE} --train_ratio 0": "needs a --train-ratio above 0",

@@ -108,6 +108,8 @@ def settle(app: App, command: Command) -> tuple[Command, Recording | None]:
     an app or numbers that learn from none.
     """
     config, saved = command.config, command.saved
+    if saved is None and config.data_checksum:
+        raise UserError("data_checksum is filled in by a run that learns from --data: leave it out")
     if saved is not None and bool(saved.data_checksum) != bool(config.data):
         began = f"from the recording {saved.data}" if saved.data else "in its environments"
         raise UserError(f"this run began {began}, and so it goes on: give another --logdir for another run")
