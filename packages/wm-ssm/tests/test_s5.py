@@ -275,3 +275,26 @@ def test_a_radius_above_one_is_seen_and_can_be_forbidden() -> None:
 def test_a_state_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="16"):
         S5(4, 24)
+
+
+# ---- without complex numbers
+
+
+@pytest.mark.parametrize("options", [{}, {"discretise": zoh, "negative": True, "learned": False}])
+def test_real_pairs_give_the_numbers_of_the_complex_layer(options: dict[str, Any]) -> None:
+    made = stack(**options).double().requires_grad_(False)
+    real = copy.deepcopy(made)
+    for block in real.blocks:
+        block.s5 = block.s5.exportable()  # type: ignore[assignment, union-attr, operator]
+    tokens, first = steps()
+    out, hidden, carry, each = made(made.initial(3), tokens.double(), first)
+    state, outs = real.initial(3), []
+    for t in range(70):  # as a robot does
+        one, _, state, _ = real(state, tokens.double()[:, t : t + 1], first[:, t : t + 1])
+        outs.append(one)
+    torch.testing.assert_close(torch.cat(outs, 1), out, rtol=0, atol=1e-12)
+    torch.testing.assert_close(state, carry, rtol=0, atol=1e-12)
+    whole = real(real.initial(3), tokens.double(), first)
+    torch.testing.assert_close(whole[1], hidden, rtol=0, atol=1e-12)
+    torch.testing.assert_close(real.blocks[0].starts(whole[3][..., :64], 4), each[..., :64][:, -4:].flatten(0, 1))
+    assert not any(value.is_complex() for value in real.state_dict().values())

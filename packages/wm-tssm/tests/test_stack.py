@@ -245,3 +245,25 @@ def test_linear_layers_of_another_make_compute_and_hold_the_same():
     tokens, first = torch.randn(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool)
     assert torch.equal(one(one.initial(2), tokens, first)[0], other(other.initial(2), tokens, first)[0])
     assert Counted.calls == 2 * 6  # query, key, value, out and the two of the MLP in each block
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("context", [1, 5, 32])
+def test_padded_windows_give_what_growing_ones_do_and_so_do_their_dreams(sight, context):
+    model = stack(sight=sight, context=context)
+    padded = model.exportable()
+    window, first = tokens(14), flags(14)
+    grown, fixed = model.initial(ROWS), padded.initial(ROWS)
+    sizes = {name: value.shape for name, value in fixed.items()}
+    with torch.no_grad():
+        for t in range(14):
+            now = slice(t, t + 1)
+            out, _, grown, each = model(grown, window[:, now], first[:, now])
+            same, _, fixed, held = padded(fixed, window[:, now], first[:, now])
+            assert (out - same).abs().max() < 1e-12 and {name: value.shape for name, value in fixed.items()} == sizes
+        dream, cache, held = tokens(6, seed=2)[:ROWS], model.starts(each, 1), padded.starts(held, 1)
+        steps = min(6, model.left(cache))
+        expected = dreamt(model, cache, dream[:, :steps])
+        found = dreamt(padded, held, dream[:, :steps])
+    assert steps >= 6 or context == 32
+    assert (found - expected).abs().max() < 1e-12

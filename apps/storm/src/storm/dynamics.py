@@ -17,6 +17,8 @@ from wm_core.distributions import straight_through
 from wm_core.parallel import Parallel
 from wm_core.types import Carry, Latent, Start, Trace
 
+from storm.padded import PaddedUnbroken
+
 
 class Unbroken(Parallel):
     """Parallel without resets: token_t = f(z_{t-1}, a_t) at every step that has a predecessor, across episode ends too.
@@ -50,3 +52,18 @@ class Unbroken(Parallel):
     def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
         start, latent = super().starts(trace, last)
         return start | {"stoch": latent.stoch[:, None]}, latent
+
+    def exportable(self) -> PaddedUnbroken:
+        """The same with a carry of one size, as soon as the backbone has one."""
+        return PaddedUnbroken(
+            self.backbone,
+            deter=self.widths["deter"],
+            stoch=self.shape,
+            unimix=self.unimix,
+            embed=0,  # these three size what is given here
+            action=0,
+            hidden=0,
+            token=self.token,
+            posterior=self.posterior,
+            prior=self.prior,
+        )

@@ -37,6 +37,7 @@ FUNCTIONS = {  # of each command, imported when it is asked for; torch comes wit
     "dream": "wm_run.dreams:dream",
     "play": "wm_run.play:play",
     "plot": "wm_run.plot:plot",
+    "export": "wm_run.export:export",
 }
 
 

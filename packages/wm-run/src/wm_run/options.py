@@ -110,11 +110,26 @@ class Plot:
     """A folder for links to the runs under names that danijar's plot.py reads, <stamp>-<task>-<method>-<seed>."""
 
 
-OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot]] = {
+@dataclass(frozen=True)
+class Export:
+    """Files that act and dream without this code: ONNX and torch.export, compared with the agent over an episode."""
+
+    logdir: str
+    """The folder of a run."""
+    trust: bool = False
+    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    out: str = ""
+    """Where they go; default LOGDIR/export."""
+    compare: int = 1000
+    """At most so many steps of an episode are compared."""
+
+
+OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot | Export]] = {
     "train": Train,
     "eval": Eval,
     "dream": Dream,
     "play": Play,
     "plot": Plot,
+    "export": Export,
     "info": Info,
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wm_ssm.hippo import hippo_n
+from wm_ssm.real import RealS5
 from wm_ssm.scan import linear_scan
 
 Discretise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -165,6 +166,10 @@ class S5(nn.Module):
     def left(self, carry: Tensor) -> float:
         """How many tokens may still follow: as many as one likes."""
         return math.inf
+
+    def exportable(self) -> RealS5:
+        """The layer as it is now in real numbers alone, for runtimes that know no complex ones."""
+        return RealS5(self)
 
 
 def by_name(module: nn.Module) -> dict[str, list[nn.Parameter]]:

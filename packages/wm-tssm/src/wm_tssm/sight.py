@@ -31,6 +31,6 @@ def within_episode(first: Tensor) -> tuple[Tensor, Tensor]:
     ([[0, 1, 0]], [[1, 0, 0], [1, 1, 0], [0, 0, 1]])
     """
     index = torch.arange(first.shape[1], device=first.device)
-    begin = torch.where(first, index, 0).cummax(1).values  # (B, T) where the token's episode begins
-    visible = (index <= index[:, None]) & (index >= begin[..., None])
-    return index - begin, visible
+    episode = first.long().cumsum(1)  # (B, T)
+    visible = (index <= index[:, None]) & (episode[:, None] == episode[..., None])
+    return visible.long().sum(-1) - 1, visible

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from wm_tssm.attention import EPS, Block, Linear
 from wm_tssm.cache import Cache, KeysValues
+from wm_tssm.padded import PaddedStack
 from wm_tssm.sight import Sight, across_episodes
 
 
@@ -165,6 +166,10 @@ class TransformerStack(nn.Module):
         """
         used = carry.used if isinstance(carry, Cache) else carry["tokens"].shape[1]
         return self.positions.num_embeddings - int(used)
+
+    def exportable(self) -> PaddedStack:
+        """The same, token by token, with carries of one size."""
+        return PaddedStack(self)
 
     def _embed(self, tokens: Tensor, position: Tensor) -> Tensor:
         return self.norm(tokens + self.positions(position))
