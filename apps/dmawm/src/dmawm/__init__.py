@@ -1,8 +1,8 @@
 """Disentangled Multi-Agent World Model (LAMDA-RL 2026).
 
-`load(logdir).policy(observation)` acts with a trained agent.
+`train(env=MyEnv, steps=10_000)` trains, `load(logdir).policy(observation)` acts with a trained agent.
 """
 
-from dmawm.cli import load
+from dmawm.cli import load, train
 
-__all__ = ["load"]
+__all__ = ["load", "train"]

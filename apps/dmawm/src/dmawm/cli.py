@@ -12,4 +12,4 @@ APP = App.of(
     paper="paper",
     acting=("unimix", "actor_unimix"),
 )
-main, load = APP.main, APP.load
+main, load, train = APP.main, APP.load, APP.train

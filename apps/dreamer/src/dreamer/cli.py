@@ -6,4 +6,4 @@ from wm_run.app import App
 from dreamer.config import Config
 
 APP = App.of("dreamer", Config, sizes=SIZES, task_options=("protocol",), acting=("protocol", "unimix", "actor_unimix"))
-main, load = APP.main, APP.load
+main, load, train = APP.main, APP.load, APP.train

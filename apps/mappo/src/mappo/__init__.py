@@ -3,6 +3,6 @@
 `load(logdir).policy(observations, mask=mask)` acts with a trained team.
 """
 
-from mappo.cli import load
+from mappo.cli import load, train
 
-__all__ = ["load"]
+__all__ = ["load", "train"]

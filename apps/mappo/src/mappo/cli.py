@@ -5,4 +5,4 @@ from wm_run.app import App
 from mappo.config import Config
 
 APP = App.of("mappo", Config, teams="only", task_options=("players", "share_reward"), paper="paper", recordings=False)
-main, load = APP.main, APP.load
+main, load, train = APP.main, APP.load, APP.train

@@ -13,4 +13,4 @@ APP = App.of(
     remembers=True,
     acting=("protocol", "unimix", "actor_unimix", "memory_window", "memory_count", "memory_sight"),
 )
-main, load = APP.main, APP.load
+main, load, train = APP.main, APP.load, APP.train

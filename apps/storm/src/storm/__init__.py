@@ -1,8 +1,8 @@
 """STORM (2023), a world model on a transformer, and value alignment on it.
 
-`load(logdir).policy(observation)` acts with a trained agent.
+`train(env=MyEnv, steps=10_000)` trains, `load(logdir).policy(observation)` acts with a trained agent.
 """
 
-from storm.cli import load
+from storm.cli import load, train
 
-__all__ = ["load"]
+__all__ = ["load", "train"]

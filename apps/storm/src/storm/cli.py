@@ -12,4 +12,4 @@ APP = App.of(
     mistakes=("TaskError", "BlindCritic", "TooLong"),
     acting=("protocol", "eval_episode_seed", "unimix", "acting_context", "act_on", "resets"),
 )
-main, load = APP.main, APP.load
+main, load, train = APP.main, APP.load, APP.train

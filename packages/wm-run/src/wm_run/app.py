@@ -94,12 +94,18 @@ class App:
 
         main(self)
 
-    def load(self, logdir: str | Path, *, device: str = "auto") -> Loaded:
+    def load(self, logdir: str | Path, *, device: str = "auto", env: Any = None) -> Loaded:
         """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is
-        none."""
-        from wm_run import loading
+        none. env: as in `train`, where no name leads to the environment."""
+        from wm_run import from_python, loading
 
-        return loading.load(self, logdir, device=device)
+        return loading.load(from_python.told(self, env)[1], logdir, device=device)
+
+    def train(self, env: Any = None, **asked: Any) -> Loaded:
+        """Train from Python, see `wm_run.from_python.train`; the trained agent, as `load` gives it."""
+        from wm_run import from_python
+
+        return from_python.train(self, env, **asked)
 
     @property
     def module(self) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def main(app: App, argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
-        sentence = _sentence(app, error, (argv or [""])[0])
+        sentence = sentence_of(app, error, (argv or [""])[0])
         if sentence is None:
             raise
         say(f"{app.name}: {' '.join(sentence.split())}")
@@ -113,7 +113,7 @@ def mistaken(app: App, error: Exception) -> bool:
     return getattr(error, "user_error", False) or any(kind.__name__ in app.mistakes for kind in type(error).__mro__)
 
 
-def _sentence(app: App, error: Exception, command: str = "train") -> str | None:
+def sentence_of(app: App, error: Exception, command: str = "train") -> str | None:
     """What to tell the user, or None for a fault of ours, which keeps its traceback."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if mistaken(app, error):
@@ -158,18 +158,33 @@ def parse(app: App, argv: Sequence[str]) -> Command:
         if not options.logdirs:
             raise UserError("`plot` needs the LOGDIRS of runs, or a folder that holds some")
         return Command(name, options, default, None, Origin(), tuple(argv), program)
-    saved, base, origin = _base(app, options, given)
-    _, config = read(app, name, base, rest, program)
+    return settled(
+        app, name, options, lambda base: read(app, name, base, rest, program)[1], argv=tuple(argv), program=program
+    )
+
+
+def settled(
+    app: App,
+    name: str,
+    options: Any,
+    change: Callable[[RunConfig], RunConfig],
+    *,
+    argv: tuple[str, ...] = (),
+    program: str = "",
+) -> Command:
+    """A command on runs, from its options and what `change` makes of the config of the run that is there, or of a preset.
+    Raises UserError in one sentence."""
+    saved, base, origin = _base(app, options)
+    config = change(base)
     if options.__class__ in (Train, Info) and saved is None and not origin.preset:
         wish = _automatic(app, config)
         if wish:
             origin = wish
-            base = resolve(app, wish.preset, options.size, options.ablation)
-            _, config = read(app, name, base, rest, program)
+            config = change(resolve(app, wish.preset, options.size, options.ablation))
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
     check(config)
-    command = Command(name, options, config, saved, origin, tuple(argv), program)
+    command = Command(name, options, config, saved, origin, argv, program)
     if name == "train" and saved is not None:
         free = resumable(app.config)
         fixed = [c for c in command.changes() if c.split(":")[0] not in free]
@@ -187,11 +202,11 @@ def _help(app: App, name: str, options: Any, given: RunConfig, words: list[str],
     base = given
     if not isinstance(options, Plot):
         with contextlib.suppress(UserError):
-            base = _base(app, options, given)[1]
+            base = _base(app, options)[1]
     read(app, name, base, words, program)
 
 
-def _base(app: App, options: Any, given: RunConfig) -> tuple[RunConfig | None, RunConfig, Origin]:
+def _base(app: App, options: Any) -> tuple[RunConfig | None, RunConfig, Origin]:
     """The saved config if there is a run, the config that the command line then changes, and where it came from."""
     logdir = Path(options.logdir) if options.logdir else None
     if logdir is not None and ((logdir / "config.toml").is_file() or kept_config(logdir)):

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wm_core.errors import UserError
 from wm_core.learner import Learner
@@ -44,6 +44,9 @@ from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
 from wm_run.writers import outside
 
+if TYPE_CHECKING:
+    from wm_run.from_python import Listeners
+
 T = TypeVar("T")
 STRIDE = 1_000_003  # between the seeds of the processes of one run
 
@@ -56,8 +59,8 @@ def _quoted(path: Path) -> str:
 # ---- train
 
 
-def train(app: App, command: Command) -> int:
-    """Train, or go on where the logdir's last checkpoint stands. Returns the exit code."""
+def train(app: App, command: Command, listeners: Listeners | None = None) -> int:
+    """Train, or go on where the logdir's last checkpoint stands. Returns the exit code. listeners: who called from Python."""
     options: Train = command.options
     command, recording = stand_in.settle(app, command)
     config = runtime(command.config)
@@ -77,10 +80,17 @@ def train(app: App, command: Command) -> int:
                 logdir / f"rank-{group.index}",
                 dataclasses.replace(config, seed=config.seed + STRIDE * group.index, log=()),
             )
-        return _train(app, command, config, logdir, recording)
+        return _train(app, command, config, logdir, recording, listeners)
 
 
-def _train(app: App, command: Command, config: RunConfig, logdir: Path, recording: Recording | None) -> int:
+def _train(
+    app: App,
+    command: Command,
+    config: RunConfig,
+    logdir: Path,
+    recording: Recording | None,
+    listeners: Listeners | None,
+) -> int:
     """The same in a folder, alone or as one of several; from a recording, where there is one, and else in environments."""
     room = {"chunk": config.chunk, "length": config.length, "limit_bytes": config.replay_bytes}
     Chunks(None, config.envs, **room).check_limit(LEAST)  # before so many environments are made
@@ -114,9 +124,11 @@ def _train(app: App, command: Command, config: RunConfig, logdir: Path, recordin
             written = write_run(app, command.config, command.origin)
             protocol = {"task": config.task, "repeat": envs.repeat, **envs.protocol}
             about = plain_json(plain(bound.described(written, protocol)))
-            services = outside(config.log, logdir, written, project=app.name)
-            with closing(Run(logdir, tensorboard=config.tensorboard, writers=services)) as run:
-                return _run(app, command, config, Session(app, config, agent, envs, replay, run, about), saved)
+            writers = outside(config.log, logdir, written, project=app.name)
+            writers += [] if listeners is None else [listeners]
+            with closing(Run(logdir, tensorboard=config.tensorboard, writers=writers)) as run:
+                session = Session(app, config, agent, envs, replay, run, about)
+                return _run(app, command, config, session, saved, listeners)
 
 
 def _played(app: App, config: RunConfig, n: int, recording: Recording | None) -> Environments:
@@ -140,7 +152,14 @@ def _last(logdir: Path) -> Path | None:
     return checkpoint.agreed([logdir, *others])
 
 
-def _run(app: App, command: Command, config: RunConfig, session: Session, saved: checkpoint.Checkpoint | None) -> int:
+def _run(
+    app: App,
+    command: Command,
+    config: RunConfig,
+    session: Session,
+    saved: checkpoint.Checkpoint | None,
+    listeners: Listeners | None,
+) -> int:
     """Start or resume, train to the end or to a signal, save, show."""
     agent, run = session.agent, session.run
     if saved is None:
@@ -183,6 +202,8 @@ def _run(app: App, command: Command, config: RunConfig, session: Session, saved:
     begun, going_on = at.steps, f"{command.program} train --logdir {_quoted(run.logdir)}"
     with heeded() as stop:
         session.stopped = lambda: bool(stop)
+        if listeners is not None:
+            listeners.begin(run.logdir, stop)
         with Progress(config.steps, start=at.steps) as progress:
             watch = watching.Watch(session, progress, at)
             try:

@@ -60,6 +60,18 @@ class Loaded:
     logdir: Path | None = None  # whose run it is
     replay: Mapping[str, Any] | None = None  # where that run's replay stood
 
+    def save(self, folder: Path | str) -> Path:
+        """The agent alone, as a folder that `load`, `eval`, `play` and `--init-from` take; see `wm_run.kept`."""
+        from wm_run import kept
+
+        return kept.save(self, Path(folder))
+
+    def eval(self, episodes: int = 10, mode: bool | None = None) -> dict[str, Any]:
+        """Scores of fresh episodes, as `eval` prints them; see `wm_run.kept`."""
+        from wm_run import kept
+
+        return kept.scores(self, episodes, mode)
+
     def policy(
         self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False, mask: Any = None
     ) -> tuple[Any, Any]:
