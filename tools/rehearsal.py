@@ -66,6 +66,16 @@ def examples(readme: pathlib.Path) -> str:
     return "\n".join(block for block in found if not re.match(r"# \w+\.py\n", block))
 
 
+def wanted(member: str) -> str:
+    """A member as its README says to install it: with the extras that its examples need.
+
+    >>> wanted("env-adapters"), wanted("wm-ssm"), wanted("wm-app-dreamer")
+    ('env-adapters[atari]', 'wm-ssm', 'wm-app-dreamer')
+    """
+    told = re.search(rf'uv add "({member}(?:\[[\w,-]+\])?) @', (members()[member] / "README.md").read_text())
+    return told[1] if told else member
+
+
 def arrange(built: pathlib.Path, index: pathlib.Path) -> None:
     """The files of a folder as an index serves them, a folder for each name; a listing of it is a page of links."""
     for file in [*built.glob("*.whl"), *built.glob("*.tar.gz")]:
@@ -109,7 +119,7 @@ def run(*command: str | pathlib.Path, at: pathlib.Path, **more: str) -> str:
 
 
 def install(trial: Trial, folder: pathlib.Path, index: str, constraints: pathlib.Path) -> pathlib.Path:
-    """A new environment with the member, by its name alone; its Python."""
+    """A new environment with the member, by its name and nothing else; its Python."""
     run(
         UV,
         "--no-config",
@@ -134,13 +144,13 @@ def install(trial: Trial, folder: pathlib.Path, index: str, constraints: pathlib
             index,
             "-c",
             constraints,
-            trial.member,
+            wanted(trial.member),
             at=folder,
         )
     else:
         anew = [f"--refresh-package={name}" for name in members()]  # another rehearsal had the same versions
         where = ("--python", python, "--index", index, "-c", constraints)
-        run(UV, "--no-config", "pip", "install", "-q", *where, *anew, trial.member, at=folder)
+        run(UV, "--no-config", "pip", "install", "-q", *where, *anew, wanted(trial.member), at=folder)
     return python
 
 

@@ -127,11 +127,17 @@ def mathematics(text: str) -> tuple[str, list[str]]:
     kept: list[str] = []
 
     def keep(tex: str, display: str) -> str:
-        kept.append(convert(tex.strip(), display=display))
+        kept.append(spaced(convert(tex.strip(), display=display)))
         return f"FORMULA{len(kept) - 1}END"
 
     text = _between_fences(text, lambda block: BLOCK.sub(lambda f: f"\n{keep(f[1], 'block')}\n", block))
     return places.outside_code(text, lambda line: INLINE.sub(lambda f: keep(f[1], "inline"), line)), kept
+
+
+def spaced(formula: str) -> str:
+    """MathML with room about what the converter takes for a letter, and none about bars that are brackets."""
+    formula = formula.replace("<mi>&#x0007E;</mi>", '<mo lspace="0.28em" rspace="0.28em">&#x0223C;</mo>')
+    return formula.replace('<mo stretchy="false">&#x0007C;', '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;')
 
 
 def _between_fences(text: str, change: object) -> str:
