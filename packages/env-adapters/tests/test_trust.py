@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from env_adapters import TaskError
-from env_adapters.modules import TRUST, imported
+from env_adapters import TaskError, make
+from env_adapters.modules import NOBODY, TRUST, imported
 
 
 @pytest.fixture
@@ -55,3 +55,23 @@ def test_a_module_beside_the_runs_is_run(received: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(received.parent)
     imported("module_received")
     assert (received.parent / "ran").exists()
+
+
+@pytest.mark.parametrize("task", ["os:mkdir", "gym:antigravity:Env-v0", "zoo:antigravity", "module_received:make"])
+def test_a_strangers_task_imports_no_module_that_it_names(
+    received: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """A published agent's: also one that is there already, as os is, whose functions are factories, too."""
+    monkeypatch.setenv(TRUST, NOBODY)
+    monkeypatch.chdir(received.parent)
+    (received / "module_received.py").rename(received.parent / "module_received.py")
+    with pytest.raises(TaskError, match=r"on the word of whoever published it: give --trust"):
+        make(task, path="made")
+    assert not Path("made").exists() and not Path("ran").exists()
+
+
+def test_a_strangers_task_of_a_suite_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this package names itself is imported, also where it is a plugin's."""
+    monkeypatch.setenv(TRUST, NOBODY)
+    for task in ("toy:catch", "gym:CartPole-v1", "zoo:mpe2.simple_spread_v3", "gym:ALE/Pong-v5"):
+        make(task).close()

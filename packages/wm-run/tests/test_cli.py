@@ -327,7 +327,10 @@ def test_a_run_of_another_app_is_refused(fakes, run, capsys, command):
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, command.split())
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "other: D holds a run of 'fakeapp', not of 'other': use that app\n"
+    said = (
+        "other: D holds a run of 'fakeapp', not of 'other': use that app, wm-app-fakeapp, which is not installed here\n"
+    )
+    assert capsys.readouterr().err == said
 
 
 def test_weights_of_another_width_are_refused(fakes, run, capsys):

@@ -16,14 +16,21 @@ from types import ModuleType
 from env_adapters.errors import TaskError
 
 TRUST = "ENV_ADAPTERS_TRUST"  # 1: as `--trust` of a command; workers and other processes of the run inherit it
+NOBODY = "0"  # of TRUST: the task is a stranger's word, and no module is imported for having been named in it
 
 
-def imported(name: str) -> ModuleType:
+def imported(name: str, *, known: bool = False) -> ModuleType:
     """A module of Python's path, else of the working folder, which Python puts there for `python -m` alone.
 
-    The folder then stays, at the end of the path, where it hides nothing, for what the module imports later. Raises
-    TaskError, before anything of it is run, for a module that lies in a run folder.
+    The folder then stays, at the end of the path, where it hides nothing, for what the module imports later. known: it was
+    not the task that named it, or one that is known to be harmless. Raises TaskError, before anything of it is run, for a
+    module that lies in a run folder, and for any that a stranger's task names: `os:system` is a factory, too.
     """
+    if not known and os.environ.get(TRUST) == NOBODY:
+        raise TaskError(
+            f"the task of this agent names the module {name!r}, whose code is not run on the word of whoever published it: give "
+            f"--trust where you know who that was ({TRUST}=1 from Python)"
+        )
     _refuse(name)
     try:
         return importlib.import_module(name)

@@ -89,10 +89,10 @@ def _published(one: EntryPoint, id: str, namespace: str | None) -> None:
 def _imported(module: str, package: str, id: str) -> None:
     try:
         if module.startswith("env_adapters."):  # which imports the package only when it is played
-            imported(package)
+            imported(package, known=True)
         if module in HEADLESS and sys.platform == "linux" and not os.environ.get("DISPLAY"):
             os.environ.setdefault(HEADLESS[module], "true")  # read when it is imported; workers inherit it
-        imported(module)
+        imported(module, known=True)
     except ModuleNotFoundError as error:
         root = package.replace("-", "_")
         if error.name is not None and error.name.partition(".")[0] in (root, module.partition(".")[0]):

@@ -163,7 +163,7 @@ def make_zoo(module: str, **options: Any) -> Zoo:
     """
     name = f"zoo:{module}"
     try:
-        found = imported(module)
+        found = imported(module, known=module.partition(".")[0] in ("pettingzoo", "mpe2"))
     except ModuleNotFoundError as error:
         root = str(error.name).partition(".")[0]
         if root in ("pettingzoo", "mpe2"):

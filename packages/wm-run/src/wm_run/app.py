@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,8 +95,9 @@ class App:
         main(self)
 
     def load(self, logdir: str | Path, *, device: str = "auto", env: Any = None) -> Loaded:
-        """The agent of a run folder; its `policy` takes one unbatched gymnasium observation. UserError if there is
-        none. env: as in `train`, where no name leads to the environment."""
+        """The agent of a run folder, or a published one by its folder, pretrained:NAME or hf:ORG/NAME[@REVISION]; its
+        `policy` takes one unbatched gymnasium observation. UserError if there is none. env: as in `train`, where no name
+        leads to the environment."""
         from wm_run import from_python, loading
 
         return loading.load(from_python.told(self, env)[1], logdir, device=device)
@@ -106,6 +107,16 @@ class App:
         from wm_run import from_python
 
         return from_python.train(self, env, **asked)
+
+    def instead_of(self, other: object) -> str:
+        """The end of a sentence about what is another app's: whose it is not, and what to do."""
+        name = str(other or "").replace("_", "-")
+        try:
+            version(f"wm-app-{name}")
+        except (PackageNotFoundError, ValueError):
+            absent = f", wm-app-{name}, which is not installed here" if name else ""
+            return f"not of {self.name!r}: use that app{absent}"
+        return f"not of {self.name!r}: use that app"
 
     @property
     def module(self) -> str:

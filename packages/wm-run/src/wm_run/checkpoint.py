@@ -95,7 +95,7 @@ def save(
     """
     if keep < 1:
         raise CheckpointError("a run must keep at least 1 checkpoint")
-    plain, tensors = _encode(dict(state), "state"), _unshared(weights)
+    plain, tensors = _encode(dict(state), "state"), plain_tensors(weights)
     try:
         described = json.dumps(dict(meta), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -265,7 +265,7 @@ def _manifest_file(path: Path, text: str) -> None:
     durable.fill(path, text)
 
 
-def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous CPU tensors, each alone in its storage, as safetensors wants them."""
     ready: dict[str, Tensor] = {}
     used: set[int] = set()

@@ -18,18 +18,18 @@ from typing import Any
 
 from wm_core.errors import UserError
 
-from wm_run import encoding, places, typed
+from wm_run import agents, encoding, places, published, typed
 from wm_run.app import App, Origin
 from wm_run.config import RunConfig, check, check_together, resumable
 from wm_run.configs import read_run, resolve
 from wm_run.manifest import kept_config
 from wm_run.memory import exhausted
-from wm_run.options import OPTIONS, Info, Plot, Train
+from wm_run.options import OPTIONS, Info, Plot, Publish, Train
 from wm_run.reading import listed, read, say_true, unknown
 from wm_run.stop import say
 from wm_run.task_options import flat
+from wm_run.trust import TRUST
 
-TRUST = "ENV_ADAPTERS_TRUST"  # read where a task's module is imported: see env_adapters.modules
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
     "eval": "wm_run.commands:evaluate",
@@ -38,6 +38,7 @@ FUNCTIONS = {  # of each command, imported when it is asked for; torch comes wit
     "play": "wm_run.play:play",
     "plot": "wm_run.plot:plot",
     "export": "wm_run.export:export",
+    "publish": "wm_run.publish:publish",
 }
 
 
@@ -174,6 +175,7 @@ def settled(
 ) -> Command:
     """A command on runs, from its options and what `change` makes of the config of the run that is there, or of a preset.
     Raises UserError in one sentence."""
+    options = _resolved(options)
     saved, base, origin = _base(app, options)
     config = change(base)
     if options.__class__ in (Train, Info) and saved is None and not origin.preset:
@@ -194,6 +196,8 @@ def settled(
                 f"or leave it out (free to change: {', '.join(free)})"
             )
     check_together(config)
+    if name == "train" and saved is None and config.init_from:
+        agents.found(config.init_from)  # before there is a run folder
     return command
 
 
@@ -206,9 +210,29 @@ def _help(app: App, name: str, options: Any, given: RunConfig, words: list[str],
     read(app, name, base, words, program)
 
 
+def _resolved(options: Any) -> Any:
+    """Options whose LOGDIR is a folder, also where an agent was called by another name. A run begins in a folder alone."""
+    if not agents.named(options.logdir):
+        return options
+    if isinstance(options, Train):
+        raise UserError(
+            f"--logdir is the folder of a run, which {options.logdir} is not: for a run that begins with its weights give "
+            f"--init_from {options.logdir}"
+        )
+    place = agents.found if isinstance(options, Publish) else agents.copied
+    return dataclasses.replace(options, logdir=str(place(options.logdir)))
+
+
 def _base(app: App, options: Any) -> tuple[RunConfig | None, RunConfig, Origin]:
     """The saved config if there is a run, the config that the command line then changes, and where it came from."""
     logdir = Path(options.logdir) if options.logdir else None
+    if logdir is not None and published.there(logdir):
+        if isinstance(options, Train):
+            raise UserError(
+                f"{logdir} holds a published agent, with which no run goes on: give another --logdir, and its weights with "
+                f"--init_from {logdir}"
+            )
+        published.read(logdir)
     if logdir is not None and ((logdir / "config.toml").is_file() or kept_config(logdir)):
         saved, origin = read_run(app, logdir)
         for name in ("preset", "size", "ablation"):
@@ -238,7 +262,7 @@ def _automatic(app: App, config: RunConfig) -> Origin | None:
     return Origin("cpu", note=f"{why}: the preset `cpu` runs instead of the full setting `--preset {app.paper}`")
 
 
-PLACES = ("logdir", "logdirs", "out", "export", "init_from", "data")
+PLACES = ("logdir", "logdirs", "out", "export", "init_from", "data", "to", "rows")
 
 
 def _at_home(values: Any) -> Any:
@@ -248,7 +272,7 @@ def _at_home(values: Any) -> Any:
     >>> _at_home(Train(logdir="~/runs")).logdir == os.path.expanduser("~/runs")
     True
     """
-    found = {name: getattr(values, name) for name in PLACES if hasattr(values, name)}
+    found = {name: getattr(values, name) for name in PLACES if not isinstance(getattr(values, name, 0), int)}
     moved = {
         name: os.path.expanduser(value) if isinstance(value, str) else tuple(map(os.path.expanduser, value))
         for name, value in found.items()

@@ -152,7 +152,8 @@ class RunConfig:
     milestone_every: Training[Resumable[int]] = 0
     """Environment steps between two checkpoints that stay for ever; 0: none."""
     init_from: Training[str] = ""
-    """A run folder or a checkpoint, whose weights a new run begins with."""
+    """Whose weights a new run begins with: a run folder or a checkpoint, the folder of a published agent, pretrained:NAME, or
+    hf:ORG/NAME[@REVISION]."""
     data: Machine[Resumable[str]] = now("", was="")
     """A recording (`wm-run collect`, `wm-run import`) to learn from alone: no environment is made, and --steps are those of a
     run in the environment that makes as many updates. Its task is the run's; a resumed run may find it elsewhere."""

@@ -99,7 +99,7 @@ def read_run(app: App, logdir: Path) -> tuple[RunConfig, Origin]:
         raise UserError(f"there is no run in {logdir} (no config.toml): name the folder that `train` printed")
     run = values.get("run", {})
     if run.get("app") != app.name:
-        raise UserError(f"{logdir} holds a run of {run.get('app') or 'no app'!r}, not of {app.name!r}: use that app")
+        raise UserError(f"{logdir} holds a run of {run.get('app') or 'no app'!r}, {app.instead_of(run.get('app'))}")
     origin = Origin(**{name: run.get(name, "") for name in ("preset", "size", "ablation")})
     return config_of(app, values, str(path)), origin
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wm_core.errors import UserError
 
+from wm_run import agents
 from wm_run.app import App
 from wm_run.dream_batch import Dreams
 from wm_run.dream_shown import Decoded, Flat, image_of
@@ -46,7 +47,7 @@ def as_env(
     actions. Actions are the task's native ones. Weights, run folder and recording are only read.
 
     Args:
-        run: a run folder, or what `load` gave.
+        run: a run folder, the name of a published agent (`wm_run.agents`), which has no replay to begin in, or what `load` gave.
         starts: where dreams begin: None, in the run's own replay; a recording's folder; or rows as arrays, the
             observations (n, T, ...) and `action` (n, T, A), all T steps being the context.
         part: of a recording, "train" or "held_out".
@@ -99,6 +100,7 @@ def app_of(logdir: Path) -> App:
     name = str(values.get("run", {}).get("app", ""))
     if not name:
         raise UserError(f"there is no run in {logdir} (no config.toml): name the folder that `train` printed")
+    agents.check_app(logdir, name)
     try:
         found: App = importlib.import_module(f"{name}.cli").APP
     except ModuleNotFoundError as error:
@@ -134,7 +136,7 @@ def _parts(
         raise UserError(f"context and horizon of a dream must be at least 1, not {context} and {horizon}")
     if observations not in ("decoded", "latent"):
         raise UserError(f"observations are 'decoded' or 'latent', not {observations!r}")
-    loaded = run if isinstance(run, Loaded) else load(app or app_of(Path(run)), run, device=device)
+    loaded = run if isinstance(run, Loaded) else load(app or app_of(agents.found(run)), run, device=device)
     agent = with_world(loaded.app, loaded.agent, "it dreams nothing that could be an environment")
     if loaded.team is not None:
         raise UserError(

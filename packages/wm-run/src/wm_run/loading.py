@@ -17,7 +17,7 @@ from wm_core.agent import Agent
 from wm_core.errors import UserError
 from wm_core.learner import Learner
 
-from wm_run import bound, checkpoint, observed
+from wm_run import agents, bound, checkpoint, inference, observed, published
 from wm_run.alarm import NotFinite, check_weights
 from wm_run.allocator import keep_pages
 from wm_run.allotted import WAY_OUT, built
@@ -28,6 +28,7 @@ from wm_run.memory import check_environments
 from wm_run.recording import Recording
 from wm_run.stand_in import StandIn
 from wm_run.teams import Team, team_of
+from wm_run.trust import on_a_strangers_word
 from wm_run.unfit import told
 
 if TYPE_CHECKING:
@@ -116,27 +117,36 @@ class Loaded:
 
 
 def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
-    """The agent of a run folder's last checkpoint. Raises UserError where there is none, or of another app.
+    """The agent of a run folder's last checkpoint, or a published one: its folder, `pretrained:NAME` or
+    `hf:ORG/NAME[@REVISION]`. Raises UserError where there is none, or of another app.
 
     An app offers it as `load(logdir)`:  load = functools.partial(wm_run.loading.load, APP)
     """
-    config, _ = read_run(app, Path(logdir))
-    return restore(app, Path(logdir), dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]
+    folder = agents.found(logdir)
+    if published.there(folder):
+        published.read(folder)
+    config, _ = read_run(app, folder)
+    return restore(app, folder, dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]
 
 
 def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
     """The same with another device, seed or task in the config. What was passed over is said on stderr."""
     stated, _ = read_run(app, logdir)
-    _latest(logdir)  # asked before time is spent
+    given = inference.load(logdir, app=app) if published.there(logdir) else None
+    if given is None:
+        _latest(logdir)  # asked before time is spent
     config = runtime(config)
-    with closing(environments(app, config, 1)) as envs:
+    with on_a_strangers_word(given is not None and config.task == stated.task):
+        envs = environments(app, config, 1)
+    with closing(envs):
         agent = build(app, config, envs)
-        saved = _newest(app, logdir)
+        saved = given or _newest(app, logdir)
         bound.check(app, stated, saved)
         with told(app, saved):
             checkpoint.check_step(saved)
         fit(agent, saved)
-        tell_passed_over(saved.path)
+        if given is None:
+            tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
         with told(app, saved):
             loop = saved.state.get("loop", {})
@@ -215,8 +225,12 @@ def fit(agent: Learner, saved: checkpoint.Checkpoint) -> None:
 
 
 def initialise(agent: Learner, source: Path | str) -> Path:
-    """Weights of another run's checkpoint, or of a run folder's last one; gives the checkpoint. Raises UserError."""
-    path = Path(source)
+    """Weights of another run's checkpoint, of a run folder's last one, or of a published agent; gives where they were. Raises
+    UserError."""
+    path = agents.found(source)
+    if published.there(path):
+        fit(agent, inference.load(path))
+        return path
     if not (path / "manifest.json").is_file():
         found = checkpoint.latest(path)
         if found is None:

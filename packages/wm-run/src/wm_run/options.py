@@ -38,7 +38,7 @@ class Eval:
     """Play fresh episodes with a trained agent; the result goes to LOGDIR/eval."""
 
     logdir: str
-    """The folder of a run."""
+    """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
     """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     episodes: int | None = None
@@ -57,7 +57,7 @@ class Dream:
     """Open-loop prediction on held-out frames: a video of true, predicted and error, and the error by horizon."""
 
     logdir: str
-    """The folder of a run."""
+    """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
     """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     observed: int = 5
@@ -75,7 +75,7 @@ class Play:
     """Watch the agent, in a window or as a video: in the environment, or inside its dream."""
 
     logdir: str
-    """The folder of a run."""
+    """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
     """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     dream: bool = False
@@ -97,6 +97,25 @@ class Play:
 
 
 @dataclass(frozen=True)
+class Publish:
+    """Write the agent of a run as a folder that plays, with its card; or send it to a hub."""
+
+    logdir: str
+    """The folder of a run; or one that `publish` wrote, to send it."""
+    trust: bool = False
+    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    to: str = ""
+    """A folder, or hf:ORG/NAME to upload it (`wm-run[hub]`); default LOGDIR/published."""
+    rows: str = ""
+    """A file of JSON lines with the scores of every seed, as `tools/suite.py` writes them; without it the card tells the run's
+    own evaluation."""
+    licence: str = "mit"
+    """Of the weights, as the hub names it."""
+    private: bool = False
+    """A repository that is made for it is for you alone."""
+
+
+@dataclass(frozen=True)
 class Plot:
     """Curves over seeds of any runs, of this app or others: one HTML page, and a PNG."""
 
@@ -115,7 +134,7 @@ class Export:
     """Files that act and dream without this code: ONNX and torch.export, compared with the agent over an episode."""
 
     logdir: str
-    """The folder of a run."""
+    """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
     """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
     out: str = ""
@@ -124,12 +143,13 @@ class Export:
     """At most so many steps of an episode are compared."""
 
 
-OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot | Export]] = {
+OPTIONS: dict[str, type[Train | Eval | Dream | Play | Plot | Export | Publish]] = {
     "train": Train,
     "eval": Eval,
     "dream": Dream,
     "play": Play,
     "plot": Plot,
     "export": Export,
+    "publish": Publish,
     "info": Info,
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from wm_core.errors import UserError
 
 from wm_run.config import TRAINING, RunConfig, marked
-from wm_run.options import OPTIONS, Dream, Eval, Export, Info, Play, Plot, Train
+from wm_run.options import OPTIONS, Dream, Eval, Export, Info, Play, Plot, Publish, Train
 from wm_run.task_options import taken
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def read(app: App, name: str, default: RunConfig, args: list[str], program: str)
     options: dict[str, Any] = {}
     if kind is not Plot:
         options, args = taken(args)
-    if kind in (Eval, Dream, Play, Export):  # --logdir D is D
+    if kind in (Eval, Dream, Play, Export, Publish):  # --logdir D is D
         args = [arg.removeprefix("--logdir=") for arg in args if arg != "--logdir"]
     wants_help, unread = "-h" in args or "--help" in args, io.StringIO()
     parts: list[Any] = [("options", Annotated[kind, OmitArgPrefixes, FlagCreatePairsOff, PositionalRequiredArgs])]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wm_core.errors import UserError
 
+from wm_run import agents
 from wm_run.cli import TRUST
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class Microscope:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of `wm-run microscope`."""
     default = Microscope(())
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs of any apps, or folders that hold some")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders of runs or published agents of any apps, or names of agents"
+    )
     add = parser.add_argument
     add("--data", default="", help="a recording, whose held-out episodes are looked at; without it the first run plays")
     add("--part", choices=("held_out", "train"), default=default.part, help="which part of the recording")
@@ -76,7 +79,7 @@ def microscope(options: Microscope) -> int:
         raise UserError("`microscope` needs the folders of runs")
     if min(options.rows, options.context, options.imagined) < 1:
         raise UserError("--rows, --context and --imagined must be at least 1")
-    logged, notes = suite.legible(suite.find(options.runs))
+    logged, notes = suite.legible(suite.find([agents.found(one) for one in options.runs]))
     groups, more = suite.group(logged, mixed=True)
     notes += more
     rows: Rows | None = None
@@ -135,6 +138,7 @@ def microscope(options: Microscope) -> int:
 
 def opened(app: str, logdir: Path, device: str) -> Loaded:
     """A run's agent, by the app that its config.toml names. Raises UserError where that is not installed."""
+    agents.check_app(logdir, app)
     try:
         module = importlib.import_module(app)
     except ModuleNotFoundError as error:

@@ -28,8 +28,8 @@ def check_app(app: App, place: Path, *options: object) -> Path:
     """Train the preset tiny in `place` and hold the app to the law; the run folder. Raises Failed, saying what broke.
 
     A run leaves its files, goes on where it was, is evaluated, dreams (or says that there is no world model), is plotted
-    (where wm-suite is installed) and acts by `load`; a user's mistake is one sentence, exit code 2 and no run folder; it learns from a recording alone, or says
-    that it does not (`testing.data`). options: of the preset's run.
+    (where wm-suite is installed), acts by `load` and, published, plays as before; a user's mistake is one sentence, exit code 2
+    and no run folder; it learns from a recording alone, or says that it does not (`testing.data`). options: of the preset's run.
     """
     logdir = place / "run"
     with _shortly(place):
@@ -46,6 +46,7 @@ def check_app(app: App, place: Path, *options: object) -> Path:
             if not (place / "report.html").is_file():
                 raise Failed("`plot --out report` leaves no report.html")
         check_acts(app, logdir)
+        check_published(app, logdir, place)
         for line, words in mistakes(app).items():
             check_refusal(app, line, words, place)
         check_other_runs(app, place)
@@ -94,6 +95,15 @@ def check_acts(app: App, logdir: Path) -> None:
         for action in actions:
             if not loaded.action_space.contains(action):
                 raise Failed(f"`load(logdir).policy` gives {action!r}, which is not in {loaded.action_space}")
+
+
+def check_published(app: App, logdir: Path, place: Path) -> None:
+    """What is published of a run plays the episodes that the run plays, from what it remembers."""
+    gift = place / "published"
+    _run(app, ["publish", logdir, "--to", gift])
+    told = [json.loads(_run(app, ["eval", one, "--episodes", 2])) for one in (logdir, gift)]
+    if told[0] != told[1]:
+        raise Failed(f"a published agent of {app.name} scores {told[1]['scores']}, and its run {told[0]['scores']}")
 
 
 def mistakes(app: App) -> Mapping[str, str]:
@@ -153,10 +163,12 @@ def _shortly(place: Path) -> Iterator[None]:
         dreams.VIDEO_STEPS, dreams.DREAM_STEPS = frames
 
 
-def _run(app: App, words: Sequence[object]) -> None:
-    code, _, err = _said(app, words)
+def _run(app: App, words: Sequence[object]) -> str:
+    """What it said on stdout."""
+    code, out, err = _said(app, words)
     if code:
         raise Failed(f"`{app.name} {' '.join(map(str, words))}` ends with {code}: {err}")
+    return out
 
 
 def _said(app: App, words: Sequence[object]) -> tuple[int, str, str]:
