@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wm_core.errors import UserError
 
 from wm_run import agents
-from wm_run.cli import TRUST
+from wm_run.trust import TRUST
 
 if TYPE_CHECKING:
     from wm_run.loading import Loaded
