@@ -22,10 +22,11 @@ from wm_core.errors import UserError
 from wm_run import checkpoint, commands, dreams, filmstrip, scoring
 from wm_run.cli import main, parse
 from wm_run.episodes import Episode
-from wm_run.estimate import Cost, Measured, estimate, extrapolate, sentence, told
+from wm_run.estimate import estimate, sentence, told
 from wm_run.loading import load
 from wm_run.lock import locked
 from wm_run.openloop import OpenLoop
+from wm_run.trials import Cost
 from wm_suite import Group, damaged, page, read, results
 
 
@@ -436,33 +437,64 @@ def test_the_estimate_of_disk_is_the_records_of_the_run(fakes):
     assert "updates" in sentence(numbers)
 
 
-def test_the_fixed_part_of_an_update_is_not_multiplied():
-    """2 seconds of calls and 0.5 a row: 16 rows take 10, not 16 * 2.5; alike for FLOPs and memory."""
-    one, three = Measured(Cost(2.5, 2.5), 25, 7), Measured(Cost(3.5, 3.5), 35, 21)
-    assert extrapolate(one, three, 3, 16) == Measured(Cost(10.0, 10.0), 100, 112)
-    assert extrapolate(one, Measured(Cost(2.0, 2.0), 25, 7), 3, 16) == one  # noise: more rows in less time
-
-
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 10.0])
 def test_dreams_that_start_elsewhere_are_counted_once(fakes, monkeypatch, seconds):
     """As STORM's: `seconds` an update whatever its rows, and a tenth of it for every 16 steps of them."""
-    learn = fakes.agent.learn
-    steps = 0
+    made = timed_by(fakes, monkeypatch, lambda rows, length: seconds * (1 + 0.1 * rows * length / 16))
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=16, length=64), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(seconds * (1 + 0.1 * 64))
+    assert made and max(rows * length for rows, length in made) <= 16 * 64 / 4  # no update of the run's own size
 
-    def counting(self, replay):
-        nonlocal steps
-        steps = self.batch * self.length
+
+@pytest.mark.parametrize("calls", [1, 100])
+def test_calls_that_follow_each_other_are_told_from_computing(fakes, monkeypatch, calls):
+    """Of a recurrent network: a millisecond for every step of a row, however many rows there are, and one computed."""
+    timed_by(fakes, monkeypatch, lambda rows, length: 1e-4 * (calls * length + rows * length))
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=16, length=64), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(1e-4 * (calls * 64 + 16 * 64))
+
+
+def test_one_row_is_told_from_a_longer_one(fakes, monkeypatch):
+    timed_by(fakes, monkeypatch, lambda rows, length: 0.1 + 0.001 * rows * length)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=1, length=64), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(0.164)
+
+
+def test_an_estimate_computes_in_one_thread_and_gives_the_others_back(fakes, monkeypatch):
+    """What threads gain is measured on a product, and is of what is computed, not of the calls."""
+    seen, learn = set(), fakes.agent.learn
+    before = torch.get_num_threads()
+    monkeypatch.setattr(
+        fakes.agent, "learn", lambda self, replay: (seen.add(torch.get_num_threads()), learn(self, replay))[1]
+    )
+    torch.set_num_threads(2)
+    try:
+        estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=2, length=8), fakes.envs(1))
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+    timed_by(fakes, monkeypatch, lambda rows, length: 0.01 + 0.001 * rows * length)
+    monkeypatch.setattr("wm_run.estimate.shared", lambda threads: 0.5)
+    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=16, length=64), fakes.envs(1))
+    assert numbers["seconds_per_update"] == pytest.approx(0.01 + 0.5 * 0.001 * 16 * 64)
+
+
+def timed_by(fakes, monkeypatch, seconds):
+    """Updates that take what a rule of their rows and steps says. Gives the sizes of those that are made."""
+    learn, made = fakes.agent.learn, []
+
+    def seen(self, replay):
+        made.append((self.batch, self.length))
         return learn(self, replay)
 
     def spend(run, **_):
         run()
-        return Cost(*2 * (seconds * (1 + 0.1 * steps / 16),))
+        return Cost(*2 * (seconds(*made[-1]),))
 
-    monkeypatch.setattr(fakes.agent, "learn", counting)
-    monkeypatch.setattr("wm_run.estimate.spend", spend)
-    monkeypatch.setattr("wm_run.estimate.LONG", 64)
-    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=16, length=64), fakes.envs(1))
-    assert numbers["seconds_per_update"] == pytest.approx(seconds * (1 + 0.1 * 64))
+    monkeypatch.setattr(fakes.agent, "learn", seen)
+    monkeypatch.setattr("wm_run.trials.spend", spend)
+    monkeypatch.setattr("wm_run.estimate.shared", lambda threads: 1.0)
+    return made
 
 
 def test_time_that_others_take_is_told_as_a_span(fakes, monkeypatch):
@@ -484,19 +516,6 @@ def test_work_of_its_own_is_no_excuse(fakes, monkeypatch):
     monkeypatch.setattr(fakes.agent, "learn", work)
     numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=2, length=4), fakes.envs(1))
     assert 0.045 < numbers["seconds_per_update"] < 0.09
-
-
-def test_long_rows_are_tried_in_part_and_told_in_whole(fakes, monkeypatch):
-    """Were an update to take 0.1 s at 8 steps, it would take 0.4 s at 32."""
-
-    def spend(run, **_):
-        run()
-        return Cost(0.1, 0.1)
-
-    monkeypatch.setattr("wm_run.estimate.LONG", 8)
-    monkeypatch.setattr("wm_run.estimate.spend", spend)
-    numbers = estimate(fakes.app, fakes.config(task="fake", device="cpu", batch=1, length=32), fakes.envs(1))
-    assert numbers["seconds_per_update"] == pytest.approx(0.4)
 
 
 def test_an_estimate_that_fails_stops_nothing(fakes, quiet, capsys, monkeypatch):

@@ -110,6 +110,11 @@ class Config(RunConfig):
         """Transitions: with `train_ratio` 1 each counts once."""
         return self.batch * self.transitions
 
+    def part(self, batch: int, length: int) -> RunConfig:
+        """With a GRU of whole spans through which gradients flow."""
+        span = self.backward if self.actor == "gru" else 1
+        return super().part(batch, min(self.length, 1 + span * -(-max(length - 1, 1) // span)))
+
     @property
     def mistake(self) -> str:
         """What on-policy rows rule out, and what MAT has not."""

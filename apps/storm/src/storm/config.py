@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from wm_run.bounds import Count, Rate, Share
@@ -116,3 +116,14 @@ class Config(RunConfig):
         if self.var and not self.behaviour:
             return "var aligns the world model with values, and with --behaviour False none are learned: leave out one of them"
         return ""
+
+    @property
+    def computed(self) -> int:
+        """Rows have one step more, which only predicts."""
+        return self.batch * (self.length + 1)
+
+    def part(self, batch: int, length: int) -> Config:
+        """As many dreams less as steps."""
+        part = super().part(batch, length)
+        assert isinstance(part, Config)
+        return replace(part, dreams=max(1, round(self.dreams * part.computed / self.computed)))

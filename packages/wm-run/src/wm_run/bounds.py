@@ -53,7 +53,8 @@ class Bounds:
 Count = Annotated[int, Bounds(least=1)]
 Share = Annotated[float, Bounds(below=1, why="is a share and must lie in [0, 1)")]
 RowLength = Annotated[int, Bounds(least=2, why="must be at least 2: a row needs a step and one that follows it")]
-LastSteps = Annotated[int, Bounds(but=(1,), why="must be 0, for every step of a row, or at least 2")]
+LAST = Bounds(but=(1,), why="must be 0, for every step of a row, or at least 2")
+LastSteps = Annotated[int, LAST]
 Rate = Annotated[float, Bounds(most=1, why="is a share and must lie in [0, 1]")]
 
 

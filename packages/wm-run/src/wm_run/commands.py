@@ -40,6 +40,7 @@ from wm_run.recording import Recording
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import LONGEST, check_carry
+from wm_run.rough import Rough
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
 from wm_run.writers import outside
@@ -95,9 +96,9 @@ def _train(
     room = {"chunk": config.chunk, "length": config.length, "limit_bytes": config.replay_bytes}
     Chunks(None, config.envs, **room).check_limit(LEAST)  # before so many environments are made
     if command.origin.note:  # before the run's own environments are there, which may be the only ones that there can be
-        say(f"{command.origin.note}; trying out what that takes here, a minute or two")
+        say(f"{command.origin.note}; trying out what that takes here, some seconds")
         _say_what_it_takes(app, command, config, recording)
-        give_back()  # the paper's setting was tried, and may be many times as large as this run
+        give_back()  # the paper's networks were made, and may be many times as large as this run's
     with closing(_played(app, config, config.envs, recording)) as envs:
         if recording is None:
             command, config = bound.settle_command(command, envs), bound.settled(config, envs)
@@ -290,7 +291,7 @@ def _what_it_learns(recorded: stand_in.StandIn, config: RunConfig) -> str:
 
 
 def _say_what_it_takes(app: App, command: Command, config: RunConfig, recording: Recording | None) -> None:
-    """What this run takes and then, which is tried for longer, the paper's setting: where the preset was chosen for the user."""
+    """What this run takes, and then the paper's setting: where the preset was chosen for the user."""
     with closing(_played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
         say(f"this run takes {told(app, config, envs)}")
     if recording is not None:  # the paper's setting is of another task
@@ -350,8 +351,8 @@ def info(app: App, command: Command) -> int:
     command, recording = stand_in.settle(app, command)
     config = runtime(command.config)
     with closing(_played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
-        agent = build(app, config, envs)
-        parameters = agent.parameters_by_module()
+        with Rough():  # as many, and nobody acts with them
+            parameters = build(app, config, envs).parameters_by_module()
         protocol = plain_json({"task": config.task, "repeat": envs.repeat, **envs.protocol})
         numbers = plain_json((cost if options.count else estimate)(app, config, envs))
     if options.json:

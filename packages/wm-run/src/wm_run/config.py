@@ -5,13 +5,14 @@ A saved config that lacks a field takes what the code did when it was written: `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from wm_core.errors import UserError
 
-from wm_run.bounds import Bounds, Count, RowLength, check_bounds, metadata
+from wm_run.bounds import LAST, Bounds, Count, RowLength, check_bounds, metadata
 
 WAS = "was"  # in a field's metadata
 FREE, TRAINING, MACHINE, CHANCE = "resumable", "training", "machine", "chance"  # in a field's type
@@ -206,6 +207,25 @@ class RunConfig:
     def settled(self) -> RunConfig:
         """The same without what a method does otherwise in its first updates: an estimate makes one of all the others."""
         return self
+
+    @property
+    def computed(self) -> int:
+        """Steps of rows that an update computes with: what its cost grows with."""
+        return self.replayed
+
+    def part(self, batch: int, length: int) -> RunConfig:
+        """The same with updates of `batch` rows of `length` steps, or of the least number above from which dreams begin in
+        the same share of the steps (`LastSteps`): what an estimate makes in place of the whole. An app whose updates have
+        further sizes lessens these too.
+
+        >>> RunConfig(batch=16, length=64).part(2, 4).computed
+        8
+        """
+        found = {name: getattr(self, name) for name, said in metadata(type(self)).items() if LAST in said}
+        last = {name: min(count, self.length) for name, count in found.items() if count}
+        length = min(self.length, max([length, *(math.ceil(2 * self.length / count) for count in last.values())]))
+        shares: dict[str, Any] = {name: round(count * length / self.length) for name, count in last.items()}
+        return replace(self, batch=batch, length=length, **shares)
 
     @property
     def before_learning(self) -> int:
