@@ -264,18 +264,18 @@ def test_following_is_observing(loaded: Loaded) -> None:
     env = as_env(loaded, context=CONTEXT, mode=True)
     with pytest.raises(Exception, match="begins with reset"):
         env.step(0)
-    env.follow(native)
+    shown = env.follow(native)
     seen, taken = [loaded.entries(native)], [np.zeros(loaded.action_size, np.float32)]
     over = False
     while not over and len(seen) < CONTEXT:
         action = len(seen) % loaded.action_size
         native, _, over, _, _ = real.step(action)
-        env.follow(native, action)
+        shown = env.follow(native, action)
         seen.append(loaded.entries(native))
         taken.append(env.vector(action))
     rows = {key: np.stack([one[key] for one in seen])[None] for key in seen[0]} | {"action": np.stack(taken)[None]}
     whole = as_env(loaded, starts=rows, mode=True)
-    whole.reset(seed=0)
+    assert same(shown, whole.reset(seed=0)[0]) and shown in env.observation_space
     acts = [2, 1, 0]
     one, other = stepped(env, np.array(acts)), stepped(whole, np.array(acts))
     assert np.abs(one[1] - other[1]).max() < 1e-5 and all(same(a, b) for a, b in zip(one[0], other[0], strict=True))

@@ -106,7 +106,6 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
             self.metadata = {"render_modes": []}
         self.action_size, self.horizon = parts.action_size, parts.horizon
         self._carry: Carry = None  # of an agent that follows a real episode
-        self._followed: NDArray[np.float32] | None = None
         self._t, self._seeded = 0, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -164,8 +163,9 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
         """The vector (A,) of a native action."""
         return self.parts.encode(action)
 
-    def follow(self, observation: Any, action: Any = None) -> None:
-        """Stand where a real episode stands: the agent observes what arrived, and the dream goes on from what it knows.
+    def follow(self, observation: Any, action: Any = None) -> Any:
+        """Stand where a real episode stands: the agent observes what arrived, and the dream goes on from what it knows. Gives
+        what the model shows there, as `reset` does; its latent is what an agent that learned on latents acts on.
 
         observation: as the task's environment gives it. action: the native one that led to it; None begins an episode, of
         which a memory that outlives episodes knows the ones before. `reset` forgets all that was followed.
@@ -181,6 +181,7 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
         steps |= {"action": torch.as_tensor(vector)[None, None], "first": flag | first, "last": flag, "terminal": flag}
         self._carry = parts.dreams.follow(self._carry, moved(steps, parts.dreams.agent.device))
         self._t = 0
+        return self._shown()
 
     def state(self) -> Any:
         """All that goes on from here, for `load_state` of this environment; by reference, so it costs next to nothing."""
