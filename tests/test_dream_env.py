@@ -258,27 +258,44 @@ def test_a_seed_is_a_dream(loaded: Loaded) -> None:
 
 
 def test_following_is_observing(loaded: Loaded) -> None:
-    """After every step of a real episode it stands where a dream from a row of all its steps begins."""
+    """After two real episodes, the second under way, it stands where a dream from a row of all their steps begins."""
     real = make(loaded.config.task, seed=0)
-    native, _ = real.reset(seed=0)
     env = as_env(loaded, context=CONTEXT, mode=True)
     with pytest.raises(Exception, match="begins with reset"):
         env.step(0)
-    shown = env.follow(native)
-    seen, taken = [loaded.entries(native)], [np.zeros(loaded.action_size, np.float32)]
-    over = False
-    while not over and len(seen) < CONTEXT:
-        action = len(seen) % loaded.action_size
-        native, _, over, _, _ = real.step(action)
-        shown = env.follow(native, action)
-        seen.append(loaded.entries(native))
-        taken.append(env.vector(action))
-    rows = {key: np.stack([one[key] for one in seen])[None] for key in seen[0]} | {"action": np.stack(taken)[None]}
-    whole = as_env(loaded, starts=rows, mode=True)
+    rows: dict[str, list[Any]] = {"action": [], "first": []}
+    for steps in (3, 2):
+        native, action, over = real.reset(seed=steps)[0], None, False
+        for t in range(steps):
+            shown = env.follow(native, action)
+            rows["action"].append(np.zeros(loaded.action_size, np.float32) if action is None else env.vector(action))
+            rows["first"].append(action is None)
+            for key, value in loaded.entries(native).items():
+                rows.setdefault(key, []).append(value)
+            action = (t + steps) % loaded.action_size
+            if over or t == steps - 1:
+                break
+            native, _, over, _, _ = real.step(action)
+    whole = as_env(loaded, starts={key: np.stack(value)[None] for key, value in rows.items()}, mode=True)
     assert same(shown, whole.reset(seed=0)[0]) and shown in env.observation_space
-    acts = [2, 1, 0]
-    one, other = stepped(env, np.array(acts)), stepped(whole, np.array(acts))
+    acts = np.array([2, 1, 0])
+    one, other = stepped(env, acts), stepped(whole, acts)
     assert np.abs(one[1] - other[1]).max() < 1e-5 and all(same(a, b) for a, b in zip(one[0], other[0], strict=True))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_discount_in_the_continue_head_is_no_end(loaded: Loaded, share: float) -> None:
+    """A head that says `share` of what it says of a state that goes on for sure: the episode ends there with 1 - share."""
+    loaded = dataclasses.replace(loaded, agent=restless(loaded))
+    world: Any = loaded.agent.world  # type: ignore[attr-defined]
+    layer = [part for part in world.heads["cont"].modules() if isinstance(part, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.logit(torch.tensor(share * world.discount), eps=1e-6))
+    env = as_env(loaded, context=CONTEXT)
+    env.reset(seed=0)
+    ending = env.simulate(np.eye(loaded.action_size, dtype=np.float32)[None]).ending
+    assert (ending - (1 - share)).abs().max() < 1e-5
 
 
 def test_what_is_remembered_comes_from_before_the_context(runs: pathlib.Path) -> None:
