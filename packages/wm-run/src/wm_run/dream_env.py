@@ -152,7 +152,8 @@ class DreamEnv(_Closing, gymnasium.Env[Any, Any]):
             UserError: actions of another shape, or more of them ahead than the model can hold.
         """
         dreams = self.parts.dreams
-        given = torch.as_tensor(actions, dtype=torch.float32).to(dreams.agent.device)
+        given = actions if isinstance(actions, Tensor) else torch.as_tensor(np.asarray(actions, np.float32))
+        given = given.to(dreams.agent.device, torch.float32)
         if given.ndim != 3 or given.shape[2] != self.action_size or 0 in given.shape:
             raise UserError(
                 f"simulate takes actions (k, h, {self.action_size}), sequences of vectors, and was given {tuple(given.shape)}"
