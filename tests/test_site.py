@@ -46,11 +46,33 @@ def test_a_page_that_nobody_has_placed_comes_last(tmp_path: pathlib.Path, monkey
     (tmp_path / "docs").mkdir()
     for name, title in (("index.md", "Start"), ("new.md", "`New` things")):
         (tmp_path / "docs" / name).write_text(f"# {title}\n")
-    monkeypatch.setattr(navigation.places, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     given = [{"Start": "index.md"}, {"Later": "recordings.md"}]
     assert navigation.whole(given) == [{"Start": "index.md"}, {"More": [{"New things": "new.md"}]}]
     (tmp_path / "docs" / "recordings.md").write_text("# Recordings\n")
     assert navigation.named(navigation.whole(given)) == ["index.md", "recordings.md", "new.md"]
+    (tmp_path / "docs" / "steps.ipynb").write_text(
+        json.dumps({"cells": [{"cell_type": "markdown", "source": ["# Steps"]}]})
+    )
+    assert navigation.whole(given)[-1] == {"More": [{"New things": "new.md"}, {"Steps": "steps.md"}]}
+
+
+def test_a_notebook_is_a_page_with_its_code_and_what_that_told() -> None:
+    from book import notebooks
+
+    cells = [
+        {"cell_type": "markdown", "source": ["# A\n", "b"]},
+        {"cell_type": "code", "source": ["print(1)\n"], "outputs": [{"text": ["1\n"]}]},
+        {
+            "cell_type": "code",
+            "source": ["2"],
+            "outputs": [{"data": {"text/plain": ["2"]}}, {"data": {"image/png": "x"}}],
+        },
+    ]
+    text = notebooks.page({"cells": cells})
+    code = "```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\n2\n```\n\n```text\n2\n```"
+    assert text == f"# A\nb\n\n{code}\n"
+    assert places.page("docs/first_steps.ipynb") == "first_steps.md"
 
 
 @pytest.mark.parametrize("app", APPS)

@@ -120,37 +120,17 @@ def run(*command: str | pathlib.Path, at: pathlib.Path, **more: str) -> str:
 
 def install(trial: Trial, folder: pathlib.Path, index: str, constraints: pathlib.Path) -> pathlib.Path:
     """A new environment with the member, by its name and nothing else; its Python."""
-    run(
-        UV,
-        "--no-config",
-        "venv",
-        "-q",
-        "--python",
-        trial.python,
-        "env",
-        *(["--seed"] if trial.installer == "pip" else []),
-        at=folder,
-    )
+    seed = ["--seed"] if trial.installer == "pip" else []
+    run(UV, "--no-config", "venv", "-q", "--python", trial.python, "env", *seed, at=folder)
     python = folder / "env" / "bin" / "python"
+    asked = ("-c", constraints, wanted(trial.member))
     if trial.installer == "pip":
-        quiet = ("-q", "--disable-pip-version-check")
-        run(
-            python,
-            "-m",
-            "pip",
-            "install",
-            *quiet,
-            "--extra-index-url",
-            index,
-            "-c",
-            constraints,
-            wanted(trial.member),
-            at=folder,
-        )
+        pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+        run(*pip, "--extra-index-url", index, *asked, at=folder)
     else:
         anew = [f"--refresh-package={name}" for name in members()]  # another rehearsal had the same versions
-        where = ("--python", python, "--index", index, "-c", constraints)
-        run(UV, "--no-config", "pip", "install", "-q", *where, *anew, wanted(trial.member), at=folder)
+        uv = (UV, "--no-config", "pip", "install", "-q", "--python", python)
+        run(*uv, "--index", index, *anew, *asked, at=folder)
     return python
 
 

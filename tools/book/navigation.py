@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from book import api, commands, directives, places
+from book import api, commands, directives, notebooks, places
 
 # pages that mkdocs.yml has a place for before they are written
-COMING = ("recordings.md", "microscope.md", "pretrained.md", "browser.md", "export.md")
+COMING = ("recordings.md", "microscope.md", "pretrained.md", "browser.md", "export.md", "first_steps.md")
 
 
 def results() -> list[dict[str, str]]:
@@ -21,10 +21,15 @@ def results() -> list[dict[str, str]]:
 def whole(nav: list[Any]) -> list[Any]:
     """The navigation of mkdocs.yml, filled; pages of docs/ that it does not name come last, under "More"."""
     found = filled(nav)
-    there = sorted((places.ROOT / "docs").glob("*.md"))
-    more = [file for file in there if file.name not in named(found)]
-    titles = [{directives.titled(file.read_text()) or file.stem: file.name} for file in more]
-    return [*found, {"More": titles}] if titles else found
+    titles = {name: directives.titled(text) or name for name, text in texts().items()}
+    more = [{title: name} for name, title in titles.items() if name not in named(found)]
+    return [*found, {"More": more}] if more else found
+
+
+def texts() -> dict[str, str]:
+    """uri -> Markdown of the pages at the top of docs/, notebooks too."""
+    files = sorted((places.ROOT / "docs").glob("*.md"))
+    return {file.name: file.read_text() for file in files} | notebooks.pages()
 
 
 def filled(nav: list[Any]) -> list[Any]:
@@ -44,7 +49,7 @@ def filled(nav: list[Any]) -> list[Any]:
         ((title, value),) = entry.items()
         if isinstance(value, list):
             out += [{title: inside}] if (inside := filled(value)) else []
-        elif value not in COMING or (places.ROOT / "docs" / value).is_file():
+        elif value not in COMING or value in texts():
             out.append(entry)
     return out
 

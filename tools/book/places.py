@@ -37,6 +37,7 @@ def page(path: str) -> str | None:
     if not (ROOT / path).exists():
         return None
     if path.startswith("docs/"):
+        path = path.replace(".ipynb", ".md")  # see book.notebooks
         return path.removeprefix("docs/") + ("/README.md" if (ROOT / path).is_dir() else "")
     return f"source/{path}.md" if path.endswith(SHOWN) else None
 
