@@ -13,6 +13,7 @@ from wm_core.testing import assert_same
 from wm_core.types import Batch
 from wm_run.feed import Feed, batch_of, moved, plain
 from wm_run.replay import Replay
+from wm_run.rows import Rows
 
 SHAPE = (3, 4, 1)  # rows, length, past
 
@@ -129,7 +130,7 @@ def test_a_run_that_goes_on_without_a_lane_keeps_the_notes_and_says_what_it_leav
     (handed,) = learn(first, 7)
     second = Feed(replay())
     assert second.load_state(first.state()) == ["a batch that was drawn ahead, for another kind of device, is left out"]
-    again = second.replay._gather(  # noqa: SLF001
+    again = Rows(second.replay._chunks, {}, 0).gather(  # noqa: SLF001
         next(e for e in second.replay.schema if e.key == "deter"),
         [(int(handed.index.stream[0]), int(handed.index.start[0]))],
         0,

@@ -19,7 +19,9 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def locked(logdir: Path) -> Iterator[None]:
+def locked(
+    logdir: Path, doing: str = "training in", instead: str = "another --logdir for a run beside it"
+) -> Iterator[None]:
     """Hold the folder and LOGDIR/.lock inside. The system lets them go however this process ends, so that no stale lock is
     left. A folder that was made for it goes again where nothing came to lie in it.
 
@@ -37,9 +39,7 @@ def locked(logdir: Path) -> Iterator[None]:
         if not (_take(folder) and _take(file.fileno())):
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{holder} is training in {logdir}: wait for it or stop it, or give another --logdir for a run beside it"
-            )
+            raise UserError(f"{holder} is {doing} {logdir}: wait for it or stop it, or give {instead}")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

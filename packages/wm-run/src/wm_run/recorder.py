@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wm_run import checkpoint, durable, machine, tally
 from wm_run.chunks import ReplayError
 from wm_run.episode_check import check_episode
-from wm_run.recording import FORMAT, PARTS, PROGRESS, TOLD, VAST, About, RecordingError
+from wm_run.recording import FORMAT, PARTS, PROGRESS, VAST, About, RecordingError
 from wm_run.replay import Replay
 from wm_run.tally import Tally
 
@@ -53,7 +53,7 @@ class Writer:
     ...     writer.episode("train", episode)
     ...     writer.finish([{"who": "npz", "share": 1.0, "steps": 3, "seed": 0}])
     ...     Recording.open(folder).episodes("train")
-    [Recorded(stream=0, start=0, length=3, score=1.0, ended='terminal')]
+    [Recorded(stream=0, start=0, length=3, score=1.0, ended='terminal', who=0)]
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class Writer:
         """Actions so far, of all streams: steps without repeats."""
         return self._tallies[part].actions
 
-    def episodes(self, part: str) -> list[tally.Recorded]:
-        """So far; those under way count as cut."""
-        return self._tallies[part].episodes()
+    def ended(self, part: str) -> int:
+        """Episodes that have ended."""
+        return self._tallies[part].ended
 
     def add(
         self,
@@ -110,16 +110,17 @@ class Writer:
         record: Mapping[str, NDArray[Any]],
         score: NDArray[Any] | None = None,
         cut: NDArray[np.bool_] | None = None,
+        who: NDArray[np.int64] | None = None,
     ) -> None:
         """The next record of every stream of a part, every value (n, ...). score (n,): what counts, the reward where it is not
-        said; cut (n,): whose episode a fault has ended."""
+        said; cut (n,): whose episode a fault has ended; who (n,): of the sources, the one that plays it."""
         reward = record["reward"]
         counted = score if score is not None else reward if reward.ndim == 1 else reward.mean(1, dtype=np.float64)
         try:
             self._part(part, record).add(record)
         except ReplayError as error:
             raise self._refused(error) from error
-        self._tallies[part].add(record, counted, cut)
+        self._tallies[part].add(record, counted, cut, who)
 
     def episode(self, part: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """A whole episode of the one stream of a part, every value (T + 1, ...). Raises RecordingError for what is none."""
@@ -204,10 +205,11 @@ class Writer:
             for path in [self.folder / name / "commit.json", *(self.folder / name).glob("*.undo")]:
                 path.unlink(missing_ok=True)
 
-    def told(self) -> list[str]:
-        """Names of entries that no encoder sees."""
-        keys = {key for replay in self._replays.values() for key in (entry.key for entry in replay.schema)}
-        return sorted(key for key in keys if key.startswith(TOLD))
+
+def under_way(folder: Path) -> Any:
+    """What the last `Writer.save` in a folder was given; None where nothing is under way."""
+    path = checkpoint.latest(folder / PROGRESS)
+    return None if path is None else checkpoint.load(path, app="recording").state["more"]
 
 
 def _plain(value: Any) -> Any:
