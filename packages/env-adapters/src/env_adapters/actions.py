@@ -69,6 +69,18 @@ class ActionCodec:
             vector[where] = part.encode(value)
         return vector
 
+    def encode_all(self, natives: Any) -> NDArray[np.float32]:
+        """Vectors (T, A) of T native actions, every leaf of which has them in front, (T, ...).
+
+        >>> ActionCodec(spaces.Discrete(3, start=1)).encode_all(np.array([1, 3])).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+        """
+        parts = [np.asarray(one) for one in split(self.space, natives)]
+        vectors = np.zeros((len(parts[0]), self.spec.size), np.float32)
+        for values, (where, part) in zip(parts, self._parts, strict=True):
+            vectors[:, where] = part.encode_all(values.reshape(len(values), -1))
+        return vectors
+
     def decode(self, vector: NDArray[Any]) -> Any:
         """Native action of a vector (A,); of each one-hot its largest entry counts."""
         if self._single is not None:
@@ -84,6 +96,7 @@ class _Part:
     width: int
     encode: Callable[[Any], Any]
     decode: Callable[[NDArray[Any]], Any]
+    encode_all: Callable[[NDArray[Any]], Any]  # of (T, components)
 
 
 def _part(leaf: Space, whole: Space) -> _Part:
@@ -110,7 +123,9 @@ def _discrete(n: int, start: int) -> _Part:
     def decode(vector: NDArray[Any]) -> int:
         return int(vector.argmax()) + start
 
-    return _Part((n,), n, encode, decode)
+    return _Part(
+        (n,), n, encode, decode, lambda values: np.eye(n, dtype=np.float32)[values[:, 0].astype(np.int64) - start]
+    )
 
 
 def _multi(sizes: NDArray[Any], start: NDArray[Any], dtype: Any) -> _Part:
@@ -126,7 +141,12 @@ def _multi(sizes: NDArray[Any], start: NDArray[Any], dtype: Any) -> _Part:
         picks = [vector[a:b].argmax() for a, b in pairwise(offsets)]
         return (np.array(picks, np.int64).reshape(sizes.shape) + start).astype(dtype)
 
-    return _Part(tuple(int(size) for size in flat), int(offsets[-1]), encode, decode)
+    def encode_all(values: NDArray[Any]) -> NDArray[np.float32]:
+        vectors = np.zeros((len(values), offsets[-1]), np.float32)
+        np.put_along_axis(vectors, offsets[:-1] + (values - start.ravel()).astype(np.int64), 1.0, 1)
+        return vectors
+
+    return _Part(tuple(int(size) for size in flat), int(offsets[-1]), encode, decode, encode_all)
 
 
 def _box(space: spaces.Box) -> _Part:
@@ -141,15 +161,18 @@ def _box(space: spaces.Box) -> _Part:
     shift = np.where(below & ~above, np.maximum(low + 1, 0.0), np.where(above & ~below, np.minimum(high - 1, 0.0), 0.0))
 
     def encode(value: Any) -> Any:
-        value = np.asarray(value, np.float64).ravel()
-        return np.where(both, (value - base) / divisor * 2 - 1, value - shift)
+        return encode_all(np.asarray(value, np.float64).ravel())
+
+    def encode_all(values: NDArray[Any]) -> Any:
+        values = values.astype(np.float64)
+        return np.where(both, (values - base) / divisor * 2 - 1, values - shift)
 
     def decode(vector: NDArray[Any]) -> Any:
         vector = vector.astype(np.float64)
         value = np.where(both, base + (vector + 1) / 2 * width, vector + shift)
         return np.clip(value, low, high).astype(space.dtype).reshape(space.shape)
 
-    return _Part((), low.size, encode, decode)
+    return _Part((), low.size, encode, decode, encode_all)
 
 
 def action_spec(space: Space) -> ActionSpec:

@@ -19,6 +19,10 @@ VERBS = {
         "wm_run.collect_command",
         "play a task and record it: at random, by a trained run, by a script, or by several",
     ),
+    "import": (
+        "wm_run.import_command",
+        "make a recording of a data set: Minari, LeRobot, or a folder of .npz episodes",
+    ),
     "look": ("wm_run.look", "what a recording holds"),
 }
 

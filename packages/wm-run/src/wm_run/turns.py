@@ -16,7 +16,7 @@ class Turns:
     has, as long as those before it were, so that those that begin at once are divided too.
 
     >>> turns = Turns([0.5, 0.5], streams=4)
-    >>> turns.begin({"first": np.ones(4, bool)}).tolist()
+    >>> turns.begin({"first": np.ones(4, bool), "last": np.zeros(4, bool)}).tolist()
     [0, 1, 0, 1]
     """
 
