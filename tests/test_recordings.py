@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_import_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert command.main(words) == 2
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wm-run: ")]
         assert len(said) == 1 and sentence in said[0]
+
+
+def test_the_page_of_ones_own_data_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "recordings.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "recordings.md", "exec"), {})
+    (line,) = re.findall(r"^uv run wm-run (import episodes .*)$", text, re.MULTILINE)
+    assert command.main(line.split()) == 0
+    recording = Recording.open("recordings/walk")
+    assert len(recording.episodes("train")) == 18 and len(recording.episodes("held_out")) == 2
+    for record in recording.records("train"):
+        cell = record["told/place"][0, 0]
+        assert record["reward"][0] == (cell == 7 and not record["first"][0])
+        assert (record["image"][0, 8].max(-1) > 0).argmax() == 2 * cell
+    (shown,) = re.findall(r"^```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    exec(compile(shown.replace(": ...", ": pass"), "recordings.md", "exec"), {})
+    kinds = re.findall(r"^uv run wm-run (\w+)", text, re.MULTILINE)
+    assert {"collect", "import", "look"} <= set(kinds) <= set(command.VERBS)
 
 
 def test_what_does_not_fit_leaves_no_recording_and_its_place_free(tmp_path: Path) -> None:
