@@ -119,6 +119,7 @@ class Folder:
         if ACTION not in self.features:
             raise DataError(f"{self.path} has no column 'action': it has {', '.join(self.features)}")
         self._read: tuple[Path, Any] = (Path(), None)  # the parquet file that was read last
+        self._sliced: tuple[int, Any] = (-1, None)  # and the episode of it
 
     def observed(self, keep: Collection[str] | None) -> list[str]:
         """Columns that are observations: those of `keep`, else `observation.*` that are no texts."""
@@ -206,7 +207,7 @@ class Folder:
             return np.stack([picture(one, f"episode {piece.number}: {key}") for one in column.to_pylist()])
         shape = tuple(feature["shape"])
         try:
-            values = np.array(column.to_pylist(), np.dtype(feature["dtype"])).reshape(piece.length, *shape)
+            values = _flat(column).astype(np.dtype(feature["dtype"]), casting="same_kind").reshape(piece.length, *shape)
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"episode {piece.number}: {key} is not {feature['dtype']} {shape} in every frame, as info.json says: {error}"
@@ -214,6 +215,8 @@ class Folder:
         return values
 
     def _rows(self, piece: Piece) -> Any:
+        if self._sliced[0] == piece.number:
+            return self._sliced[1]
         if self._read[0] != piece.file:
             if not piece.file.is_file():
                 raise DataError(f"episode {piece.number} lacks its data: {piece.file} is missing")
@@ -243,6 +246,7 @@ class Folder:
                     f"episode {piece.number}: frames {at} and {at + 1} do not follow each other at {self.fps:g} fps: frames are "
                     "missing, or fps in info.json is wrong"
                 )
+        self._sliced = (piece.number, table)
         return table
 
     def _table(self, file: Path) -> Any:
@@ -250,6 +254,16 @@ class Folder:
             return self._parquet.read_table(file)
         except Exception as error:  # whatever a foreign file makes its reader raise
             raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:150]}") from error
+
+
+def _flat(column: Any) -> NDArray[Any]:
+    """The numbers of a column of numbers or of lists of them."""
+    array = column.combine_chunks()
+    while hasattr(array, "values"):  # lists, of one length each; `values` alone would pass over where a slice begins
+        array = array.flatten()
+    if array.null_count:
+        raise ValueError(f"{array.null_count} values are missing")
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def _check_ends(piece: Piece, done: NDArray[Any] | None) -> None:
