@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wm_core.errors import UserError
 
+from wm_run import agents
 from wm_run.spaces import described
 
 Record = Mapping[str, NDArray[Any]]
@@ -33,7 +34,8 @@ class Player(Protocol):
 
 
 class Wish(NamedTuple):
-    """One of `--who`. kind: "random", "run" or "module"; name: the run's folder, or `module:function`."""
+    """One of `--who`. kind: "random", "run" or "module"; name: the run's folder or a published agent's name, or
+    `module:function`."""
 
     kind: str
     name: str
@@ -78,7 +80,7 @@ def _share(word: str) -> tuple[str, float | None]:
 def _kind(name: str) -> str:
     if name == "random":
         return "random"
-    if Path(name).expanduser().is_dir():
+    if agents.named(name) or Path(name).expanduser().is_dir():
         return "run"
     module, colon, function = name.partition(":")
     if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
@@ -173,7 +175,7 @@ class Trained:
         from wm_run.dream_made import app_of
         from wm_run.loading import load
 
-        path = Path(folder).expanduser()
+        path = agents.found(folder if agents.named(folder) else Path(folder).expanduser())
         loaded = load(app_of(path), path, device=device)
         mine, theirs = (
             [described(one.observation_space), described(one.action_space), getattr(one, "team", None)]
