@@ -24,6 +24,10 @@ VERBS = {
         "make a recording of a data set: Minari, LeRobot, or a folder of .npz episodes",
     ),
     "look": ("wm_run.look", "what a recording holds"),
+    "microscope": (
+        "wm_run.microscope.command",
+        "the same held-out rows through any runs: one page of what they make of them",
+    ),
 }
 
 
