@@ -16,6 +16,7 @@ from wm_core.errors import UserError
 from wm_run import command
 from wm_run.collect import Collection, collect
 from wm_run.import_command import imported
+from wm_run.recorder import Writer
 from wm_run.recording import Recording
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +159,34 @@ def test_what_does_not_fit_leaves_no_recording_and_its_place_free(tmp_path: Path
     found = imported(str(folder), tmp_path / "a", held_out_every=0, task="gym:MyEnv-v0")
     assert found.steps("train") == 5 and found.steps("held_out") == 0 and found.task == "gym:MyEnv-v0"
     assert list(found.records("held_out")) == []
+
+
+def test_an_import_that_was_killed_is_begun_anew_and_a_collection_is_not_lost_to_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot = str(ROOT / "packages" / "env-adapters" / "tests" / "lerobot" / "v3.0")
+    unbroken, episode, calls = imported(robot, tmp_path / "a", held_out_every=0), Writer.episode, iter(range(9))
+
+    def killed(self: Writer, part: str, arrays: Any) -> None:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        episode(self, part, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "episode", killed)
+        with pytest.raises(KeyboardInterrupt):
+            imported(robot, tmp_path / "b", held_out_every=2)
+    with pytest.raises(UserError, match="is not finished"):
+        Recording.open(tmp_path / "b")
+    assert imported(robot, tmp_path / "b", held_out_every=0).checksum == unbroken.checksum
+    names = [sorted(str(p.relative_to(tmp_path / n)) for p in (tmp_path / n).rglob("*")) for n in "ab"]
+    assert names[0] == names[1]
+    begun = Collection("toy:catch", tmp_path / "c", 100, envs=2)
+    left = iter(range(5))
+    assert collect(begun, stopped=lambda: next(left, None) is None) is None
+    with pytest.raises(UserError, match="was begun with"):
+        imported(robot, tmp_path / "c")
+    assert collect(begun) is not None
 
 
 def test_the_players_of_tools_follow_the_ball() -> None:

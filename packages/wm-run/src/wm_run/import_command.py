@@ -15,8 +15,8 @@ from wm_run.episode_check import EpisodeError
 from wm_run.lock import locked
 from wm_run.look import sentence
 from wm_run.progress import Progress
-from wm_run.recorder import Writer
-from wm_run.recording import PROGRESS, About, Recording
+from wm_run.recorder import Writer, under_way
+from wm_run.recording import PARTS, PROGRESS, About, Recording
 from wm_run.stop import say
 
 READERS = "env_adapters.recordings:opened"
@@ -84,8 +84,9 @@ def imported(
         say(notice)
     with locked(folder, doing="recording into", instead="another folder with --to"):
         fresh = not any(path.name != ".lock" for path in folder.iterdir())
-        if (folder / PROGRESS).is_dir():
-            durable.erase(folder / PROGRESS)
+        if (folder / PROGRESS).is_dir() and under_way(folder) is None:  # an import that was killed
+            for name in (*PARTS, PROGRESS):
+                durable.erase(folder / name)
         writer = Writer(folder, About.of(data, task or data.task, options), asked={"source": source})
         try:
             with Progress(data.count, label="import") as progress:
