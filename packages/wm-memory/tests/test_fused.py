@@ -397,6 +397,10 @@ def test_diagnostics_of_a_memory_written_by_hand() -> None:
     assert {name: round(found[name].item(), 4) for name in wanted} == wanted
     assert found["recall/cosine_gap"].item() == pytest.approx(2 / 3, abs=1e-4)
     assert found["bottleneck/std"] > 0
+    age, earlier, ok = model.recalled(carry, last, torch.zeros(1, 1, A), first[:, 3:])
+    assert (age.tolist(), earlier.tolist(), ok.tolist()) == ([[[3]]], [[[True]]], [[[True]]])
+    age, earlier, ok = model.recalled(carry, last, torch.zeros(1, 1, A), first[:, :1] & False)
+    assert (age.tolist(), earlier.tolist()) == ([[[3]]], [[[False]]])  # the episode goes on
 
 
 @pytest.mark.parametrize("kind", [Recall, Repeat])

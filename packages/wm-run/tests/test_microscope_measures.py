@@ -98,7 +98,7 @@ def test_the_penalty_is_chosen_by_rows_that_were_left_out() -> None:
 
 
 def test_features_that_never_change_have_no_say() -> None:
-    x = torch.cat([torch.full((30, 1), 7.0, dtype=torch.float64), draw(30, 2)], -1)
+    x = torch.cat([7 + 1e-9 * draw(30, 1, seed=2), draw(30, 2)], -1)  # but for what a sum in another order changes
     one = probe.fit(x, draw(30, 1, seed=1), 1.0, classes=False)
     moved = x.clone()
     moved[:, 0] = 1e6
@@ -245,8 +245,8 @@ def test_the_gradient_of_the_past_is_the_norm_of_the_jacobian() -> None:
             lambda x, name=name: state(embed | {name: x}).sum(0), embed[name]
         )  # (e, B, T, d): rows do not mix
         expected += jacobian.square().sum((0, 3)).mean(0)
-    found = gradient(state, embed, directions=1500)
-    assert torch.allclose(found, expected.sqrt(), rtol=0.08)
+    found = gradient(state, embed, directions=800)
+    assert torch.allclose(found, expected.sqrt(), rtol=0.1)
     assert torch.equal(gradient(state, embed, seed=3), gradient(state, embed, seed=3))
 
 
