@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dmawm.cli import APP as DMAWM
 from dreamer.cli import APP as DREAMER
 from env_adapters import make_vec
 from mappo.cli import APP as MAPPO
@@ -150,6 +151,23 @@ def test_a_model_with_few_positions_sees_the_last_of_the_context_and_is_marked(r
     microscope(options)
     run = json.loads((tmp_path / "m.json").read_text())["runs"][0]
     assert run["sees"] < 10 and "positions for the last" in run["marks"][0]
+
+
+def test_agents_of_a_team_are_rows_that_stay_together(tmp_path: Path) -> None:
+    main(
+        DMAWM, ["train", *TINY, "--task", "toy:whisper", "--learning-starts", "999", "--logdir", str(tmp_path / "team")]
+    )
+    asked = SMALL | {
+        "rows": 7,
+        "context": 6,
+        "imagined": 1,
+    }  # 21 rows of agents, of which the model hears three at a time
+    microscope(Microscope((str(tmp_path / "team"),), out=str(tmp_path / "m"), **asked))
+    run = json.loads((tmp_path / "m.json").read_text())["runs"][0]
+    assert (
+        run["rows_at_horizon"][0] % 3 == 0 < run["rows_at_horizon"][0] <= 21
+        and len(run["errors"]["vector"]["model"]) == 1
+    )
 
 
 def refused(**options: Any) -> str:

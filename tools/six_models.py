@@ -106,12 +106,14 @@ def measured(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
             sees = room(agent, CONTEXT, IMAGINED)
             found = look(agent, given, CONTEXT, sees=sees, seed=0)
             cut = {key: given[key][:, CONTEXT - sees :] for key in ("reward", "first", "last", "terminal")}
-            errors = {key: means(of["model"], rows.valid) for key, of in found.errors.items()}
-            reward = heads(found, cut, rows.valid, sees, 1.0)["reward"]["ahead"]
+            errors = {key: means(of["model"], found.valid) for key, of in found.errors.items()}
+            reward = heads(found, cut, found.valid, sees, 1.0)["reward"]["ahead"]
             each.append([updates(loaded.config, step), errors, reward])
             if step == steps[-1]:
                 last, found = measure(agent, rows, discount=discount_of(loaded), seed=0)
-                model, copy = (means(next(iter(found.errors.values()))[name], rows.valid) for name in ("model", "copy"))
+                model, copy = (
+                    means(next(iter(found.errors.values()))[name], found.valid) for name in ("model", "copy")
+                )
                 parameters = agent.parameters_by_module()
     foreseen = 1 - float(np.mean(_there(model))) / max(float(np.mean(_there(copy))), 1e-12)
     return {

@@ -108,7 +108,7 @@ def microscope(options: Microscope) -> int:
             print(f"{group.label}, seed {run.seed}: {run.logdir}", file=sys.stderr, flush=True)
             if run is group.runs[0]:
                 for key, (true, said) in seen.shown.items():
-                    one = films.setdefault(key, (true.numpy(), [], ["true"], rows.valid[: len(true)].numpy()))
+                    one = films.setdefault(key, (true.numpy(), [], ["true"], seen.valid[: len(true)].numpy()))
                     one[1].append(said.numpy())
                     one[2].append(group.label)
     assert rows is not None

@@ -15,9 +15,9 @@ from wm_core.types import Steps
 from wm_run.microscope import probe
 from wm_run.microscope.calibration import numbers, reliability
 from wm_run.microscope.codes import codes
-from wm_run.microscope.errors import ahead, by_horizon
+from wm_run.microscope.errors import by_horizon
 from wm_run.microscope.lags import gradient, powers, shares
-from wm_run.microscope.passing import PIECE, Pass, folded, look, quiet, room, state_after
+from wm_run.microscope.passing import Pass, cuts, folded, look, quiet, room, state_after
 from wm_run.microscope.recalled import recalled
 from wm_run.microscope.returns import followed
 from wm_run.microscope.rows import Rows
@@ -29,9 +29,10 @@ def measure(agent: Agent, rows: Rows, *, discount: float, seed: int) -> tuple[di
     """Everything the page shows of a run, and the pass it comes from. Equal for equal arguments on one machine."""
     steps, told = folded(agent, rows)
     sees = room(agent, rows.context, rows.length - rows.context)
-    found = look(agent, steps, rows.context, sees=sees, seed=seed)
+    agents = len(steps["first"]) // len(rows.stream)
+    found = look(agent, steps, rows.context, sees=sees, seed=seed, agents=agents)
     cpu = {key: steps[key][:, rows.context - sees :].cpu() for key in ("reward", "first", "last", "terminal")}
-    valid, fit, test = _places(rows, len(cpu["first"]), ahead(cpu["first"], sees))
+    valid, (fit, test) = found.valid, _halves(rows, agents)
     result: dict[str, Any] = {"sees": sees, "rows_at_horizon": valid.sum(0).tolist()}
     result["errors"] = {
         key: {name: by_horizon(each, valid) for name, each in of.items()} for key, of in found.errors.items()
@@ -51,11 +52,10 @@ def measure(agent: Agent, rows: Rows, *, discount: float, seed: int) -> tuple[di
     return result, found
 
 
-def _places(rows: Rows, count: int, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which steps ahead are asked, and the two halves of rows, of a team's agents each as often as there are."""
-    agents = count // len(rows.stream)
-    fit, test = ((half[:, None] * agents + torch.arange(agents)).flatten() for half in rows.halves())  # row b * N + i
-    return valid, fit, test
+def _halves(rows: Rows, agents: int) -> tuple[Tensor, Tensor]:
+    """The two halves of rows, with all agents of a team: row b * N + i."""
+    fit, test = ((half[:, None] * agents + torch.arange(agents)).flatten() for half in rows.halves())
+    return fit, test
 
 
 def heads(found: Pass, steps: Steps, valid: Tensor, sees: int, discount: float) -> dict[str, Any]:
@@ -125,10 +125,11 @@ def past(
     near["reset"] = near["reset"].clone()
     near["reset"][:, 0] = True
     total, count = torch.zeros(sees, dtype=torch.float64), len(near["first"])
+    agents = count // len(rows.stream)
     with quiet(agent):
-        for at in range(0, count, PIECE):
-            piece = {key: value[at : at + PIECE] for key, value in near.items()}
-            state, embed = state_after(agent, piece, sees, seed + at)
+        for here in cuts(count, agents):
+            piece = {key: value[here] for key, value in near.items()}
+            state, embed = state_after(agent, piece, sees, seed + here.start)
             total += gradient(state, embed, seed=seed).square() * len(piece["first"])
     norms = (total / count).sqrt().flip(0).tolist()  # by lag: 0 is the newest record
     lengths = powers(sees)
@@ -136,7 +137,7 @@ def past(
     asked, errors = valid[:, :SHORT], dict[str, list[float | None]]()
     held: dict[str, list[float | None]] = {name: [] for name in probes}
     for length in lengths:
-        seen = look(agent, short, rows.context, sees=length, seed=seed, whole=False)
+        seen = look(agent, short, rows.context, sees=length, seed=seed, whole=False, agents=agents)
         for key, of in seen.errors.items():
             errors.setdefault(key, []).append(_mean(of["model"], asked))
         for name, one in probes.items():

@@ -18,6 +18,7 @@ from wm_core.errors import UserError
 from wm_core.types import Batch, Index, Latent, Steps
 from wm_core.world import bound_action, resets, stack
 
+from wm_run.microscope.errors import ahead as ahead_of
 from wm_run.microscope.errors import middle, wrong
 from wm_run.microscope.rows import Rows
 
@@ -32,9 +33,11 @@ class Pass:
     sees: records of the context that it was given: a model with few positions sees the last of them alone. first: of the
     steps that it saw, of which features, post, prior, reward, cont and value are (B, sees + H, ...). Of the dream:
     imagined features (B, H, F), its rewards and ends, and by observation the errors (B, H) of model, copy and mean frame.
+    valid (B, H): the steps of the dream that lie in the episode that the context ends in.
     """
 
     sees: int
+    valid: Tensor
     features: Tensor
     post: Tensor
     prior: Tensor
@@ -90,11 +93,13 @@ def features_of(latent: Latent) -> Tensor:
 
 
 @torch.no_grad()
-def look(agent: Agent, steps: Steps, context: int, *, sees: int, seed: int, whole: bool = True) -> Pass:
+def look(
+    agent: Agent, steps: Steps, context: int, *, sees: int, seed: int, whole: bool = True, agents: int = 1
+) -> Pass:
     """Pass rows (B, T) through a run. What is drawn depends on the seed alone; the agent's own generators are not touched.
 
     sees: the last so many records of the context are observed. whole: posteriors of the steps ahead too; else of the
-    context alone.
+    context alone. agents: of a team, whose rows stay together.
     """
     with quiet(agent):
         cut = {key: value[:, context - sees :] for key, value in steps.items()}
@@ -103,13 +108,23 @@ def look(agent: Agent, steps: Steps, context: int, *, sees: int, seed: int, whol
         known, means = {key: value[:, :context] for key, value in steps.items()}, dict[str, Tensor]()
         pieces = [
             _piece(
-                agent, {key: value[at : at + PIECE] for key, value in cut.items()}, sees, seed + at, whole, known, means
+                agent, {key: value[here] for key, value in cut.items()}, sees, seed + here.start, whole, known, means
             )
-            for at in range(0, len(steps["first"]), PIECE)
+            for here in cuts(len(steps["first"]), agents)
         ]
     joined = _joined([one.__dict__ for one in pieces])
     joined["shown"] = {key: tuple(x[:SHOWN] for x in pair) for key, pair in pieces[0].shown.items()}
     return Pass(**joined)
+
+
+def cuts(rows: int, agents: int = 1) -> list[slice]:
+    """About `PIECE` rows at a time, and whole teams.
+
+    >>> [(one.start, one.stop) for one in cuts(40)], [(one.start, one.stop) for one in cuts(20, agents=3)]
+    ([(0, 16), (16, 32), (32, 48)], [(0, 15), (15, 30)])
+    """
+    size = max(1, PIECE // agents) * agents
+    return [slice(at, at + size) for at in range(0, rows, size)]
 
 
 def _piece(
@@ -150,6 +165,7 @@ def _piece(
     scalar = {"reward": told["reward"].mode(), "cont": probability(told["cont"], world.discount)}
     return Pass(
         sees=sees,
+        valid=ahead_of(steps["first"], sees).cpu(),
         features=features_of(trace.latent),
         post=trace.post.float().cpu(),
         prior=trace.prior.float().cpu(),
