@@ -26,7 +26,7 @@ from wm_run.loading import runtime
 from wm_run.replay import Replay
 from wm_run.rollout import remembered, rows_of
 from wm_run.teams import team_of
-from wm_run.testing import check_killed
+from wm_run.testing import check_data, check_killed
 from wm_run.testing.fixtures import finished
 
 N = 3
@@ -238,3 +238,7 @@ def test_a_team_is_acted_for_by_its_policy(leavers: Path) -> None:
 def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
     options = ["--preset", "tiny", "--task", "toy:leavers", "--save-every", "40", "--agent-order", "random"]
     check_killed("po_dreamer", options, tmp_path, steps=160, kills=2, places=["checkpoint", "file"], seed=1)
+
+
+def test_a_team_is_learned_from_a_recording(tmp_path: Path) -> None:
+    check_data(APP, tmp_path, "--task", "toy:whisper")

@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from wm_core.errors import UserError
 from wm_run.cli import main
+from wm_run.from_python import train
 from wm_run.held_out import rows
 from wm_run.loop import Ratio
 from wm_run.offline import Made, check_fits, fill
@@ -134,6 +135,17 @@ def test_what_cannot_be_learned_from_is_one_sentence_and_leaves_no_run(fakes, fo
         main(own, OFFLINE.split())
     assert "leave out --data" in capsys.readouterr().err
     assert not list((tmp_path / "runs").rglob("config.toml"))
+
+
+def test_from_python_it_is_the_same_run_and_refuses_the_same(fakes, folder: Path) -> None:
+    more: dict[str, Any] = {"preset": "tiny", "device": "cpu", "final_video": False, "held_out_every": 0, "steps": 100}
+    with pytest.raises(UserError, match="is a recording of fake, not of blind"):
+        train(fakes.app, "blind", data="recording", logdir="A", **more)
+    with pytest.raises(UserError, match=r"leave out --env\.cues"):
+        train(fakes.app, data=folder, options={"cues": 3}, logdir="B", **more)
+    assert train(fakes.app, data=folder, logdir="C", **more).config.task == "fake"
+    main(fakes.app, [*OFFLINE.split(), "--logdir", "D", "--steps", "100"])
+    assert not [part for part in compare_runs("fakeapp", Path("C"), Path("D")) if part.differences]
 
 
 def test_the_budget_that_a_refusal_names_is_enough(fakes, folder: Path) -> None:

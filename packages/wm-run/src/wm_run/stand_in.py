@@ -7,7 +7,7 @@ from here, so that no environment is made. Sizes: n streams, T steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wm_core.errors import UserError
 
-from wm_run.config import RunConfig
+from wm_run.configs import resolve
 from wm_run.recording import TOLD, Recording
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class StandIn:
 def settle(app: App, command: Command) -> tuple[Command, Recording | None]:
     """What was asked, with what the recording says of it: task, options of the task, checksum. (None without `--data`.)
 
-    A task that a preset names is not the user's; one that is named on the command line is, and stands where the recording
-    knows none. Raises UserError for another task than the recording's, another recording than the run began with, and for
+    A task that a preset names is not the user's; one that he names is, and stands where the recording knows none. Raises UserError for another task than the recording's, another recording than the run began with, and for
     an app or numbers that learn from none.
     """
     config, saved = command.config, command.saved
@@ -131,23 +130,27 @@ def settle(app: App, command: Command) -> tuple[Command, Recording | None]:
             "into a new run with --init-from"
         )
     if saved is None:
-        config = dataclasses.replace(config, **_of_the_task(config, recording, command.argv))
+        config = dataclasses.replace(config, **_of_the_task(app, command, recording))
     place = str(Path(config.data).absolute())
     config = dataclasses.replace(config, data=place, data_checksum=recording.checksum)
     return dataclasses.replace(command, config=config), recording
 
 
-def _of_the_task(config: RunConfig, recording: Recording, words: Sequence[str]) -> dict[str, Any]:
-    """Task and options of a new run."""
+def _of_the_task(app: App, command: Command, recording: Recording) -> dict[str, Any]:
+    """Task and options of a new run. Who calls from Python has typed no words: what differs from the preset is his."""
+    config, origin = command.config, command.origin
     task, options = recording.task, dict(recording.about.options)
-    named = [word.partition("=")[0] for word in words]
-    if "--task" in named and task and config.task != task:
+    preset = resolve(app, origin.preset, origin.size, origin.ablation)
+    words = [word.partition("=")[0] for word in command.argv]
+    named = "--task" in words or config.task != preset.task
+    own = [word for word in words if word.startswith("--env.")]
+    own += [f"--env.{name}" for name in config.env if config.env != preset.env]
+    if named and task and config.task != task:
         raise UserError(
             f"{recording.folder} is a recording of {task}, not of {config.task}: leave out --task, or name another recording"
         )
-    own = [name for name in named if name.startswith("--env.")]
     if own and task and config.env != options:
         raise UserError(f"{recording.folder} was recorded with the options {options} of {task}: leave out {own[0]}")
     if task:
         return {"task": task, "env": options}
-    return {"task": config.task if "--task" in named else "", "env": config.env if own else {}}
+    return {"task": config.task if named else "", "env": config.env if own else {}}
