@@ -53,14 +53,13 @@ def written(about: Mapping[str, Any], text: str) -> str:
 def prose(about: Mapping[str, Any]) -> str:
     """What the facts say, in words."""
     app, task, shipped = about["app"], about["task"], about["seed"]
+    verb, does = ("play", "plays, dreams") if about["world_model"] else ("eval", "plays")
     what = (
         f"An agent of the app `{app}` (wm-run), as it stood after {about['step']:,} environment steps (seed {shipped}, "
-        f"{about['parameters']:,} parameters, float32). What is here plays, dreams and gives its weights to a new run; it has no "
+        f"{about['parameters']:,} parameters, float32). What is here {does} and gives its weights to a new run; it has no "
         "replay and no optimiser, so the run does not go on from here."
     )
-    start = (
-        f"uv run -m {about['module']} play FOLDER     # this folder, pretrained:NAME or hf:ORG/NAME; also eval, dream"
-    )
+    start = f"uv run -m {about['module']} {verb} FOLDER     # this folder, pretrained:NAME or hf:ORG/NAME"
     lines = [f"# {app} on {task}", "", what, "", "```bash", start, "```", ""]
     lines += ["| seed | score | episodes | step | commit |", "|---|---|---|---|---|"]
     for row in about["scores"]:

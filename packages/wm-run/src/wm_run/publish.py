@@ -15,7 +15,7 @@ from wm_core.errors import UserError
 from wm_run import agents, card, evaluation, inference, published
 from wm_run.config import MACHINE, marked
 from wm_run.configs import write_run
-from wm_run.loading import Loaded, restore
+from wm_run.loading import Loaded, has_world, restore
 from wm_run.published import ABOUT, CARD, CONFIG
 from wm_run.results import plain_json
 from wm_run.toml import to_toml
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wm_run.cli import Command
     from wm_run.options import Publish
 
-MEASURED = "every seed as its row has it: {file}, 50 fresh episodes or what its measure says"
+MEASURED = "of fresh episodes, each seed's as its row in {file} has them"
 
 
 def publish(app: App, command: Command) -> int:
@@ -60,7 +60,8 @@ def publish(app: App, command: Command) -> int:
         for path in sorted(folder.iterdir()):
             print(f"{path.stat().st_size:>10,}  {path}")
         where = shlex.quote(str(folder))
-    print(f"next: {command.program} play {where}")
+    verb = "play" if card.facts(text).get("world_model", True) else "eval"  # which a learner without one does not
+    print(f"next: {command.program} {verb} {where}")
     return 0
 
 
@@ -114,6 +115,7 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
         **{name: about[name] for name in ("app", "version", "task", "protocol", "step")},
         "module": app.module,
         "seed": saved.seed,
+        "world_model": has_world(loaded.agent),
         "parameters": loaded.agent.parameters_by_module()["total"],
         "scores": rows,
         "measured": measured,
