@@ -341,7 +341,8 @@ def test_weights_of_another_width_are_refused(fakes, run, capsys):
 def test_what_a_resume_may_change_is_what_it_was_when_it_was_a_list():
     """In this order, for config.toml holds it."""
     words = """steps device capture threads workers timeout attempts restore exclusive replay_bytes log_every save_every keep
-        milestone_every eval_every eval_episodes eval_envs final_episodes video_every final_video tensorboard log"""
+        milestone_every data held_out_every eval_every eval_episodes eval_envs final_episodes video_every final_video
+        tensorboard log"""
     assert resumable(RunConfig) == tuple(words.split())
 
 
