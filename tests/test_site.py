@@ -57,6 +57,16 @@ def test_a_page_that_nobody_has_placed_comes_last(tmp_path: pathlib.Path, monkey
     assert navigation.whole(given)[-1] == {"More": [{"New things": "new.md"}, {"Steps": "steps.md"}]}
 
 
+def test_a_folder_of_programs_is_a_page(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from book import listings
+
+    (tmp_path / "docs" / "tries").mkdir(parents=True)
+    (tmp_path / "docs" / "tries" / "a.py").write_text('"""What it does."""\n\nprint(1)\n')
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    (text,) = listings.pages().values()
+    assert text.startswith("# Tries\n\n## a.py\n\nWhat it does.\n\n````python\n") and "print(1)\n````" in text
+
+
 def test_a_notebook_is_a_page_with_its_code_and_what_that_told() -> None:
     from book import notebooks
 

@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from book import api, commands, directives, navigation, notebooks, places, source
+from book import api, commands, directives, listings, navigation, notebooks, places, source
 
 ORIGINS: dict[str, str] = {}  # uri of a page -> the file of the repository that it shows
 FORMULAS: dict[str, list[str]] = {}
@@ -32,7 +32,7 @@ def made() -> dict[str, str]:
         )
         text = (places.ROOT / path).read_text().rstrip()
         found[f"source/{path}.md"] = f"# {pathlib.Path(path).name}\n\n`{path}`\n\n````{language}\n{text}\n````\n"
-    return found | commands.pages() | api.pages() | notebooks.pages()
+    return found | commands.pages() | api.pages() | notebooks.pages() | listings.pages()
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from book import api, commands, directives, notebooks, places
+from book import api, commands, directives, listings, notebooks, places
 
 # pages that mkdocs.yml has a place for before they are written
-COMING = ("recordings.md", "microscope.md", "pretrained.md", "browser.md", "export.md", "first_steps.md")
+COMING = (
+    "recordings.md",
+    "microscope.md",
+    "pretrained.md",
+    "browser.md",
+    "export.md",
+    "first_steps.md",
+    "examples/README.md",
+)
 
 
 def results() -> list[dict[str, str]]:
@@ -27,9 +35,9 @@ def whole(nav: list[Any]) -> list[Any]:
 
 
 def texts() -> dict[str, str]:
-    """uri -> Markdown of the pages at the top of docs/, notebooks too."""
+    """uri -> Markdown of the pages at the top of docs/, notebooks and folders of programs too."""
     files = sorted((places.ROOT / "docs").glob("*.md"))
-    return {file.name: file.read_text() for file in files} | notebooks.pages()
+    return {file.name: file.read_text() for file in files} | notebooks.pages() | listings.pages()
 
 
 def filled(nav: list[Any]) -> list[Any]:
