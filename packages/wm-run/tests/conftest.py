@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -17,10 +18,21 @@ import torch
 import tyro  # noqa: F401 - which looks at `builtins` when it is imported, and a doctest leaves its last value there
 from torch import nn
 from wm_core import draws
+from wm_core.actor_critic import ActorCritic
+from wm_core.agent import Agent
 from wm_core.clock import Clock
+from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.heads import Head, PolicyHead, reward_and_continue
+from wm_core.kl import BalancedKL
+from wm_core.observations import Observations
+from wm_core.rssm import RSSM
+from wm_core.twohot import TwoHot
+from wm_core.world import WorldModel
+from wm_run import checkpoint
 from wm_run.app import App
 from wm_run.cli import main
 from wm_run.config import RunConfig
+from wm_run.toml import to_toml
 
 
 @dataclass(frozen=True)
@@ -266,3 +278,50 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
     names = ("term", "int", "hup", "usr1", "usr2")
     numbers = {name: signal.Signals[f"SIG{name.upper()}"] for name in names}
     return Fakes(app, signals={name: send(number) for name, number in numbers.items()})
+
+
+class Acting(Agent):
+    """It acts, and nothing here learns."""
+
+    def learn(self, replay: Any) -> Any:
+        raise AssertionError("nothing learns here")
+
+    def update(self, *batches: Any) -> Any:
+        raise AssertionError("nothing learns here")
+
+
+def acting(config: Any, space: Any, spec: Any) -> Agent:
+    """A tiny agent with random weights and a world model."""
+    seen = Observations(images={"image": (16, 16, 3)})
+    encoder = MultiEncoder(seen, units=8, depth=2)
+    dynamics = RSSM(deter=16, stoch=(4, 3), embed=encoder.width, action=3, hidden=8, blocks=2)
+    widths = dynamics.widths
+    world = WorldModel(
+        encoder=encoder,
+        dynamics=dynamics,
+        decoder=MultiDecoder(seen, widths=widths, units=8, depth=2, blocks=2),
+        heads=reward_and_continue(widths, units=8),
+        kl=BalancedKL(),
+        discount=0.9,
+    )
+    critic = Head(TwoHot, 255, widths=widths, units=8, layers=1, outscale=1.0)
+    policy = PolicyHead(discrete=(3,), continuous=0, widths=widths, units=8, layers=1, outscale=1.0)
+    return Acting(world=world, behaviour=ActorCritic(policy=policy, critic=critic), optimiser=None)
+
+
+@pytest.fixture
+def agent() -> Agent:
+    torch.manual_seed(0)
+    return acting(None, None, None)
+
+
+@pytest.fixture
+def run(fakes: Fakes) -> Path:
+    """A run folder of such an agent at step 7; `fakes.app` builds it."""
+    fakes.app = dataclasses.replace(fakes.app, build=acting)
+    torch.manual_seed(0)
+    weights = acting(None, None, None).state_dict()
+    checkpoint.save(Path("D"), 7, weights=weights, state={}, meta={"app": "fakeapp", "version": "1.2.3"})
+    origin = {"app": "fakeapp", "version": "1.2.3", "preset": "tiny", "size": "", "ablation": ""}
+    (Path("D") / "config.toml").write_text(to_toml({"task": "fake", "device": "cpu", "run": origin}))
+    return Path("D")

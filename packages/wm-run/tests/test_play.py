@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
@@ -13,73 +12,17 @@ import numpy as np
 import pytest
 import torch
 from wm_core import draws
-from wm_core.actor_critic import ActorCritic
-from wm_core.agent import Agent
-from wm_core.encoders import MultiDecoder, MultiEncoder
-from wm_core.heads import Head, PolicyHead, reward_and_continue
-from wm_core.kl import BalancedKL
-from wm_core.observations import Observations
-from wm_core.rssm import RSSM
-from wm_core.twohot import TwoHot
-from wm_core.world import WorldModel
 from wm_run import canvas as canvas_module
-from wm_run import checkpoint, play
+from wm_run import stage
 from wm_run import window as window_module
 from wm_run.canvas import Canvas
 from wm_run.cli import main
-from wm_run.play import Moment, Observer, Predictions, film, in_dream, in_environment, key_shown, watch
+from wm_run.play import film, watch
 from wm_run.rollout import rollout
-from wm_run.toml import to_toml
+from wm_run.stage import Moment, Observer, Predictions, in_dream, in_environment, key_shown
 from wm_run.window import Keyboard
 
 DISCOUNT = 0.9
-
-
-class Acting(Agent):
-    """It acts, and nothing here learns."""
-
-    def learn(self, replay: Any) -> Any:
-        raise AssertionError("nothing learns here")
-
-    def update(self, *batches: Any) -> Any:
-        raise AssertionError("nothing learns here")
-
-
-def build(config: Any, space: Any, spec: Any) -> Agent:
-    """A tiny agent with random weights."""
-    seen = Observations(images={"image": (16, 16, 3)})
-    encoder = MultiEncoder(seen, units=8, depth=2)
-    dynamics = RSSM(deter=16, stoch=(4, 3), embed=encoder.width, action=3, hidden=8, blocks=2)
-    widths = dynamics.widths
-    world = WorldModel(
-        encoder=encoder,
-        dynamics=dynamics,
-        decoder=MultiDecoder(seen, widths=widths, units=8, depth=2, blocks=2),
-        heads=reward_and_continue(widths, units=8),
-        kl=BalancedKL(),
-        discount=DISCOUNT,
-    )
-    critic = Head(TwoHot, 255, widths=widths, units=8, layers=1, outscale=1.0)
-    policy = PolicyHead(discrete=(3,), continuous=0, widths=widths, units=8, layers=1, outscale=1.0)
-    return Acting(world=world, behaviour=ActorCritic(policy=policy, critic=critic), optimiser=None)
-
-
-@pytest.fixture
-def agent() -> Agent:
-    torch.manual_seed(0)
-    return build(None, None, None)
-
-
-@pytest.fixture
-def run(fakes: Any) -> Path:
-    """A run folder of that agent at step 7; `fakes.app` builds it."""
-    fakes.app = dataclasses.replace(fakes.app, build=build)
-    torch.manual_seed(0)
-    weights = build(None, None, None).state_dict()
-    checkpoint.save(Path("D"), 7, weights=weights, state={}, meta={"app": "fakeapp", "version": "1.2.3"})
-    origin = {"app": "fakeapp", "version": "1.2.3", "preset": "tiny", "size": "", "ablation": ""}
-    (Path("D") / "config.toml").write_text(to_toml({"task": "fake", "device": "cpu", "run": origin}))
-    return Path("D")
 
 
 def moment(**changes: Any) -> Moment:
@@ -135,7 +78,7 @@ def test_the_predictions_are_those_of_the_heads(fakes, agent):
 @torch.no_grad()
 def test_a_dream_sees_nothing_and_follows_its_actions(fakes, agent, monkeypatch):
     """After the start no environment is asked; the dreamed latents are imagine's under the chosen actions."""
-    monkeypatch.setattr(play, "OVER", -1.0)  # never ends
+    monkeypatch.setattr(stage, "OVER", -1.0)  # never ends
     envs, given = fakes.envs(1), []
     imagine = agent.world.dynamics.imagine
 
@@ -159,7 +102,7 @@ def test_a_dream_sees_nothing_and_follows_its_actions(fakes, agent, monkeypatch)
 
 
 def test_a_dream_ends_where_the_model_expects_the_end_and_another_begins(fakes, agent, monkeypatch):
-    monkeypatch.setattr(play, "OVER", 2.0)  # at once
+    monkeypatch.setattr(stage, "OVER", 2.0)  # at once
     moments = list(islice(in_dream(Observer(agent, "image", seed=3), fakes.envs(1), seed=3, observed=2), 9))
     assert [one.over for one in moments] == [False, False, True] * 3
     assert [one.t for one in moments] == [0, 1, 2] * 3

@@ -14,7 +14,7 @@ from wm_run import filmstrip
 from wm_run.filmstrip import IMAGINED, INK, LINE, OBSERVED, PAPER, Pixels
 
 if TYPE_CHECKING:
-    from wm_run.play import Moment
+    from wm_run.stage import Moment
 
 SIDE = 240  # pixels of a panel
 Vector = NDArray[np.float32]

@@ -82,6 +82,12 @@ class Play:
     """The world model imagines, from a real start of --observed steps."""
     show: Literal["auto", "window", "video"] = "auto"
     """auto opens a window where there is a display and pygame, else writes LOGDIR/video/play-<step>.mp4."""
+    browser: bool = False
+    """A page on this machine's loopback instead: the environment or its dream at any frame, by keys or by the policy."""
+    port: int = 0
+    """Of that page; 0: any that is free."""
+    imagined: int = 45
+    """Steps of a dream there."""
     episodes: int = 1
     """How many; with --dream, dreams."""
     frames: int = 500
