@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = ROOT / ".nox" / "identity"
-PRIVATE = ("fps/", "usage/")  # no functions of the seed
+PRIVATE = ("fps/", "usage/", "time/")  # no functions of the seed
 LOGS = ("metrics.jsonl", "scores.jsonl")
 # name -> app and options: every app at its smallest, and what an option changes most
 RUNS: dict[str, tuple[str, ...]] = {

@@ -16,11 +16,13 @@ from dmawm.cli import APP
 from env_adapters.vector import VectorEnv
 from numpy.typing import NDArray
 from wm_run import play
+from wm_run.browser import Show
 from wm_run.cli import main
 from wm_run.loading import environments
-from wm_run.play import Observer, in_dream, in_environment
+from wm_run.stage import Observer, Stage, in_dream, in_environment
 from wm_run.teams import team_of
 from wm_run.testing import check_killed
+from wm_run.window import Keyboard
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,23 @@ def test_whoever_plays_obeys_masks(leavers: Path) -> None:
                 assert one.predicted.everyone.shape == (3, 4)
             who = {one.who for one in moments}
             assert "policy" in who and who <= {"policy", "keys"}
+
+
+def test_in_the_browser_all_agents_are_side_by_side_and_one_of_them_obeys(leavers: Path) -> None:
+    loaded = APP.load(leavers)
+    with closing(environments(APP, loaded.config, 1)) as envs:
+        observer = Observer(loaded.agent, "vector", seed=3, team=team_of(envs))  # type: ignore[arg-type]
+        show = Show(Stage(observer, envs, seed=3), Keyboard((4,), 0), "leavers")
+        for which in (0, 2, 9):  # there is no agent 9
+            show.obey({"agent": which})
+            now = show.stage.go_on()
+            frame = json.loads(show.frame())
+            assert (frame["agents"], frame["agent"], len(frame["beside"])) == (3, min(which, 2), 3)
+            assert frame["beside"][frame["agent"]] == [frame["seen"], frame["shown"]]
+            assert [one.shape for one in now.predicted.beside] == [one.shape for one in now.beside]
+        show.obey({"dream": True})
+        show.stage.go_on()
+        assert all(seen is None and shown for seen, shown in json.loads(show.frame())["beside"])
 
 
 def test_a_team_is_played_one_agent_at_a_time(

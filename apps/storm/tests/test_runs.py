@@ -26,7 +26,7 @@ from wm_run.cli import parse
 from wm_run.configs import resolve
 from wm_run.rollout import check_carry
 
-PRIVATE = ("fps/", "usage/")  # what no run shares with another
+PRIVATE = ("fps/", "usage/", "time/")  # what no run shares with another
 
 
 def lines(logdir: Path, name: str) -> list[dict[str, Any]]:

@@ -7,16 +7,20 @@ import json
 import math
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from wm_run import machine as module
 from wm_run.errors import RunError
 from wm_run.folder import Run, default_logdir
+from wm_run.loop import PRIVATE
 from wm_run.progress import Progress, duration
 from wm_run.toml import to_toml
 from wm_run.video import write_video
@@ -26,7 +30,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
     def strict(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    return [json.loads(line, parse_constant=strict) for line in path.read_text().splitlines()]
+    rows = [json.loads(line, parse_constant=strict) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "time/wall"} for row in rows]
 
 
 def scalars(logdir: Path) -> dict[str, list[tuple[int, float]]]:
@@ -51,6 +56,42 @@ def test_lines_carry_the_names_that_plotting_scripts_read(tmp_path: Path) -> Non
     assert lines(tmp_path / "metrics.jsonl") == [{"step": 1000, "train/loss/image": 2.5, "fps/train": 3}]
     assert scalars(tmp_path)["episode/score"] == [(400, 21.0), (800, 0.5)]
     assert scalars(tmp_path)["train/loss/image"] == [(1000, 2.5)]
+
+
+def test_every_row_of_metrics_says_when_it_was_written_and_no_comparison_of_runs_minds(tmp_path: Path) -> None:
+    before = time.time()
+    for name in ("a", "b"):
+        run = Run(tmp_path / name)
+        run.metrics(1, {"loss": 1.0})
+        run.close()
+    (row,) = (json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines())
+    assert before - 0.001 <= row["time/wall"] <= time.time() and "time/wall" not in scalars(tmp_path / "a")
+    assert "time/wall".startswith(PRIVATE)
+
+
+def test_config_films_and_pictures_are_in_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Run(tmp_path)
+    run.config({"steps": 400, "lr": 0.5})
+    frames = np.zeros((150, 8, 8, 3), np.uint8)
+    frames[75:] = 255
+    picture = tmp_path / "video/openloop-7.png"
+    film = run.video("policy", 7, frames, 15)
+    imageio.imwrite(picture, frames[0])
+    run.shown(7, [film, picture])
+    run.close()
+    shown = EventAccumulator(str(tmp_path))
+    shown.Reload()
+    (text,) = shown.Tensors("config")
+    assert b"steps = 400" in text.tensor_proto.string_val[0] and b"lr = 0.5" in text.tensor_proto.string_val[0]
+    (moving,), (still,) = shown.Images("policy/film"), shown.Images("openloop/picture")
+    assert moving.step == still.step == 7 and still.encoded_image_string == picture.read_bytes()
+    with Image.open(io.BytesIO(moving.encoded_image_string)) as film_shown:
+        lasting = [one.info["duration"] for one in ImageSequence.Iterator(film_shown)]
+        first, last = (np.asarray((film_shown.seek(at), film_shown.convert("L"))[1]) for at in (0, len(lasting) - 1))
+    assert len(lasting) <= 100 and first.max() < 20 and last.min() > 235
+    assert sum(lasting) == pytest.approx(10_000, abs=200)  # milliseconds, as long as the film
 
 
 def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:

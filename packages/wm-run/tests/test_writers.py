@@ -32,6 +32,9 @@ class Kept:
         self._at("log")
         self.lines.append((step, values))
 
+    def show(self, step: int, name: str, path: Path) -> None:
+        self.lines.append((step, {name: float(path.stat().st_size)}))
+
     def finish(self) -> None:
         self._at("finish")
         self.finished = True
@@ -46,6 +49,17 @@ def test_every_line_arrives_in_order_and_the_service_is_closed():
     writer.close()
     assert kept.lines == [(step, {"a": float(step)}) for step in range(50)]
     assert kept.finished and said == []
+
+
+def test_films_arrive_among_the_lines(tmp_path):
+    kept = Kept()
+    run = Run(tmp_path, tensorboard=False, writers=[Outside("kept", lambda: kept)])
+    run.metrics(1, {"a": 1.0})
+    (tmp_path / "policy-2.mp4").write_bytes(b"film")
+    run.shown(2, [tmp_path / "policy-2.mp4"])
+    run.score(3, 1.0, 1)
+    run.close()
+    assert [step for step, _ in kept.lines] == [1, 2, 3] and kept.lines[1][1] == {"policy/film": 4.0}
 
 
 @pytest.mark.parametrize("place", ["connect", "log", "finish"])
@@ -152,8 +166,9 @@ def test_the_run_folder_passes_scores_and_metrics_on_and_closes(tmp_path):
     assert kept.finished
 
 
-def test_a_run_is_the_same_with_a_service_that_fails(tmp_path):
+def test_a_run_is_the_same_with_a_service_that_fails(tmp_path, monkeypatch):
     """Every file of the folder, byte by byte."""
+    monkeypatch.setattr("wm_run.folder.time", SimpleNamespace(time=lambda: 5.0))
     texts = []
     for name, fails in (("without", None), ("with", "log")):
         made = [Outside("bad", lambda: Kept(fails), say=lambda sentence: None)] if fails else []  # noqa: B023

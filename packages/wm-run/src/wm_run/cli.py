@@ -30,6 +30,7 @@ from wm_run.stop import say
 from wm_run.task_options import flat
 from wm_run.trust import TRUST
 
+ALIASES = {"--track": "--log"}
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
     "eval": "wm_run.commands:evaluate",
@@ -143,7 +144,7 @@ def parse(app: App, argv: Sequence[str]) -> Command:
     name = argv[0]
     if name not in OPTIONS:
         raise UserError(unknown("command", name, OPTIONS))
-    rest = say_true(app, argv[1:])
+    rest = say_true(app, [_alias(word) for word in argv[1:]])
     asked = [arg for arg in rest if arg not in ("-h", "--help")]
     default, program = app.config(), typed.program(app.name, argv)
     try:
@@ -260,6 +261,16 @@ def _automatic(app: App, config: RunConfig) -> Origin | None:
             return Origin(app.paper, note=f"no preset named: this machine has a GPU, so `{app.paper}` runs")
     why = "no preset named and no GPU in use"
     return Origin("cpu", note=f"{why}: the preset `cpu` runs instead of the full setting `--preset {app.paper}`")
+
+
+def _alias(word: str) -> str:
+    """The name of an option that goes by another one elsewhere.
+
+    >>> _alias("--track"), _alias("--track=wandb"), _alias("--tracks")
+    ('--log', '--log=wandb', '--tracks')
+    """
+    name, equals, value = word.partition("=")
+    return f"{ALIASES.get(name, name)}{equals}{value}"
 
 
 PLACES = ("logdir", "logdirs", "out", "export", "init_from", "data", "to", "rows")

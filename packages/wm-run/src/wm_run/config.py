@@ -181,7 +181,8 @@ class RunConfig:
     tensorboard: Training[Resumable[bool]] = True
     """Write TensorBoard files beside the JSON lines."""
     log: Training[Resumable[tuple[Literal["wandb", "trackio"], ...]]] = ()
-    """Services that get the numbers too; one that is missing or fails is told once and never stops the run."""
+    """Services that get numbers, config and films too (--track says the same); one that is missing or fails is told once and
+    never stops the run."""
 
     @property
     def longest(self) -> int:

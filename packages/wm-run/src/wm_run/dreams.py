@@ -27,13 +27,13 @@ from wm_run.loading import build, environments, has_world, restore, with_world
 from wm_run.loop import Environments
 from wm_run.openloop import OpenLoop, openloop
 from wm_run.options import Dream
-from wm_run.play import key_shown
 from wm_run.recording import Recording
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import rollout
 from wm_run.scoring import FRESH, fresh
 from wm_run.session import Session
+from wm_run.stage import key_shown
 from wm_run.stop import say
 from wm_run.traces import traces
 from wm_run.video import write_video
@@ -248,9 +248,10 @@ def videos(session: Session, step: int) -> list[Path]:
                     break
         paths.append(run.video("policy", step, np.stack(frames), FPS))
     found = open_loop_of(session, rows=4) if has_world(agent) else {}
-    if not found:
-        return paths
-    first = next(iter(found.values()))
-    shown = show(run.logdir, str(step), first, 4, drawn(session.envs, first.key))
-    measured(run.logdir, app, config, step, found, shown, {}, {})
-    return [*paths, *shown]
+    if found:
+        first = next(iter(found.values()))
+        shown = show(run.logdir, str(step), first, 4, drawn(session.envs, first.key))
+        measured(run.logdir, app, config, step, found, shown, {}, {})
+        paths += shown
+    run.shown(step, paths)
+    return paths

@@ -1,4 +1,4 @@
-"""Numbers by name -> a TensorBoard event file."""
+"""Numbers, texts and pictures by name -> a TensorBoard event file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ class Events:
     """
 
     def __init__(self, logdir: Path, purge: int | None = None) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
+        from tensorboard.compat.proto import (  # type: ignore[import-untyped]
+            event_pb2,
+            summary_pb2,
+            tensor_pb2,
+            tensor_shape_pb2,
+            types_pb2,
+        )
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         self._event, self._summary = event_pb2, summary_pb2
+        self._tensor, self._shape, self._types = tensor_pb2, tensor_shape_pb2, types_pb2
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (logdir / name).open("ab")
         self._records = RecordWriter(self._file)
@@ -32,6 +39,22 @@ class Events:
         summary = self._summary.Summary()
         for name, value in values.items():
             summary.value.add(tag=name, simple_value=value)
+        self._write(step=step, summary=summary)
+
+    def text(self, name: str, markdown: str) -> None:
+        """A text, beside no step."""
+        shape = self._shape.TensorShapeProto(dim=[self._shape.TensorShapeProto.Dim(size=1)])
+        tensor = self._tensor.TensorProto(dtype=self._types.DT_STRING, tensor_shape=shape)
+        tensor.string_val.append(markdown.encode())
+        plugin = self._summary.SummaryMetadata.PluginData(plugin_name="text")
+        summary = self._summary.Summary()
+        summary.value.add(tag=name, metadata=self._summary.SummaryMetadata(plugin_data=plugin), tensor=tensor)
+        self._write(step=0, summary=summary)
+
+    def image(self, step: int, name: str, encoded: bytes) -> None:
+        """A picture as PNG, or a film as GIF, which moves on the page of images."""
+        summary = self._summary.Summary()
+        summary.value.add(tag=name, image=self._summary.Summary.Image(colorspace=3, encoded_image_string=encoded))
         self._write(step=step, summary=summary)
 
     def _write(self, **fields: Any) -> None:

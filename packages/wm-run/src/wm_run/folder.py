@@ -12,6 +12,7 @@ import importlib.util
 import json
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from wm_run.events import Events
 from wm_run.logs import Log
 from wm_run.machine import describe_environment
 from wm_run.toml import to_toml
-from wm_run.video import write_video
+from wm_run.video import gif, write_video
 from wm_run.writers import Writer
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
+WALL = "time/wall"  # seconds since 1970 when a row was written
 
 
 def default_logdir(root: Path | str, task: str, method: str, seed: int) -> Path:
@@ -71,6 +73,7 @@ class Run:
         durable.make_folder(self.logdir)
         self._logs = {name: Log(self.logdir / name) for name in LOGS}
         self._tensorboard, self._writers = tensorboard, writers
+        self._config = ""
         self._events: Events | None = None  # opened at the first number, when it is known what to purge
         self._purge: int | None = None
         self._step = 0
@@ -79,7 +82,8 @@ class Run:
 
     def config(self, values: Mapping[str, Any] | str) -> None:
         """config.toml: the resolved configuration, as TOML text or as a nested mapping."""
-        durable.write(self.logdir / "config.toml", values if isinstance(values, str) else to_toml(values))
+        self._config = values if isinstance(values, str) else to_toml(values)
+        durable.write(self.logdir / "config.toml", self._config)
 
     def protocol(self, values: Mapping[str, Any]) -> None:
         """protocol.json: what a score of this run means."""
@@ -92,8 +96,8 @@ class Run:
     # ---- what happens on the way
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl: numbers (Python, numpy, 0-d tensors) by name; nan and inf become null."""
-        self._line("metrics.jsonl", step, values)
+        """One line of metrics.jsonl: numbers (Python, numpy, 0-d tensors) by name, and the time; nan and inf become null."""
+        self._line("metrics.jsonl", step, {**values, WALL: round(time.time(), 3)})
 
     def score(self, step: int, score: float, length: int, **extra: Any) -> None:
         """One line of scores.jsonl for a finished episode; extra numbers appear as episode/<name>."""
@@ -107,6 +111,16 @@ class Run:
         path = folder / f"{re.sub(r'[^A-Za-z0-9_.]', '_', name)}-{step}.mp4"
         write_video(path, frames, fps)
         return path
+
+    def shown(self, step: int, paths: Sequence[Path]) -> None:
+        """Films and pictures of this step, which are files already, to TensorBoard and to every service that takes them."""
+        for path in paths:
+            kind = "film" if path.suffix == ".mp4" else "picture"
+            name = f"{path.stem.removesuffix(f'-{step}')}/{kind}"
+            if self._tensorboard:
+                self._opened().image(step, name, gif(path) if kind == "film" else path.read_bytes())
+            for writer in self._writers:
+                writer.file(step, name, path)
 
     def flush(self) -> None:
         """Hand everything written so far to the disk."""
@@ -174,12 +188,19 @@ class Run:
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._step = max(self._step, step)
         self._logs[log].write(json.dumps({"step": step, **finite}, allow_nan=False).encode() + b"\n")
+        timeless = {name: value for name, value in numbers.items() if name != WALL}  # these have clocks of their own
         if self._tensorboard:
-            if self._events is None:
-                self._events = Events(self.logdir, self._purge)
-            self._events.scalars(step, numbers)
+            self._opened().scalars(step, timeless)
         for writer in self._writers:
-            writer.scalars(step, numbers)
+            writer.scalars(step, timeless)
+
+    def _opened(self) -> Events:
+        """The event file, which begins with the config."""
+        if self._events is None:
+            self._events = Events(self.logdir, self._purge)
+            if self._config:
+                self._events.text("config", f"```toml\n{self._config}```")
+        return self._events
 
 
 def _number(value: Any) -> int | float:

@@ -56,6 +56,9 @@ class Listeners:
         """Where the run is, and by what a callback ends it."""
         self.logdir, self._stop = logdir, stop
 
+    def file(self, step: int, name: str, path: Path) -> None:
+        """Films and pictures are files of the run folder, of which no callback is told."""
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of the logs: of an episode, or of metrics."""
         outcomes = {name.removeprefix("episode/"): value for name, value in values.items()}

@@ -28,7 +28,7 @@ from wm_run.replay import Replay
 from wm_run.stop import say
 
 Step = Mapping[str, NDArray[Any]]  # one record of n environments: every value (n, ...)
-PRIVATE = ("fps/", "usage/")  # metrics that are no function of the run's seed
+PRIVATE = ("fps/", "usage/", "time/")  # metrics that are no function of the run's seed
 
 
 class Environments(Protocol):

@@ -1,4 +1,4 @@
-"""Frames -> an mp4 file."""
+"""Frames -> an mp4 file, and such a file -> a GIF for pages that play nothing else."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def write_video(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     rate = max(1, round(fps))
     imageio.imwrite(draft, frames, plugin="pyav", codec="libx264", fps=rate, out_pixel_format="yuv420p")
     draft.replace(path)
+
+
+def gif(path: Path, most: int = 100) -> bytes:
+    """The film of an mp4 file as a GIF of at most so many frames, spread over the whole of it, as long as the film."""
+    import imageio.v3 as imageio
+
+    frames, rate = imageio.imread(path, plugin="pyav"), float(imageio.immeta(path, plugin="pyav")["fps"])
+    every = -(-len(frames) // most)
+    return bytes(imageio.imwrite("<bytes>", frames[::every], extension=".gif", duration=1000 * every / rate, loop=0))

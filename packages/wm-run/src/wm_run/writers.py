@@ -34,6 +34,8 @@ class Writer(Protocol):
 
     def scalars(self, step: int, values: Numbers, /) -> None: ...
 
+    def file(self, step: int, name: str, path: Path, /) -> None: ...  # a film (.mp4) or a picture (.png)
+
     def close(self) -> None: ...
 
 
@@ -41,6 +43,8 @@ class Service(Protocol):
     """A connected service, used from one thread; everything here may raise."""
 
     def log(self, step: int, values: dict[str, float], /) -> None: ...
+
+    def show(self, step: int, name: str, path: Path, /) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -67,17 +71,25 @@ class Outside:
         patience: float = PATIENCE,
     ) -> None:
         self.name, self._connect, self._say, self._patience = name, connect, say, patience
-        self._lines: queue.Queue[tuple[int, dict[str, float]] | None] = queue.Queue(room)
+        self._lines: queue.Queue[Callable[[Service], None] | None] = queue.Queue(room)
         self._broken = self._late = False
         self._thread = threading.Thread(target=self._work, name=f"log-{name}", daemon=True)
         self._thread.start()
 
     def scalars(self, step: int, values: Numbers) -> None:
         """Queue one line; a line without room is left out, and the first such is told."""
+        line = dict(values)
+        self._put(lambda service: service.log(step, line))
+
+    def file(self, step: int, name: str, path: Path) -> None:
+        """The same for a film or a picture."""
+        self._put(lambda service: service.show(step, name, path))
+
+    def _put(self, line: Callable[[Service], None]) -> None:
         if self._broken:
             return
         try:
-            self._lines.put_nowait((step, dict(values)))
+            self._lines.put_nowait(line)
         except queue.Full:
             if not self._late:
                 self._late = True
@@ -102,7 +114,7 @@ class Outside:
         try:
             service = self._connect()
             while (line := self._lines.get()) is not None:
-                service.log(*line)
+                line(service)
             service.finish()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it must not stop a run
             if not self._broken:
@@ -159,12 +171,17 @@ class Wandb:
     def log(self, step: int, values: dict[str, float]) -> None:
         self._run.log({"step": step, **values})
 
+    def show(self, step: int, name: str, path: Path) -> None:
+        wandb = importlib.import_module("wandb")
+        shown = wandb.Video(str(path), format="mp4") if path.suffix == ".mp4" else wandb.Image(str(path))
+        self._run.log({"step": step, name: shown})
+
     def finish(self) -> None:
         self._run.finish()
 
 
 class Trackio:
-    """Trackio: a local database, looked at with `trackio show`."""
+    """Trackio: a local database, looked at with `trackio show`. It gets numbers and the config; films stay in the folder."""
 
     def __init__(self, logdir: Path, config: Mapping[str, Any], project: str) -> None:
         self._trackio = importlib.import_module("trackio")
@@ -173,6 +190,9 @@ class Trackio:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._trackio.log(values, step=step)
+
+    def show(self, step: int, name: str, path: Path) -> None:
+        pass
 
     def finish(self) -> None:
         self._trackio.finish()

@@ -38,7 +38,7 @@ def check_resumed(
         say: gets what is found, line by line.
 
     Compared are weights, optimiser, generators, environments, replay, and every row of metrics.jsonl and scores.jsonl but
-    speed and memory (`fps/`, `usage/`). Raises Failed with the first differences, UserError for a folder without a run.
+    speed, memory and the time (`fps/`, `usage/`, `time/`). Raises Failed with the first differences, UserError for a folder without a run.
     """
     stop = steps // 2 if stop is None else stop
     whole, halves = folder / "unbroken", folder / "resumed"
