@@ -21,6 +21,7 @@ from storm.cli import APP as STORM
 from wm_core.errors import UserError
 from wm_run import loading
 from wm_run.cli import main
+from wm_run.command import main as wm_run
 from wm_run.microscope.__main__ import main as command
 from wm_run.microscope.command import Microscope, microscope
 from wm_run.microscope.measured import fitted, probed
@@ -172,11 +173,13 @@ def test_agents_of_a_team_are_rows_that_stay_together(tmp_path: Path) -> None:
 
 
 def test_a_mistake_at_the_command_line_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command([str(tmp_path / "nothing"), "--out", str(tmp_path / "m")]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert (
-        len(said) == 1 and said[0].startswith("wm-run microscope: there is no run in") and not list(tmp_path.iterdir())
-    )
+    words = [str(tmp_path / "nothing"), "--out", str(tmp_path / "m")]
+    verb = ["microscope", *words]
+    for start, asked in ((command, words), (wm_run, verb), (wm_run, [*verb, "--env.x", "1"])):
+        assert start(asked) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1 and ("there is no run in" in said[0] or "leave out --env.x" in said[0])
+    assert not list(tmp_path.iterdir())
 
 
 def refused(**options: Any) -> str:

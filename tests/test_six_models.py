@@ -67,7 +67,15 @@ def row(arm: str, seed: int, errors: list[float], reward: float = 1.0) -> dict[s
     checkpoints = [[100 * (k + 1), {"image": [one] * 15}, [reward] * 15] for k, one in enumerate(errors)]
     flat = [2.0] * 15
     microscope = {"errors": {"image": {"copy": flat, "mean": flat}}, "reward": {"ahead_mean": flat}}
-    return {"task": "t", "arm": arm, "seed": seed, "checkpoints": checkpoints, "microscope": microscope}
+    losses = [[50 * (k + 1), {"held_out/loss/dyn": 10.0 - k}] for k in range(2 * len(errors))]
+    return {
+        "task": "t",
+        "arm": arm,
+        "seed": seed,
+        "checkpoints": checkpoints,
+        "microscope": microscope,
+        "losses": losses,
+    }
 
 
 PARTS = {"encoder": 1000, "decoder": 2000, "reward": 300, "cont": 300, "dynamics": 4000, "total": 9000}
@@ -89,6 +97,8 @@ def test_equal_updates_and_equal_flops_are_two_readings_of_the_same_runs(tmp_pat
     assert f"| po_dreamer | 1.1 [{low:.4g}, {high:.4g}]" in updates
     # the dearer model has made 150 updates when the cheaper one has made all its 300
     assert "| po_dreamer | 3 [3, 3]" in flops and "| dreamer | 2.1 [" in flops
+    assert "| held-out loss | dyn |" in updates and "| po_dreamer | 5 [5, 5] |" in updates
+    assert "| po_dreamer | 8 [8, 8] |" in flops and "| dreamer | 5 [5, 5] |" in flops  # after 150 and after 300
     assert "PO-Dreamer errs less than Dreamer" in updates and "PO-Dreamer errs more than Dreamer" in flops
 
 

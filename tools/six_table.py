@@ -45,7 +45,7 @@ def six(rows: Sequence[Row], costs: Sequence[Row]) -> list[str]:
             (f"Equal updates: {made:,}", lambda row, made=made: made),
             (f"Equal FLOPs: {budget:.3g}", lambda row, flops=flops, budget=budget: budget / flops[row["arm"]]),
         ):
-            text += [f"### {name}", "", *foresight(mine, at), "", verdict(mine, at), ""]
+            text += [f"### {name}", "", *foresight(mine, at), "", verdict(mine, at), "", *held_out(mine, at), ""]
     return text
 
 
@@ -77,6 +77,33 @@ def foresight(rows: Sequence[Row], at: Callable[[Row], float]) -> list[str]:
         cells += [_number(mean[h - 1]) if name.startswith("the mean") else "" for h in HORIZONS]
         lines.append(f"| {name} | " + " | ".join(cells) + " | |")
     return lines
+
+
+def held_out(rows: Sequence[Row], at: Callable[[Row], float]) -> list[str]:
+    """Losses on held-out episodes, as the runs logged them: finer in updates than the checkpoints. Those of observations are
+    in every method's own units."""
+    names = list(dict.fromkeys(name for row in rows for _, of in row["losses"] for name in of))
+    lines = [
+        "| held-out loss | " + " | ".join(name.rpartition("/")[2] for name in names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        mine = [row for row in rows if row["arm"] == arm]
+        cells = [interval([logged(row, at(row), name) for row in mine]) for name in names]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def logged(row: Row, updates: float, name: str) -> float:
+    """A held-out loss after so many updates: linearly between the lines of the log, nan before the first.
+
+    >>> logged({"losses": [[10, {"dyn": 4.0}], [20, {"dyn": 2.0}]]}, 15, "dyn")
+    3.0
+    """
+    made = [(at, of[name]) for at, of in row["losses"] if of.get(name) is not None]
+    if not made or updates < made[0][0]:
+        return math.nan
+    return float(np.interp(updates, [at for at, _ in made], [loss for _, loss in made]))
 
 
 def value(row: Row, updates: float, kind: str, horizon: int) -> float:
