@@ -211,7 +211,9 @@ def test_codes_are_counted_as_by_a_loop() -> None:
 def test_recalled_steps_are_counted_as_by_a_loop() -> None:
     rng = torch.Generator().manual_seed(0)
     age = torch.randint(1, 700, (4, 5, 6), generator=rng)
+    age[0, 0] = torch.tensor([1, 2, 4, 8, 512, 511])  # at the edges
     earlier, ok = (torch.rand(4, 5, 6, generator=rng) < share for share in (0.4, 0.7))
+    ok[0, 0] = True
     found = recalled(age, earlier, ok)
     edges = found["edges"]
     share = [0] * len(edges)
