@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from wm_run.app import App
 from wm_run.cli import main
 from wm_run.compared import Compared, Comparison
 from wm_run.configs import resolve
-from wm_run.converted import Arrays, Runner
+from wm_run.converted import Arrays, Runner, convert
+from wm_run.export import written
 from wm_run.loading import build, environments, load, with_world
 from wm_run.noise import Given
 from wm_run.programs import Program, programs
+from wm_run.teams import Team
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUNS = ROOT / "tests" / "old_runs" / "2028e95"
@@ -178,3 +181,20 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path: pathlib.Path, capsys:
         main(app_of("dreamer"), ["export", str(tmp_path / "dreamer"), "--compare", "0"])
     assert "--compare must be at least 1" in capsys.readouterr().err
     assert not (tmp_path / "dreamer" / "export").exists()
+
+
+def test_a_team_is_refused_before_anything_is_made(tmp_path: pathlib.Path) -> None:
+    """Whatever learns it: the rest of the agent is not asked."""
+    loaded: Any = SimpleNamespace(app=None, config=SimpleNamespace(task="toy:whisper"), team=Team(2))
+    with pytest.raises(UserError, match=r"^`export` takes agents that act alone, and toy:whisper has a team of 2"):
+        written(loaded, tmp_path / "out", 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_operation_without_a_translation_is_named(tmp_path: pathlib.Path) -> None:
+    class Spectrum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (torch.linalg.eigvals(x).real,)
+
+    with pytest.raises(UserError, match=r"^`observe` of this agent cannot be exported .*eig.* needs a stand-in"):
+        convert(Program("observe", Spectrum(), {"x": torch.eye(2)}, ("y",), {}), tmp_path)

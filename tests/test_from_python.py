@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pathlib
 import sys
@@ -64,7 +63,11 @@ def app_of(name: str) -> App:
 @pytest.mark.parametrize("name", APPS)
 def test_every_app_trains_on_an_environment_of_ones_own(name: str, tmp_path: pathlib.Path) -> None:
     module, heard = importlib.import_module(name), Heard()
-    agent = module.train(functools.partial(Walk), steps=80, callbacks=heard, logdir=tmp_path / "run", **TINY)
+
+    def walk() -> Walk:  # no name leads here
+        return Walk()
+
+    agent = module.train(walk, steps=80, callbacks=heard, logdir=tmp_path / "run", **TINY)
     assert agent.step >= 80 and agent.logdir == tmp_path / "run"
     assert heard.logs == sorted(heard.logs) and heard.logs and len(heard.scores) > 3
     action, carry = agent.policy(np.array([3], np.float32))
@@ -101,7 +104,7 @@ def test_what_a_callback_raises_comes_out_when_the_run_is_saved(tmp_path: pathli
 
     with pytest.raises(RuntimeError, match=r"^mine$"):
         app_of("dreamer").train(Walk, steps=10_000, callbacks=Odd(), logdir=tmp_path / "run", **TINY)
-    assert app_of("dreamer").load(tmp_path / "run", env=Walk, device="cpu").step >= 3
+    assert 3 <= app_of("dreamer").load(tmp_path / "run", env=Walk, device="cpu").step < 100
 
 
 def test_a_class_of_a_module_keeps_its_name(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

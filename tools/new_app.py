@@ -68,12 +68,12 @@ if __name__ == "__main__":
     "src/@NAME@/py.typed": "",
     "src/@NAME@/__init__.py": '''"""@NAME@: say in a line what it is.
 
-`load(logdir).policy(observation)` acts with a trained agent.
+`train(env=MyEnv, steps=10_000)` trains, `load(logdir).policy(observation)` acts with a trained agent.
 """
 
-from @NAME@.cli import load
+from @NAME@.cli import load, train
 
-__all__ = ["load"]
+__all__ = ["load", "train"]
 ''',
     "src/@NAME@/__main__.py": '''"""`python -m @NAME@ ...`."""
 
@@ -89,7 +89,7 @@ from wm_run.app import App
 from @NAME@.config import Config
 
 APP = App.of("@NAME@", Config)
-main, load = APP.main, APP.load
+main, load, train = APP.main, APP.load, APP.train
 ''',
     "src/@NAME@/config.py": '''"""Every number of @NAME@; presets and the command line fill them. Imports no torch."""
 

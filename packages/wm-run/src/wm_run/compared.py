@@ -1,6 +1,7 @@
 """The exported step beside the agent's own, over an episode of real observations: are they one function?
 
-Both begin with an empty memory, are shown the same observations, get the same noise, and keep carries of their own.
+Both begin with an empty memory, are shown the same observations and get the same noise. It is the step that is compared: each
+begins with the agent's carry, where that has the same tensors, else with what the file itself gave (a padded window).
 """
 
 from __future__ import annotations
@@ -84,14 +85,15 @@ class Comparison:
         def ours(source: Given) -> tuple[Any, Mapping[str, Tensor]]:
             with drawing_from(self.agent, cast(Any, source)):  # as it acts anywhere
                 after, action, _ = self.agent.act(carry, step)
-            return after, named(f"{NEXT}carry", after) | {"action": torch.from_numpy(action)}
+            return after, _tensors(f"{NEXT}carry", after) | {"action": torch.from_numpy(action)}
 
         def theirs(kind: str, noise: Arrays) -> Arrays:
             found = self.files[kind]["observe"](carries[kind] | self._shown(step) | _of(noise, "observe"))
             return found | self.files[kind]["policy"](found | _of(noise, "policy"))
 
         after, told, found, noise = self._alike(("observe", "policy"), ours, theirs, self.found.steps)
-        kept = {kind: _next("carry", one) for kind, one in found.items()}
+        mine = _arrays("carry", after)
+        kept = {kind: _with(_next("carry", one), mine) for kind, one in found.items()}
         return after, told["action"].numpy(), kept, noise
 
     def _dream(self, step: Step, carry: Any, carries: dict[str, Arrays], noise: Arrays) -> None:
@@ -122,6 +124,8 @@ class Comparison:
                 return files["dream"](state | {"action": action} | _of(noise, "dream")) | {"chosen": action}
 
             (start, latent), _, begun, _ = self._alike(("policy", "dream"), ours, theirs, at)
+            mine = _arrays("start", start) | _arrays("latent", said(latent))
+            begun = {kind: _with(_state(one), mine) for kind, one in begun.items()}
             self.found.dreamt += 1
         self.found.dreams += bool(left)
 
@@ -194,6 +198,23 @@ def _source(noise: Arrays, *names: str) -> Given:
 def _of(noise: Arrays, name: str) -> Arrays:
     """A program's own noise, by the names of its inputs."""
     return {key.removeprefix(f"{name}."): value for key, value in noise.items() if key.startswith(f"{name}.")}
+
+
+def _tensors(name: str, tree: Any) -> dict[str, Tensor]:
+    """The tensors in nested dicts, by the names that `ports.named` gives them; what else there is, as a cache, is left out."""
+    if isinstance(tree, Tensor):
+        return {name: tree}
+    parts = tree.items() if isinstance(tree, Mapping) else ()
+    return {key: value for part, inner in parts for key, value in _tensors(f"{name}.{part}", inner).items()}
+
+
+def _arrays(name: str, tree: Any) -> Arrays:
+    return {key: value.numpy() for key, value in _tensors(name, tree).items()}
+
+
+def _with(found: Arrays, mine: Arrays) -> Arrays:
+    """What a file gave, with the agent's own in the place of what has the same name and shape."""
+    return {key: mine[key] if key in mine and mine[key].shape == one.shape else one for key, one in found.items()}
 
 
 def _is(part: str, name: str) -> bool:
