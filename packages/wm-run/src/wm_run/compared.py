@@ -26,7 +26,8 @@ from wm_run.programs import NEXT, Program, chosen, dreamt, observed, said
 from wm_run.rollout import drawing_from
 
 LIMIT = 1e-5  # of a difference, relative to numbers above 1
-DECODED = 1e-4  # of a decoded observation, from which nothing follows: norms over few channels make much of rounding
+DECODED = 1e-4  # of what a dream decodes: norms over few channels and means over bins up to 5e8 make much of rounding
+TOLD = ("reward", "cont", "observation")  # what that is; nothing follows from it
 TRIES = 3  # other noise is tried where a draw may lie within rounding of a tie: about one of a million does
 BEYOND = 3  # steps into the next episode, whose first forgets what there was
 DREAM = 15  # steps of a dream
@@ -39,7 +40,7 @@ Both = tuple[Any, Arrays]  # what ours gives, to go on from, and what a file gav
 @dataclass
 class Compared:
     """Steps of acting, whether the episode ended, dreams and their steps, how often other noise was tried, and the largest
-    difference of each kind of file: in all that is gone on from or acted on, and in decoded observations."""
+    difference of each kind of file: in all that is gone on from or acted on, and in what is decoded."""
 
     steps: int = 0
     ended: bool = False
@@ -155,7 +156,7 @@ class Comparison:
         seen = {True: dict(self.found.decoded), False: dict(self.found.largest)}
         for kind, arrays in found.items():
             for name, mine in told.items():
-                other, shown = arrays.get(name), _is("observation", name)
+                other, shown = arrays.get(name), any(_is(part, name) for part in TOLD)
                 if other is None or other.shape != tuple(mine.shape):
                     continue
                 one, limit = mine.detach().double().numpy(), DECODED if shown else LIMIT

@@ -99,7 +99,7 @@ def sentence(found: Compared) -> str:
     """What was compared, for people.
 
     >>> print(sentence(Compared(12, True, 2, 30, 0, {"onnx": 2e-7, "torch": 0.0}, {"onnx": 3e-6, "torch": 0.0})))
-    compared with the agent over an episode (12 steps) and 2 dreams (30 steps): largest difference 2e-07 in onnx, 0e+00 in torch (the limit is 1e-05); of decoded observations 3e-06, 0e+00 (0.0001)
+    compared with the agent over an episode (12 steps) and 2 dreams (30 steps): largest difference 2e-07 in onnx, 0e+00 in torch (the limit is 1e-05); of what is decoded 3e-06, 0e+00 (0.0001)
     """
     what = "an episode" if found.ended else "the beginning of an episode"
     dreams = f"{found.dreams} dream{'s' * (found.dreams != 1)} ({found.dreamt} steps)"
@@ -107,7 +107,7 @@ def sentence(found: Compared) -> str:
     decoded = ", ".join(f"{value:.0e}" for value in found.decoded.values())
     return (
         f"compared with the agent over {what} ({found.steps} steps) and {dreams}: largest difference {apart} (the limit is "
-        f"{LIMIT:g}); of decoded observations {decoded} ({DECODED:g})"
+        f"{LIMIT:g}); of what is decoded {decoded} ({DECODED:g})"
     )
 
 
