@@ -49,10 +49,10 @@ class Heard:
         assert numbers and not any(name.startswith("episode/") for name in numbers)
         self.logs.append(step)
 
-    def on_episode(self, step: int, score: float, length: int, **outcomes: float) -> bool:
+    def on_episode(self, step: int, score: float, length: int, **outcomes: float) -> np.bool_:
         assert length >= 3
         self.scores.append(score)
-        return len(self.scores) >= self.enough
+        return np.bool_(len(self.scores) >= self.enough)  # as a comparison of numpy's gives
 
 
 def app_of(name: str) -> App:

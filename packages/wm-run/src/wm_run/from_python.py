@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from wm_core.errors import UserError
 
 from wm_run.configs import overlay
@@ -76,7 +77,8 @@ class Listeners:
         if hook is None or self.error is not None:
             return
         try:
-            enough = hook(*values, **more) is True
+            found = hook(*values, **more)
+            enough = isinstance(found, bool | np.bool_) and bool(found)  # a number is no wish to end
         except Exception as error:  # noqa: BLE001 - told when the run is saved
             self.error, enough = error, True
         if enough and self._stop is not None:
