@@ -90,10 +90,10 @@ def test_every_field_says_what_it_is_for() -> None:
     training = (
         "steps devices batch length train_ratio ratio_counts online_stride learning_starts first_updates act_temperature "
         "replay_bytes chunk log_every save_every keep milestone_every init_from eval_every eval_episodes eval_acting "
-        "final_episodes video_every final_video restore exclusive tensorboard log"
+        "final_episodes video_every final_video restore exclusive tensorboard log behaviour data_checksum held_out_every"
     )
     assert set(marked(RunConfig, TRAINING)) == set(training.split())
-    assert set(marked(RunConfig, MACHINE)) == {"device", "capture", "threads", "workers", "timeout", "attempts"}
+    assert set(marked(RunConfig, MACHINE)) == {"device", "capture", "threads", "workers", "timeout", "attempts", "data"}
     assert set(marked(RunConfig, CHANCE)) == {"seed", "envs", "eval_envs"}
 
 

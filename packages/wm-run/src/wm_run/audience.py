@@ -46,7 +46,7 @@ class Audience:
     >>> told = []
     >>> audience = Audience()
     >>> first, second = audience.enter(told.append), audience.enter(lambda message: None)
-    >>> audience.said(second, '{"pause": true}'), audience.said(first, '{"pause": true}'), audience.taken(0)
+    >>> audience.said(second, '{"pause": true}'), audience.said(first, '{"pause": true}'), audience.taken(0)[2:]
     (False, True, [{'pause': True}])
     >>> audience.leave(first)
     >>> audience.taken(0), audience.said(second, '{"step": true}')

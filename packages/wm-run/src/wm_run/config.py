@@ -156,7 +156,7 @@ class RunConfig:
     """Whose weights a new run begins with: a run folder or a checkpoint, the folder of a published agent, pretrained:NAME, or
     hf:ORG/NAME[@REVISION]."""
     data: Machine[Resumable[str]] = now("", was="")
-    """A recording (`wm-run collect`, `wm-run import`) to learn from alone: no environment is made, and --steps are those of a
+    """A recording (`wm-run collect`, `wm-run import`) to learn from alone: no environment is made, and steps are those of a
     run in the environment that makes as many updates. Its task is the run's; a resumed run may find it elsewhere."""
     data_checksum: Training[str] = now("", was="")
     """Of that recording, filled in when the run begins: it goes on with no other."""

@@ -56,7 +56,8 @@ def there(folder: Path | str) -> bool:
     folder = Path(folder)
     if os.path.lexists(folder / ABOUT):
         return True
-    return (folder / WEIGHTS).is_file() and not (folder / "checkpoint").exists()
+    of_a_run = ("checkpoint", "manifest.json")  # a run folder, and one of its checkpoints
+    return (folder / WEIGHTS).is_file() and not any((folder / name).exists() for name in of_a_run)
 
 
 def read(folder: Path | str) -> dict[str, Any]:
