@@ -13,7 +13,7 @@ import pytest
 import torch
 from storm.agent import make_dynamics
 from storm.cli import APP
-from wm_run import checkpoint, dreams, play
+from wm_run import checkpoint, dreams, stage
 from wm_run.configs import resolve
 from wm_run.loading import environments
 from wm_run.loop import Environments
@@ -66,7 +66,7 @@ def test_a_played_dream_begins_with_the_draw_that_the_policy_saw(tiny: Any, envs
 def test_a_played_dream_ends_where_the_positions_end_and_another_begins(
     tiny: Any, envs: Any, resets: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(play, "OVER", -1.0)  # the model never expects an end
+    monkeypatch.setattr(stage, "OVER", -1.0)  # the model never expects an end
     agent = tiny(resets=resets, positions=12, acting_context=4)
     moments = list(islice(in_dream(Observer(agent, "image", seed=3), envs(), seed=3, observed=3), 40))
     assert sum(one.over for one in moments) >= 2
