@@ -141,7 +141,7 @@ def test_the_page_of_ones_own_data_does_what_it_says(
         cell = record["told/place"][0, 0]
         assert record["reward"][0] == (cell == 7 and not record["first"][0])
         assert (record["image"][0, 8].max(-1) > 0).argmax() == 2 * cell
-    (shown,) = re.findall(r"^```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (shown,) = re.findall(r"^```text\n(from .*?)^```", text, re.DOTALL | re.MULTILINE)
     exec(compile(shown.replace(": ...", ": pass"), "recordings.md", "exec"), {})
     kinds = re.findall(r"^uv run wm-run (\w+)", text, re.MULTILINE)
     assert {"collect", "import", "look"} <= set(kinds) <= set(command.VERBS)

@@ -5,4 +5,4 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-collect_ignore = ["book/look.py"]  # has an environment of its own
+collect_ignore = ["book/look.py", "look_play.py"]  # have environments of their own
