@@ -58,7 +58,7 @@ def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.
     """The root README's files and commands, in its order, in a folder of a user's; the commands made quick."""
     page = ROOT / "README.md"
     found = files(blocks(page, "python"))
-    assert list(found) == ["my_env.py", "learn.py", "act.py"] and len(found["my_env.py"].splitlines()) < 20
+    assert list(found) == ["my_env.py", "act.py", "learn.py"] and len(found["my_env.py"].splitlines()) < 20
     (tmp_path / "my_env.py").write_text(found["my_env.py"])
     lines = [line for block in blocks(page, "bash") for line in block.splitlines() if "my_env:" in line]
     assert [line.split()[:4] for line in lines] == [
@@ -73,13 +73,13 @@ def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.
         command = [sys.executable, *words, *quick]
         done = subprocess.run(command, check=False, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
+    done = execute(found["act.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) in {0.0, 1.0}
     learn = found["learn.py"].replace("steps=2000", "steps=80, learning_starts=40, train_ratio=4")
     assert "steps=80" in learn
     done = execute(learn, tmp_path)
     assert done.returncode == 0 and done.stdout and (tmp_path / "walk").is_dir(), done.stderr
-    done = execute(found["act.py"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) in {0.0, 1.0}
 
 
 OURS = "wm-[a-z-]+|env-adapters"
