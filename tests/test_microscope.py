@@ -24,7 +24,7 @@ from wm_run.cli import main
 from wm_run.command import main as wm_run
 from wm_run.microscope.__main__ import main as command
 from wm_run.microscope.command import Microscope, microscope
-from wm_run.microscope.measured import fitted, probed
+from wm_run.microscope.measured import fitted, measure, probed
 from wm_run.microscope.passing import folded, look
 from wm_run.microscope.rows import recorded
 from wm_run.recorder import Writer
@@ -220,6 +220,24 @@ def test_probes_are_tested_on_rows_that_share_no_record_with_those_fitted_to(
         for half in (fit, test)
     ]
     assert not spans[0] & spans[1]
+
+
+def test_what_the_past_held_is_scored_against_what_was_known_from_the_rows_fitted_to(
+    runs: dict[str, Path], recording: Path
+) -> None:
+    """Of numbers that grow from row to row, so that the mean of one half is not that of the other."""
+    agent = loading.load(DREAMER, runs["dreamer"]).agent
+    rows = recorded(recording, "held_out", 48, 10, 3, 0)
+    number = torch.randn(48, 13, 1, generator=torch.Generator().manual_seed(0)) + rows.start[:, None, None]
+    rows = dataclasses.replace(rows, told={"number": number})
+    result, found = measure(agent, rows, discount=0.9, seed=0)  # type: ignore[arg-type]
+    (fit, test), (steps, _) = rows.halves(), folded(agent, rows)  # type: ignore[arg-type]
+    one = fitted(found, number, fit, 10)
+    assert one is not None and result["past"]["lengths"][-1] == 10
+    short = look(agent, steps, 10, sees=10, seed=0, whole=False)  # type: ignore[arg-type]
+    said, came = one(short.features[test][:, -1, :])[:, 0], number[test, 9, 0].double()
+    wrong, spread = (((guess - came) ** 2).sum() for guess in (said, number[fit].double().mean()))
+    assert result["past"]["probes"]["number"][-1] == pytest.approx(float(1 - wrong / spread), abs=1e-6)
 
 
 def test_a_probe_is_scored_where_the_state_holds_what_is_told(recording: Path, runs: dict[str, Path]) -> None:

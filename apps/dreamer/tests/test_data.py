@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from wm_run.loading import runtime
 from wm_run.loop import Position
 from wm_run.offline import Made
 from wm_run.recording import About
+from wm_run.stand_in import settle
 from wm_run.testing import Failed, check_data, check_killed
 from wm_run.testing import data as law
 
@@ -71,6 +73,16 @@ def test_killed_by_the_system_it_is_the_run_that_was_left_alone(tmp_path: Path, 
     options = ["--preset", "tiny", "--device", "cpu", "--data", str(folder), "--save-every", "8", "--log-every", "8"]
     options += ["--final-video", "False", "--held-out-every", "8"]
     check_killed("dreamer", options, tmp_path, steps=60, kills=2, places=("annotate", "time"))
+
+
+def test_bytes_that_are_not_what_was_recorded_are_not_learned_from(tmp_path: Path, folder: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    path = next((copy / "train").glob("*.chunk"))
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"is not what was saved .*: copy the recording again"):
+        settle(APP, parse(APP, ["train", *TINY, "--data", str(copy)]))
 
 
 def test_no_values_are_aligned_with_that_nobody_learns() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
-from wm_core.distributions import Bernoulli
+from wm_core.distributions import Bernoulli, HardContinue
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead
 from wm_core.kl import BalancedKL
@@ -103,6 +103,16 @@ def test_what_is_only_measured_is_every_loss_but_the_regularisers_which_are_not_
 def test_a_fresh_model_predicts_zero_reward(world, steps):
     _, trace = world.losses(world.prefill(None, ROWS), steps)
     assert world.heads["reward"](trace.latent).mode().abs().max() == 0
+
+
+@pytest.mark.parametrize(("hard", "discount"), [(False, 0.9), (True, 1.0)])
+def test_whether_an_episode_goes_on_is_told_as_a_probability_without_the_discount(world, steps, hard, discount):
+    """A head of yes or no has its discount in the mode and none in the target, another one has it in the target."""
+    logits = torch.tensor([[-2.0], [0.1], [9.0]])
+    world.discount = discount
+    world.heads["cont"].forward = lambda latent: HardContinue(logits, 0.9) if hard else Bernoulli(logits)
+    expected = (torch.sigmoid(logits[:, 0]) / discount).clamp(max=1)
+    torch.testing.assert_close(world.going(None), expected)
 
 
 def test_behaviour_losses_leave_the_world_alone_and_replay_value_does_not(world, behaviour, steps):

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from wm_core.errors import UserError
 from wm_run import browser as browser_module
-from wm_run.audience import WATCHING, WHEEL, Audience
+from wm_run.audience import WATCHING, WHEEL, Audience, Gone, Seat
 from wm_run.browser import Doors, Show
 from wm_run.cli import main
 from wm_run.stage import Observer, Stage
@@ -53,6 +53,22 @@ def served(stage: Stage) -> Iterator[Any]:
     ended.set()
     playing.join()
     doors.close()
+
+
+@pytest.mark.parametrize(("error", "told"), [(Gone(), 0), (TypeError("a fault of ours"), 1)])
+def test_a_reader_that_is_gone_is_no_fault_and_anything_else_is_told(error, told, monkeypatch) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+
+    def send(message: str) -> None:
+        raise error
+
+    before = set(threading.enumerate())
+    seat = Seat(send)
+    (thread,) = set(threading.enumerate()) - before
+    seat.give("{}")
+    thread.join(5)
+    assert not thread.is_alive() and len(heard) == told
 
 
 def said(browser: Any, **message: Any) -> None:

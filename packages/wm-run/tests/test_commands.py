@@ -153,7 +153,7 @@ def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet,
         said.append(capsys.readouterr().err)
         return told(app, config, envs)
 
-    monkeypatch.setattr("wm_run.commands.told", tried)
+    monkeypatch.setattr("wm_run.info.told", tried)
     main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
     said += capsys.readouterr().err.splitlines(keepends=True)
     assert (

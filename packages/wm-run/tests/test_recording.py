@@ -238,6 +238,10 @@ def cut_chunk(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def alter(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 ODD = {
     "nothing": (shutil.rmtree, "there is no recording in .*: `wm-run collect` makes one"),
     "no chunk": (
@@ -253,6 +257,11 @@ ODD = {
         lambda folder: (folder / "recording.json").write_text('{"format": 9}'),
         "has format 9 and this wm-run reads 1",
     ),
+    "a number that is none": (
+        lambda folder: (folder / "train.json").write_text('{"streams": "x", "position": 3}'),
+        "is not what was saved",
+    ),
+    "a schema that is none": (lambda folder: alter(folder / "train.json", schema="{"), "is not what was saved"),
     "entries lack": (lambda folder: (folder / "recording.json").write_text('{"format": 1}'), "is not what was saved"),
 }
 

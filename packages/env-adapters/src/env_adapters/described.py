@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from env_adapters.team import Team, team_of
 from env_adapters.wrappers import Adapted
 
 
-class Described:
+class Described(abc.ABC):
     """What may be asked of a batch of environments that are all as `one`.
 
     num_envs: n. observation_space: Dict of ONE environment. sources: of each entry the keys on the way to it in the
@@ -54,9 +55,9 @@ class Described:
         self._tells = fact(one, "told", None) is not None
         self.agents, self.noop, self.state_size = self._team.agents, self._team.noop, self._team.state_size
 
+    @abc.abstractmethod
     def get(self, name: str) -> list[Any]:
         """An attribute of every environment, None where there is none."""
-        raise NotImplementedError
 
     def told(self) -> Step:
         """What the environments tell of the states of the last records beyond what these show: `told/<name>` float32

@@ -59,8 +59,8 @@ class Agent(Learner):
         return self.update_world if self.alone else self.update
 
     def update_world(self, *batches: Batch) -> Update:
-        """`update` of the world model alone, on the same batches."""
-        raise NotImplementedError
+        """`update` of the world model alone, on the same batches; a method may have none (`learn_alone` then says so)."""
+        raise NotImplementedError(f"{type(self).__name__} has no update of its world model alone")
 
     def learn_alone(self) -> None:
         """From now on the world model learns by itself. Raises UserError where the method has no `update_world`."""

@@ -23,6 +23,7 @@ from wm_core.contracts import (
     Probing,
     Regulariser,
 )
+from wm_core.distributions import Bernoulli
 from wm_core.fast.resting import resting
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
@@ -160,6 +161,15 @@ class WorldModel(nn.Module):
         reward, cont = self.heads["reward"](stacked).mode(), self.heads["cont"](stacked).mode()
         allowed = torch.stack([one for one in masks if one is not None], 1) if self.masks else None
         return Dream(stacked, torch.stack(actions, 1), reward, cont, allowed)
+
+    def going(self, latent: Latent) -> Tensor:
+        """The probability that the episode goes on at a latent (...), without the discount that sits in the head: (...).
+
+        A head of yes or no (`HardContinue`) dreams by its mode, and has the probability in its logit.
+        """
+        cont = self.heads["cont"](latent)
+        likely = torch.sigmoid(cont.logits) if isinstance(cont, Bernoulli) else cont.mode()
+        return (likely.float() / self.discount).clamp(0, 1)
 
     @property
     def masks(self) -> bool:

@@ -28,7 +28,8 @@ class App:
     config: a frozen subclass of RunConfig, importable without torch. folder holds presets/*.toml and ablations/*.toml.
     sizes: field overrides by name. build(config, observation_space, action_spec) -> Learner, with device and precision
     of the config resolved. environments(config, n) -> n environments (wm_run.loop.Environments).
-    decode_action(space, vector (A,)) -> native action, encode_action(space, native) -> its vector. estimate(config, numbers) -> entries to add to what `info`
+    decode_action(space, vector (A,)) -> native action, encode_action(space, native) -> its vector. estimate(config,
+    numbers) -> entries to add to what `info`
     measured. fresh(config, n): environments that a run does not learn from, where they are not made as those it does.
     mistakes: names of foreign exception classes whose message is a sentence for the user.
     """

@@ -13,8 +13,12 @@ WHEEL = "you are at the wheel"
 WATCHING = "another browser is at the wheel: this one watches"
 
 
+class Gone(Exception):
+    """A reader has left: nothing more can be sent to it. Whoever reads from it is told, too, and gives its seat up."""
+
+
 class Seat:
-    """One reader: messages go out in a thread of its own, so that a slow one holds up nobody."""
+    """One reader: messages go out in a thread of its own, so that a slow one holds up nobody. send raises `Gone`."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
         self._waiting: queue.Queue[str | None] = queue.Queue(ROOM)
@@ -36,7 +40,7 @@ class Seat:
         while (message := self._waiting.get()) is not None:
             try:
                 self._send(message)
-            except Exception:  # noqa: BLE001 - it is gone, which whoever reads from it is told, too
+            except Gone:
                 return
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wm_core.errors import UserError
 
-from wm_run.audience import Audience
+from wm_run.audience import Audience, Gone
 from wm_run.canvas import action_words, panel
 from wm_run.gate import new_token, refusal
 from wm_run.stage import Moment, Stage
@@ -128,6 +128,7 @@ class Doors:
             server = importlib.import_module("websockets.sync.server")
             http = importlib.import_module("websockets.http11")
             headers = importlib.import_module("websockets.datastructures").Headers
+            self._closed = importlib.import_module("websockets.exceptions").ConnectionClosed
         except ModuleNotFoundError as error:
             raise UserError("a page in the browser needs the package websockets: install wm-run[play]") from error
         self.token, self.audience, self._open = new_token(), audience, set[Any]()
@@ -176,7 +177,13 @@ class Doors:
         return self._respond(HTTPStatus.OK, "text/html", self._page)
 
     def _talk(self, connection: Any) -> None:
-        seat = self.audience.enter(connection.send)
+        def send(message: str) -> None:
+            try:
+                connection.send(message)
+            except (self._closed, OSError) as error:
+                raise Gone from error
+
+        seat = self.audience.enter(send)
         self._open.add(connection)
         try:
             for message in connection:

@@ -34,7 +34,7 @@ ALIASES = {"--track": "--log"}
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
     "eval": "wm_run.commands:evaluate",
-    "info": "wm_run.commands:info",
+    "info": "wm_run.info:info",
     "dream": "wm_run.dreams:dream",
     "play": "wm_run.play:play",
     "plot": "wm_run.plot:plot",

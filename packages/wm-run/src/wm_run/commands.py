@@ -1,4 +1,4 @@
-"""train, eval and info: commands of every app, from its config, its environments and its `build`."""
+"""train and eval: commands of every app, from its config, its environments and its `build`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import dataclasses
 import json
 import shlex
 import signal
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from wm_core.errors import UserError
 from wm_core.learner import Learner
@@ -20,27 +19,25 @@ from wm_run.alarm import NotFinite
 from wm_run.allocator import give_back
 from wm_run.app import App
 from wm_run.chunks import LEAST, Chunks
-from wm_run.cli import Command, mistaken
+from wm_run.cli import Command
 from wm_run.config import RunConfig
-from wm_run.configs import resolve, write_run
-from wm_run.cost import cost
+from wm_run.configs import write_run
 from wm_run.durable import lost
-from wm_run.estimate import estimate, sentence, told
 from wm_run.folder import Run, default_logdir, plain
-from wm_run.loading import build, environments, has_world, initialise, restore, runtime
+from wm_run.info import say_what_it_takes
+from wm_run.loading import build, has_world, initialise, played, restore, runtime
 from wm_run.lock import locked
 from wm_run.logs import differences
-from wm_run.loop import Environments, rest
+from wm_run.loop import rest
 from wm_run.loop import train as train_loop
 from wm_run.manifest import kept_marks
 from wm_run.offline import Made, fill, learn
-from wm_run.options import Eval, Info, Train
+from wm_run.options import Eval, Train
 from wm_run.progress import Progress
 from wm_run.recording import Recording
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import LONGEST, check_carry
-from wm_run.rough import Rough
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
 from wm_run.writers import outside
@@ -48,7 +45,6 @@ from wm_run.writers import outside
 if TYPE_CHECKING:
     from wm_run.from_python import Listeners
 
-T = TypeVar("T")
 STRIDE = 1_000_003  # between the seeds of the processes of one run
 
 
@@ -97,9 +93,9 @@ def _train(
     Chunks(None, config.envs, **room).check_limit(LEAST)  # before so many environments are made
     if command.origin.note:  # before the run's own environments are there, which may be the only ones that there can be
         say(f"{command.origin.note}; trying out what that takes here, some seconds")
-        _say_what_it_takes(app, command, config, recording)
+        say_what_it_takes(app, command, config, recording)
         give_back()  # the paper's networks were made, and may be many times as large as this run's
-    with closing(_played(app, config, config.envs, recording)) as envs:
+    with closing(played(app, config, config.envs, recording)) as envs:
         if recording is None:
             command, config = bound.settle_command(command, envs), bound.settled(config, envs)
         seed_all(config.seed)
@@ -130,11 +126,6 @@ def _train(
             with closing(Run(logdir, tensorboard=config.tensorboard, writers=writers)) as run:
                 session = Session(app, config, agent, envs, replay, run, about)
                 return _run(app, command, config, session, saved, listeners)
-
-
-def _played(app: App, config: RunConfig, n: int, recording: Recording | None) -> Environments:
-    """n environments, or a recording in their place."""
-    return environments(app, config, n) if recording is None else stand_in.StandIn(recording)
 
 
 def draw_apart(agent: Learner, seed: int) -> None:
@@ -290,27 +281,6 @@ def _what_it_learns(recorded: stand_in.StandIn, config: RunConfig) -> str:
     )
 
 
-def _say_what_it_takes(app: App, command: Command, config: RunConfig, recording: Recording | None) -> None:
-    """What this run takes, and then the paper's setting: where the preset was chosen for the user."""
-    with closing(_played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
-        say(f"this run takes {told(app, config, envs)}")
-    if recording is not None:  # the paper's setting is of another task
-        return
-    if command.origin.preset == app.paper or app.paper not in app.files("presets"):
-        return
-    paper = resolve(app, app.paper, command.origin.size, command.origin.ablation)
-    full = runtime(dataclasses.replace(paper, device=config.device, threads=0, workers=0))
-    try:
-        with closing(environments(app, full, 1)) as envs:
-            say(f"the full setting would take {told(app, full, envs)}")
-    except ModuleNotFoundError as error:
-        say(f"the full setting needs the module {error.name}")
-    except Exception as error:
-        if not mistaken(app, error):
-            raise
-        say(f"the full setting cannot be tried here ({error})")
-
-
 def evaluate(app: App, command: Command) -> int:
     """Fresh episodes, scores to stdout and LOGDIR/eval/<step>.json, or beside it where something differs from the run."""
     options: Eval = command.options
@@ -340,40 +310,3 @@ def evaluate(app: App, command: Command) -> int:
     finally:
         write_json(logdir / "eval" / evaluation.file_name(loaded.step, scored.acting, changed, app.config), result)
     return 0
-
-
-# ---- info
-
-
-def info(app: App, command: Command) -> int:
-    """The resolved config, parameters per module, and what the run takes on this machine."""
-    options: Info = command.options
-    command, recording = stand_in.settle(app, command)
-    config = runtime(command.config)
-    with closing(_played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
-        with Rough():  # as many, and nobody acts with them
-            parameters = build(app, config, envs).parameters_by_module()
-        protocol = plain_json({"task": config.task, "repeat": envs.repeat, **envs.protocol})
-        numbers = plain_json((cost if options.count else estimate)(app, config, envs))
-    if options.json:
-        result = {"app": app.name, "version": app.version, "config": write_run(app, command.config, command.origin)}
-        print(json.dumps(result | {"parameters": parameters, "protocol": protocol, "estimate": numbers}))
-        return 0
-    if command.origin.note:
-        say(command.origin.note)
-    print(f"{app.name} {app.version}: {app.method}")
-    _table("config", {name: value for name, value in dataclasses.asdict(command.config).items()})
-    _table("parameters", {name: f"{count:,}" for name, count in parameters.items()})
-    _table("protocol", protocol)
-    _table(
-        "estimate", {name: f"{value:,.6g}" if isinstance(value, float) else value for name, value in numbers.items()}
-    )
-    print(f"\nthis run takes {sentence(numbers)}")
-    return 0
-
-
-def _table(title: str, values: Mapping[str, Any]) -> None:
-    print(f"\n{title}")
-    width = max(map(len, values), default=0)
-    for name, value in values.items():
-        print(f"  {name:<{width}}  {value}")

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from wm_core import draws
 from wm_core.agent import Agent
-from wm_core.distributions import Bernoulli
 from wm_core.errors import UserError
 from wm_core.fast.resting import resting
 from wm_core.starts import join, take
@@ -164,12 +163,8 @@ class Dreams:
     def _told(self, latent: Latent) -> tuple[Tensor, Tensor]:
         """Reward and probability of an end in latents (...): each (...)."""
         world = self.world
-        cont = world.heads["cont"](latent)
-        # a hard continue's mode is yes or no: the probability is in its logit
-        going = torch.sigmoid(cont.logits) if isinstance(cont, Bernoulli) else cont.mode()
-        ending = 1 - (going.float() / world.discount).clamp(0, 1)  # the discount sits inside the target of that head
         reward: Tensor = world.heads["reward"](latent).mode().float()
-        return reward, ending
+        return reward, 1 - world.going(latent)
 
     @contextmanager
     def _working(self, source: draws.Source) -> Iterator[None]:

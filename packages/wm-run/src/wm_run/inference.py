@@ -88,7 +88,7 @@ def load(folder: Path, *, app: App | None = None) -> Checkpoint:
         memory = _unpacked(about.get("memory"), lambda at: leaves[str(at)])
     except Exception as error:  # whatever a foreign file makes the reader raise
         what = str(error).strip().split("\n")[0]
-        raise PublishedError(f"the weights in {folder} cannot be read ({what}): {way_out(folder)}") from error
+        raise PublishedError(f"the weights in {folder} cannot be read ({what}): {way_out()}") from error
     scores = [0.0] * about["environments"]
     state = {"loop": {"carry": memory, "score": scores, "steps": about["step"]}} if memory is not None else {}
     return Checkpoint(read[WEIGHTS], state, {"app": about["app"], "version": about["version"]}, about["step"], folder)

@@ -258,6 +258,11 @@ def environments(app: App, config: RunConfig, n: int) -> Environments:
     return envs
 
 
+def played(app: App, config: RunConfig, n: int, recording: Recording | None) -> Environments:
+    """n environments, or the recording that a run learns from in their place."""
+    return environments(app, config, n) if recording is None else StandIn(recording)
+
+
 def build(app: App, config: RunConfig, envs: Environments) -> Learner:
     """A new agent for these environments, with weights from the config's seed, on the config's device.
 

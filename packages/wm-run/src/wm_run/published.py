@@ -64,11 +64,11 @@ def read(folder: Path | str) -> dict[str, Any]:
     """What agent.json says, once that is known to be what was published. Raises PublishedError."""
     path = Path(folder) / ABOUT
     if not path.is_file():
-        raise PublishedError(f"{path} is missing, which says whose weights these are: {way_out(folder)}")
+        raise PublishedError(f"{path} is missing, which says whose weights these are: {way_out()}")
     about = parsed(_bytes(path, LONGEST), str(path))
     absent = sorted(set(about["files"]) - {name for name in POSSIBLE if os.path.lexists(Path(folder) / name)})
     if absent:
-        raise PublishedError(f"{Path(folder) / absent[0]} is missing: {way_out(folder)}")
+        raise PublishedError(f"{Path(folder) / absent[0]} is missing: {way_out()}")
     return about
 
 
@@ -119,7 +119,7 @@ def checked(folder: Path | str) -> dict[str, Any]:
     for name, facts in about["files"].items():
         text = content(folder, name, facts["bytes"])
         if len(text) != facts["bytes"] or hashlib.sha256(text).hexdigest() != facts["sha256"]:
-            raise PublishedError(f"{folder / name} is not what was published (its sha256 differs): {way_out(folder)}")
+            raise PublishedError(f"{folder / name} is not what was published (its sha256 differs): {way_out()}")
     return about
 
 
@@ -131,7 +131,7 @@ def content(folder: Path, name: str, most: int) -> bytes:
     homes = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]  # of the hub's cache
     real = path.resolve()
     if not real.is_file() or not any(real.is_relative_to(one) for one in homes):
-        raise PublishedError(f"{path} is no file of this folder: {way_out(folder)}")
+        raise PublishedError(f"{path} is no file of this folder: {way_out()}")
     return _bytes(path, most)
 
 
@@ -178,6 +178,6 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
 
 
-def way_out(folder: Path | str = "") -> str:
+def way_out() -> str:
     """What to do about a published agent that cannot be read."""
     return "get it again from where it is whole, and leave its files as they are"

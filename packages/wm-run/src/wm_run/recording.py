@@ -175,7 +175,9 @@ class Recording:
             about = About.read(text)
             parts = {name: Part(folder, name, text["parts"][name]) for name in PARTS}
             return cls(folder, about, parts, text)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
             raise RecordingError(f"{path} is not what was saved ({error!r}): copy the recording again") from error
 
     @property

@@ -153,12 +153,11 @@ class Observer:
         policy = world.act(behaviour.policy, latent, None if mask is None else mask[:, None])
         action = policy.mode() if self.mode else policy.sample()
         critic = getattr(behaviour, "critic", None)  # no promise of Behaviour's
-        cont = self._number(world.heads["cont"](latent).mode()) / world.discount
         shown = world.decoder(latent)[self.key].mode() if self.key else None
         return Predictions(
             reward=self._number(world.heads["reward"](latent).mode()),
             value=self._number(critic(latent).mode()) if critic is not None else float("nan"),
-            cont=min(1.0, cont),
+            cont=self._number(world.going(latent)),
             shown=None if shown is None else self.draw(self._array(shown)),
             action=self._array(action),
             everyone=action[:, 0].float().cpu().numpy(),

@@ -103,8 +103,9 @@ class StandIn:
 def settle(app: App, command: Command) -> tuple[Command, Recording | None]:
     """What was asked, with what the recording says of it: task, options of the task, checksum. (None without `--data`.)
 
-    A task that a preset names is not the user's; one that he names is, and stands where the recording knows none. Raises UserError for another task than the recording's, another recording than the run began with, and for
-    an app or numbers that learn from none.
+    A task that a preset names is not the user's; one that he names is, and stands where the recording knows none. Raises
+    UserError for another task than the recording's, another recording than the run began with, bytes that are not what was
+    recorded, and for an app or numbers that learn from none.
     """
     config, saved = command.config, command.saved
     if saved is None and config.data_checksum:
@@ -131,6 +132,7 @@ def settle(app: App, command: Command) -> tuple[Command, Recording | None]:
         )
     if saved is None:
         config = dataclasses.replace(config, **_of_the_task(app, command, recording))
+        recording.verify()  # all of it is read once anyway; a run that goes on has a replay of its own
     place = str(Path(config.data).absolute())
     config = dataclasses.replace(config, data=place, data_checksum=recording.checksum)
     return dataclasses.replace(command, config=config), recording

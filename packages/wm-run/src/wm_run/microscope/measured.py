@@ -48,7 +48,7 @@ def measure(agent: Agent, rows: Rows, *, discount: float, seed: int) -> tuple[di
             probes[name] = one
             result["probes"][name] = probed(one, found, y, fit, test, valid, sees)
     result["recalled"] = None if found.recalled is None else recalled(*found.recalled)
-    result["past"] = past(agent, steps, rows, sees, seed, valid, probes, told, test)
+    result["past"] = past(agent, steps, rows, sees, seed, valid, probes, told, fit, test)
     return result, found
 
 
@@ -118,6 +118,7 @@ def past(
     valid: Tensor,
     probes: dict[str, probe.Probe],
     told: dict[str, Tensor],
+    fit: Tensor,
     test: Tensor,
 ) -> dict[str, Any]:
     """What is lost where only the last records of the context are seen, and how the state after it depends on each."""
@@ -143,7 +144,7 @@ def past(
         for name, one in probes.items():
             y = told[name].flatten(2)[test][:, rows.context - 1 : rows.context]
             everywhere = torch.ones(len(test), 1, dtype=torch.bool)
-            known = told[name].flatten(2).flatten(0, 1).mean(0)
+            known = told[name].flatten(2)[fit, rows.context - sees :].flatten(0, 1).mean(0)  # as in `probed`
             held[name] += probe.score(one(seen.features[test][:, -1:]), y, known, everywhere, one.classes)
     found = {"lengths": lengths, "errors": errors, "probes": held, "short": asked.shape[1]}
     return found | {"gradient": norms, "gradient_share": shares(norms)}

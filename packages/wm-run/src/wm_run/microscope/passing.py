@@ -145,7 +145,7 @@ def _piece(
         dream = stack(latents)
         trace = world.observe(carry, steps) if whole else context
         critic = agent.behaviour.networks().get("critic")
-        told = {name: world.heads[name](trace.latent) for name in ("reward", "cont")}
+        scalar = {"reward": world.heads["reward"](trace.latent).mode(), "cont": world.going(trace.latent)}
         ahead = world.heads["reward"](dream).mode()
         shown = world.decoder(dream)
         value = None if critic is None else critic(trace.latent).mode()
@@ -162,7 +162,6 @@ def _piece(
         errors[key] = {name: wrong(after, one.expand_as(after), discrete).cpu() for name, one in frames.items()}
         if said.ndim == 5:
             films[key] = (true[:SHOWN].cpu(), said[:SHOWN].float().cpu())
-    scalar = {"reward": told["reward"].mode(), "cont": probability(told["cont"], world.discount)}
     return Pass(
         sees=sees,
         valid=ahead_of(steps["first"], sees).cpu(),
@@ -178,14 +177,6 @@ def _piece(
         shown=films,
         recalled=None if chosen is None else (chosen[0].cpu(), chosen[1].cpu(), chosen[2].cpu()),
     )
-
-
-def probability(distribution: Any, discount: float) -> Tensor:
-    """Of going on, without the discount: that of a head of yes or no by its logits, for its mode may be hard."""
-    logits = getattr(distribution, "logits", None)
-    if logits is not None and logits.shape == distribution.mode().shape and hasattr(distribution, "discount"):
-        return torch.sigmoid(logits.float())
-    return (distribution.mode().float() / discount).clamp(0, 1)
 
 
 def state_after(agent: Agent, steps: Steps, context: int, seed: int) -> tuple[Any, dict[str, Tensor]]:
