@@ -51,6 +51,19 @@ def test_options_of_a_task_are_kept_with_the_run(tmp_path: Path, capsys: pytest.
     assert parse(APP, ["eval", logdir, "--task", "toy:catch"]).config.env == {}  # which has others
 
 
+def test_an_option_may_have_the_name_of_a_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logdir = str(tmp_path / "run")
+    task = ["--task", "toy:cue_maze", "--env.length", "2", "--env.gap", "1"]
+    main(APP, ["train", *TINY, *task, "--steps", "4", "--logdir", logdir])
+    assert parse(APP, ["train", "--logdir", logdir, "--steps", "6"]).config.env == {"length": 2, "gap": 1}
+    for command in ("eval", "dream", "play", "export", "publish"):
+        assert parse(APP, [command, logdir]).config.env == {"length": 2, "gap": 1}
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(APP, ["eval", logdir, "--help"])
+    assert "fixed to: length 2, gap 1" in " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+
+
 @pytest.mark.parametrize(
     ("app", "task", "option", "said"),
     [

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,29 @@ def test_probes_are_tested_on_rows_that_share_no_record_with_those_fitted_to(
         for half in (fit, test)
     ]
     assert not spans[0] & spans[1]
+
+
+def test_a_published_agent_is_beside_the_run_that_it_was(
+    runs: dict[str, Path], recording: Path, tmp_path: Path
+) -> None:
+    main(DREAMER, ["eval", str(runs["dreamer"]), "--episodes", "1"])
+    main(DREAMER, ["publish", str(runs["dreamer"]), "--to", str(tmp_path / "agent")])
+    found = {}
+    for first in (str(tmp_path / "agent"), str(runs["dreamer"])):
+        both = (first, str(runs["dreamer.1"]))
+        microscope(Microscope(both, data=str(recording), out=str(tmp_path / "m"), **SMALL))
+        found[first] = json.loads((tmp_path / "m.json").read_text())["runs"]
+    (agent, one), (run, other) = found.values()
+    assert agent["seed"] == 0 and agent["label"] == one["label"]  # seeds of one method
+    assert one == other and agent["errors"] == run["errors"] and agent["protocol"] == run["protocol"]
+
+
+def test_nothing_held_out_is_said(runs: dict[str, Path], recording: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(recording, tmp_path / "copy"))
+    text = json.loads((folder / "held_out.json").read_text()) | {"position": 0, "sums": []}
+    (folder / "held_out.json").write_text(json.dumps(text))
+    with pytest.raises(UserError, match="held_out of this recording holds nothing: take the other part"):
+        microscope(Microscope((str(runs["dreamer"]),), data=str(folder), out=str(tmp_path / "m"), **SMALL))
 
 
 def test_what_the_past_held_is_scored_against_what_was_known_from_the_rows_fitted_to(

@@ -78,7 +78,9 @@ def _without_tables(config: RunConfig) -> RunConfig:
     body: dict[str, Any] = {"__annotations__": {"env": mark[Any]}, "__doc__": type(config).__doc__}
     body["env"] = field(default_factory=dict)
     kind: Any = dataclasses.dataclass(frozen=True)(type(type(config).__name__, (type(config),), body))
-    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)})
+    # as text: of a table it would make options of its own, and two of one name a conflict (`--env.length`, `--length`)
+    told = ", ".join(f"{name} {value}" for name, value in config.env.items()) or "none"
+    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)} | {"env": told})
     return shown
 
 

@@ -296,10 +296,12 @@ class Part:
     def rows(self, batch: int, length: int, past: int = 0, seed: int = 0) -> Batch:
         """See `Recording.rows`."""
         starts = self.position - length + 1
+        if not self.position:
+            raise RecordingError(f"{self.name} of this recording holds nothing: take the other part, or record anew")
         if starts < 1:
             raise RecordingError(
                 f"a row of {length} records was asked of {self.name}, which holds {self.position:,} in each of "
-                f"{self.streams} streams: take a shorter --length, or record more"
+                f"{self.streams} streams: ask for shorter rows, or record more"
             )
         drawn = np.random.default_rng(seed).integers(self.streams * starts, size=batch)
         return Rows(self.chunks, {}, oldest=0).batch(drawn // starts, drawn % starts, length, past)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wm_core.errors import UserError
 
-from wm_run import agents
+from wm_run import agents, published
 from wm_run.trust import TRUST
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def microscope(options: Microscope) -> int:
     if min(options.rows, options.context, options.imagined) < 1:
         raise UserError("--rows, --context and --imagined must be at least 1")
     logged, notes = suite.legible(suite.find([agents.found(one) for one in options.runs]))
-    groups, more = suite.group(logged, mixed=True)
+    groups, more = suite.group([_told(one) for one in logged], mixed=True)
     notes += more
     rows: Rows | None = None
     measured: list[dict[str, Any]] = []
@@ -134,6 +135,13 @@ def microscope(options: Microscope) -> int:
     print(out.with_name(f"{out.name}.json"))
     print(path)
     return 0
+
+
+def _told(run: Any) -> Any:
+    """A run as wm-suite found it; of a published agent with the protocol that its agent.json says."""
+    if not published.there(run.logdir):
+        return run
+    return dataclasses.replace(run, protocol=published.read(run.logdir)["protocol"])
 
 
 def opened(app: str, logdir: Path, device: str) -> Loaded:
