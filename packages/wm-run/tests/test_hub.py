@@ -186,6 +186,20 @@ def test_commands_leave_their_results_with_the_user(server, fakes, capsys, tmp_p
     assert not [path for path in (tmp_path / "home").rglob("*") if path.name == "eval"]
 
 
+def test_what_is_sent_meanwhile_is_not_mixed_with_what_is_being_fetched(server, monkeypatch):
+    server.put("someone/fake", gift())
+    known = published.parsed
+
+    def moving(text, where):
+        server.put("someone/fake", {"README.md": b"another agent"})
+        return known(text, where)
+
+    monkeypatch.setattr(published, "parsed", moving)
+    folder = hub.fetched("someone/fake")
+    monkeypatch.undo()
+    assert published.checked(folder)["step"] == 64
+
+
 def test_a_revision_is_another_agent(server, fakes):
     first = server.put("someone/fake", gift(), "v1")
     later = gift()

@@ -88,12 +88,22 @@ def check_alone(app: App, logdir: Path, config: RunConfig, folder: Path, begin: 
 
 
 def check_held_out(app: App, config: RunConfig, folder: Path) -> None:
-    """Held-out losses are the same twice, and leave weights, state, mode and generators as they were."""
+    """Held-out losses are the same twice, those of evaluation mode, and leave weights, state, mode and generators as they
+    were."""
     envs = StandIn(Recording.open(folder))
     agent = with_world(app, build(app, config, envs))
     agent.train()
-    before = _everything(agent)
+    before, modes, measured = _everything(agent), list[bool](), agent.world.measured
+
+    def watched(*given: Any) -> Any:
+        modes.append(agent.world.training)
+        return measured(*given)
+
+    agent.world.measured = watched  # type: ignore[method-assign]
     found = [held_out(agent, envs, length=config.length, steps=config.replayed) for _ in range(2)]
+    del agent.world.measured  # the class's own again
+    if any(modes):
+        raise Failed(f"{app.name}'s held-out losses are not those of evaluation mode")
     if found[0] != found[1] or not found[0]:
         raise Failed(f"{app.name}'s held-out losses are {found[0]} and then {found[1]}")
     if odd := compare("agent", before, _everything(agent)).differences:
