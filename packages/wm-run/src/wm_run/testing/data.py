@@ -99,7 +99,7 @@ def check_held_out(app: App, config: RunConfig, folder: Path) -> None:
         modes.append(agent.world.training)
         return measured(*given)
 
-    agent.world.measured = watched  # type: ignore[method-assign]
+    agent.world.measured = watched  # type: ignore[method-assign, assignment]
     found = [held_out(agent, envs, length=config.length, steps=config.replayed) for _ in range(2)]
     del agent.world.measured  # the class's own again
     if any(modes):
