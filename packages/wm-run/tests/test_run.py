@@ -315,6 +315,21 @@ def test_no_time_is_told_from_a_speed_that_will_not_last() -> None:
     assert "1.0 steps/s | ETA 16m 30s" in progress.text()
 
 
+def test_what_is_done_between_two_steps_tells_how_long_it_takes() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(2000, start=1000, stream=stream, clock=clock, every=1000)
+    for burst in (300, 200):  # what was measured in the first is its own
+        for done in range(11):
+            clock.now += 2 if burst == 300 else 4
+            progress.countdown("updates due", burst - done)
+        left = {300: "290 (9m 40s)", 200: "190 (12m 40s)"}[burst]
+        assert progress.text() == f"train 1,000/2,000 (50%) | 0.0 steps/s | ETA ? | updates due {left}"
+        progress.countdown("updates due", 0)
+        assert "updates due" not in progress.text()
+    progress.countdown("updates due", 7)
+    assert "updates due 7" in progress.text() and "(" not in progress.text().partition("due")[2]
+
+
 def test_a_resumed_run_does_not_count_what_was_done_before() -> None:
     clock = Clock()
     progress = Progress(2000, start=1000, stream=io.StringIO(), clock=clock)

@@ -296,18 +296,18 @@ def test_many_updates_at_once_are_told_and_can_be_stopped(
 ) -> None:
     """Nothing else is asked while they are made, which may take minutes."""
     told: list[int] = []
-    real = Progress.update
+    real = Progress.countdown
 
-    def update(self: Progress, step: int, **values: Any) -> None:
-        real(self, step, **values)
-        told.extend([values["updates due"]] if "updates due" in values else [])
+    def countdown(self: Progress, name: str, left: int) -> None:
+        real(self, name, left)
+        told.extend([left] if left else [])
         if told[-1:] == [20]:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Progress, "update", update)
+    monkeypatch.setattr(Progress, "countdown", countdown)
     with pytest.raises(SystemExit) as stop:
         main(fakes.app, [*TRAIN, "--first_updates", "40", "--final_video", "False"])
     assert stop.value.code == 128 + signal.SIGTERM and told == list(range(39, 19, -1))
-    monkeypatch.setattr(Progress, "update", real)
+    monkeypatch.setattr(Progress, "countdown", real)
     main(fakes.app, ["train", "--logdir", "D", "--final_video", "False"])
     assert "updates due" not in capsys.readouterr().err.splitlines()[-1]

@@ -11,6 +11,35 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 
+class Rate:
+    """How many a second, a mean in which what lies `smooth` seconds back counts 1/e.
+
+    >>> rate = Rate(0.0, 3, smooth=60.0)
+    >>> rate.at(10.0, 23)
+    >>> rate.mean
+    2.0
+    """
+
+    def __init__(self, now: float, count: int, *, smooth: float) -> None:
+        self._seen, self._from, self._smooth = now, count, smooth
+        self._done = self._spent = 0.0  # both fading at the same rate
+
+    def at(self, now: float, count: int, least: float = 0.5) -> None:
+        """Let the old fade and count the new; not for every call, for a clock is coarse."""
+        spent = now - self._seen
+        if spent <= least:
+            return
+        fade = math.exp(-spent / self._smooth)
+        self._done = self._done * fade + count - self._from
+        self._spent = self._spent * fade + spent
+        self._seen, self._from = now, count
+
+    @property
+    def mean(self) -> float | None:
+        """None before anything was measured."""
+        return self._done / self._spent if self._spent else None
+
+
 class Progress:
     """Where the run is, how fast it goes and when it will end.
 
@@ -37,9 +66,11 @@ class Progress:
         self.values: dict[str, Any] = {}
         self._every, self._smooth, self._clock = every, smooth, clock
         self._stream: TextIO | None = sys.stderr if stream is None else stream
-        self._seen = self._shown = clock()
-        self._from = start
-        self._done = self._spent = 0.0  # steps and seconds, both fading at the same rate
+        self._shown = clock()
+        self._rate = Rate(self._shown, start, smooth=smooth)
+        self._beside: tuple[str, int, Rate] | None = (
+            None  # what else is counted down: its name, how many were left, its rate
+        )
         live = self._stream is not None and self._stream.isatty()  # there is none where it was closed (2>&-)
         self._bar = _bar(self._stream, label, total, start) if live else None
         self._closed = False
@@ -50,14 +81,28 @@ class Progress:
         now = self._clock()
         self.step = step
         self.values |= values
-        self._measure(now)
+        self._rate.at(now, step)
         if now - self._shown >= (self._every if self._bar is None else 0.2):
             self._show(now)
 
     def restart(self, step: int) -> None:
         """What was measured before this step says nothing of the rest: measure from here on."""
-        self._done = self._spent = 0.0
-        self._seen, self._from = self._clock(), step
+        self._rate = Rate(self._clock(), step, smooth=self._smooth)
+
+    def countdown(self, name: str, left: int) -> None:
+        """Something else than steps that the run is at meanwhile, with the time that it takes; 0: it is over, and no longer
+        shown."""
+        now = self._clock()
+        if not left:
+            self._beside = None
+            self.values.pop(name, None)
+            return
+        if self._beside is None or self._beside[0] != name or left > self._beside[1]:
+            self._beside = name, left, Rate(now, -left, smooth=self._smooth)
+        rate = self._beside[2]
+        self._beside = name, left, rate
+        rate.at(now, -left)
+        self.update(self.step, **{name: f"{left:,} ({duration(left / rate.mean)})" if rate.mean else left})
 
     def close(self) -> None:
         """Show where the run ended."""
@@ -65,7 +110,7 @@ class Progress:
             return
         self._closed = True
         now = self._clock()
-        self._measure(now, least=0.0)
+        self._rate.at(now, self.step, least=0.0)
         self._show(now)
         if self._bar is not None:
             with _unread():
@@ -73,7 +118,7 @@ class Progress:
 
     def speed(self) -> float | None:
         """Steps per second lately, or None before anything was measured."""
-        return self._done / self._spent if self._spent else None
+        return self._rate.mean
 
     def text(self) -> str:
         """The line: step/total, speed, time left, current values."""
@@ -87,16 +132,6 @@ class Progress:
             parts.append(f"ETA {'measuring' if self.measuring else duration(left / speed) if speed else '?'}")
         parts += [f"{name} {_short(value)}" for name, value in self.values.items()]
         return " | ".join(parts)
-
-    def _measure(self, now: float, least: float = 0.5) -> None:
-        """Let the old fade and count the new; not for every call, for a clock is coarse."""
-        spent = now - self._seen
-        if spent <= least:
-            return
-        fade = math.exp(-spent / self._smooth)
-        self._done = self._done * fade + self.step - self._from
-        self._spent = self._spent * fade + spent
-        self._seen, self._from = now, self.step
 
     def _show(self, now: float) -> None:
         self._shown = now

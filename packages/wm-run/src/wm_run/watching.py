@@ -65,7 +65,7 @@ class Watch:
                 what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
                 with learning_with(Alone()):
                     possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
-        self.progress.values.pop(DUE, None)
+        self.progress.countdown(DUE, 0)
         crowded, stopped, failed = ranks().total(self.session.replay.crowded, self.stopped(), failure)
         if crowded:
             self._save(at)
@@ -75,7 +75,7 @@ class Watch:
 
     def between(self) -> bool:
         """Asked between two updates of one iteration, of which there may be hundreds: whether the run was told to stop."""
-        self.progress.update(self.at.steps, **{DUE: self.at.due})
+        self.progress.countdown(DUE, self.at.due)
         return self.stopped()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
