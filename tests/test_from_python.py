@@ -55,6 +55,12 @@ class Heard:
         return np.bool_(len(self.scores) >= self.enough)  # as a comparison of numpy's gives
 
 
+@pytest.fixture(autouse=True)
+def asked_for_apart(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that are asked for here are not noted among the user's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 def app_of(name: str) -> App:
     found: App = importlib.import_module(f"{name}.cli").APP
     return found

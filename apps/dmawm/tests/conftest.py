@@ -16,6 +16,9 @@ from wm_core.types import Batch, Index
 from wm_run.configs import overlay, resolve
 from wm_run.loading import runtime
 from wm_run.teams import Team
+from wm_run.testing.fixtures import asked_for_apart
+
+__all__ = ["asked_for_apart"]
 
 AGENTS, WIDTH, ACTIONS, NOOP = 3, 6, 5, 0
 

@@ -75,7 +75,7 @@ def test_a_strangers_task_imports_no_module(evil, capsys, task, options):
         with pytest.raises(SystemExit) as stop:
             main(APP, [command, "gift"])
         said = capsys.readouterr().err
-        assert stop.value.code == 2 and said.count("\n") == 1 and "give --trust where you know who that was" in said
+        assert stop.value.code == 2 and said.count("\n") == 1 and "give --trust where you know who wrote" in said
     with pytest.raises(ValueError, match="--trust"):
         APP.load("gift")
     assert not Path("pwned").exists()

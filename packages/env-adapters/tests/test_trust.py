@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from env_adapters import TaskError, make
+from env_adapters.make import code_of
 from env_adapters.modules import NOBODY, TRUST, imported
 
 
@@ -61,11 +62,11 @@ def test_a_module_beside_the_runs_is_run(received: Path, monkeypatch: pytest.Mon
 def test_a_strangers_task_imports_no_module_that_it_names(
     received: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    """A published agent's: also one that is there already, as os is, whose functions are factories, too."""
+    """One that a folder names: also one that is there already, as os is, whose functions are factories, too."""
     monkeypatch.setenv(TRUST, NOBODY)
     monkeypatch.chdir(received.parent)
     (received / "module_received.py").rename(received.parent / "module_received.py")
-    with pytest.raises(TaskError, match=r"on the word of whoever published it: give --trust"):
+    with pytest.raises(TaskError, match=r"on the word of a folder .* give --trust"):
         make(task, path="made")
     assert not Path("made").exists() and not Path("ran").exists()
 
@@ -75,3 +76,29 @@ def test_a_strangers_task_of_a_suite_is_played(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(TRUST, NOBODY)
     for task in ("toy:catch", "gym:CartPole-v1", "zoo:mpe2.simple_spread_v3", "gym:ALE/Pong-v5"):
         make(task).close()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "toy:catch", "gym:CartPole-v1", "zoo:mpe2.simple_spread_v3", "dmc_cartpole_balance", "bsuite_catch/0", "toy:nothing",
+        "os:mkdir", "gym:antigravity:Env-v0", "zoo:antigravity", "module_received:make", "nothing", "nothing:", ":nothing",
+    ],
+)  # fmt: skip
+def test_what_names_code_is_what_a_stranger_may_not_name(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+    monkeypatch.setenv(TRUST, NOBODY)
+    try:
+        make(task).close()
+    except TaskError as error:
+        assert ("on the word of" in str(error)) == (code_of(task) is not None)
+    else:
+        assert code_of(task) is None
+
+
+def test_code_is_known_by_where_it_lies_unless_it_is_installed(received: Path) -> None:
+    """Nothing of it is run for that."""
+    assert code_of("module_received:make") == f"module_received {received / 'module_received.py'}"
+    inner = f"package_received.inner {received}/package_received/__init__.py"
+    assert code_of("gym:package_received.inner:Walk-v0") == inner
+    assert code_of("numpy:eye") == "numpy" and code_of("not_there_at_all:f") == "not_there_at_all"
+    assert not list(received.rglob("ran"))

@@ -21,7 +21,7 @@ from env_adapters.facts import fact, offers
 from env_adapters.generators import Generators
 from env_adapters.gymnasium import make_gym
 from env_adapters.meltingpot_substrates import SUBSTRATES
-from env_adapters.modules import imported
+from env_adapters.modules import imported, place
 from env_adapters.smax_scenarios import SCENARIOS
 from env_adapters.step import Environment
 from env_adapters.toys import Catch, DistractedCatch, Doors
@@ -234,6 +234,33 @@ def _find(task: str | Factory) -> tuple[str, Factory, tuple[str, ...]]:
     if colon and module and attribute and module != "toy":
         return task, _imported(task, module, attribute), ()
     raise TaskError(f"there is no task {task!r}; {_advice(task)}")
+
+
+def code_of(task: str) -> str | None:
+    """What is run because a task's name says so: the module of `<module>:<factory>`, `gym:<module>:<id>` or `zoo:<module>`,
+    with where it lies unless it is installed; None of a suite's task, whose code its name does not choose.
+
+    >>> code_of("toy:catch"), code_of("gym:CartPole-v1"), code_of("zoo:mpe2.simple_spread_v3")
+    (None, None, None)
+    >>> code_of("numpy:eye"), code_of("gym:numpy:Walk-v0"), code_of("zoo:numpy.random")
+    ('numpy', 'numpy', 'numpy.random')
+    """
+    first, _, rest = task.partition(":")
+    if task.startswith("gym:"):
+        module, colon, _ = rest.partition(":")
+        named = module if colon else ""
+    elif task.startswith("zoo:"):
+        named = "" if zoo.ours(rest) else rest
+    elif task in _TOYS or task.startswith(tuple(_SUITES)) or any(_names(one, task) for one in _published()):
+        named = ""
+    else:
+        named = first if rest and first != "toy" else ""
+    return f"{named} {place(named)}".strip() if named else None
+
+
+def _names(one: EntryPoint, task: str) -> bool:
+    """Whether a task is of the suite of this entry point."""
+    return task == one.name or task.startswith((f"{one.name}:", f"{one.name}_"))
 
 
 def _published() -> list[EntryPoint]:

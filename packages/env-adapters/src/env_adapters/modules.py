@@ -1,12 +1,14 @@
 """A module that a task names -> the module, also where it is a file in the folder in which one works.
 
-A run folder says in its config.toml which task it plays. Whoever gets one from somebody else must not run that person's
-code by working in it: modules inside a run folder are found only where the user said that they trust it.
+A run folder says in its config.toml which task it plays. Whoever gets one from somebody else must not run code on that
+person's word: no module that a stranger's task names is imported, and none inside a run folder, unless the user said that
+they trust it. Whose word a task is, the caller knows (wm_run.trust) and says in TRUST.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -28,8 +30,9 @@ def imported(name: str, *, known: bool = False) -> ModuleType:
     """
     if not known and os.environ.get(TRUST) == NOBODY:
         raise TaskError(
-            f"the task of this agent names the module {name!r}, whose code is not run on the word of whoever published it: give "
-            f"--trust where you know who that was ({TRUST}=1 from Python)"
+            f"the task of this agent names the module {name!r}, and code is not run on the word of a folder that you did not "
+            "begin here: name the task yourself, --task and its --env options (env= from Python), or give --trust where you "
+            f"know who wrote the folder ({TRUST}=1 from Python)"
         )
     _refuse(name)
     try:
@@ -45,6 +48,27 @@ def imported(name: str, *, known: bool = False) -> ModuleType:
             sys.path.remove(here)
             raise
         return importlib.import_module(name)
+
+
+def place(name: str) -> str:
+    """Where `imported` would find the outermost module of a name, without running anything: its file or folder, or "" of one
+    that is installed or not found. Two modules of one name in two folders are not the same code.
+
+    >>> place("env_adapters_that_is_not_there"), place("numpy")
+    ('', '')
+    """
+    outer = name.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(outer) or importlib.machinery.PathFinder.find_spec(outer, [os.getcwd()])
+    except (ImportError, ValueError):  # made by hand, without a file
+        return ""
+    if spec is None:
+        return ""
+    found = spec.origin or next(iter(spec.submodule_search_locations or []), "")
+    path = Path(found)
+    if not path.is_absolute() or {"site-packages", "dist-packages"} & set(path.parts):  # "built-in" is no path
+        return ""
+    return str(path.resolve())
 
 
 def _refuse(name: str) -> None:

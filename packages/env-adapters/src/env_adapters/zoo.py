@@ -156,6 +156,11 @@ class Zoo(TeamEnv):
         return None
 
 
+def ours(module: str) -> bool:
+    """Whether it is of a package whose environments are meant by `zoo:`, and no module that a task's name chooses."""
+    return module.partition(".")[0] in ("pettingzoo", "mpe2")
+
+
 def make_zoo(module: str, **options: Any) -> Zoo:
     """The environment of a module that has `parallel_env`, with its options ("mpe2.simple_spread_v3", N=5).
 
@@ -163,7 +168,7 @@ def make_zoo(module: str, **options: Any) -> Zoo:
     """
     name = f"zoo:{module}"
     try:
-        found = imported(module, known=module.partition(".")[0] in ("pettingzoo", "mpe2"))
+        found = imported(module, known=ours(module))
     except ModuleNotFoundError as error:
         root = str(error.name).partition(".")[0]
         if root in ("pettingzoo", "mpe2"):

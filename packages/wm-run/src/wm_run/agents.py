@@ -16,6 +16,7 @@ from wm_core.errors import UserError
 from wm_run import durable, published
 from wm_run.reading import unknown
 from wm_run.stop import say
+from wm_run.trust import TRUST
 
 PRETRAINED, HUB = "pretrained:", "hf:"
 HOME = "runs"
@@ -70,15 +71,17 @@ def copied(name: str | Path) -> Path:
 
 
 def check_app(folder: Path, name: str) -> None:
-    """Before a module is imported because a folder names it as its app: of a published agent, which is a stranger's, only an
-    app that is installed as one (wm-app-NAME). Raises UserError."""
-    if not published.there(folder):
+    """Before a module is imported because a folder names it as its app: only an app that is installed as one (wm-app-NAME),
+    since any module has a name; unless the user said that they trust it. Raises UserError."""
+    if os.environ.get(TRUST) == "1" and not published.there(folder):
         return
     try:
         version(f"wm-app-{name.replace('_', '-')}")
     except (PackageNotFoundError, ValueError) as error:
+        way = "" if published.there(folder) else ", or, if it is a module of your own, give --trust"
         raise UserError(
-            f"{folder} holds an agent of {name!r}, which is not installed here (wm-app-{name.replace('_', '-')}): install it"
+            f"{folder} holds an agent of {name!r}, which is not installed here (wm-app-{name.replace('_', '-')}): install "
+            f"it{way}"
         ) from error
 
 

@@ -28,7 +28,7 @@ from wm_run.options import OPTIONS, Info, Plot, Publish, Train
 from wm_run.reading import listed, read, say_true, unknown
 from wm_run.stop import say
 from wm_run.task_options import flat
-from wm_run.trust import TRUST
+from wm_run.trust import TRUST, on_a_strangers_word, unsaid
 
 ALIASES = {"--track": "--log"}
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
@@ -54,6 +54,7 @@ class Command:
     origin: Origin
     argv: tuple[str, ...] = ()  # the words themselves
     program: str = ""  # what this user typed before them, quoted
+    strange: bool = False  # the task names code, on the word of a file alone: see `wm_run.trust`
 
     def changes(self) -> list[str]:
         """What differs from the saved config, as "field: before -> now"."""
@@ -99,7 +100,8 @@ def _main(app: App, argv: list[str]) -> int:
     if getattr(command.options, "trust", False):
         os.environ[TRUST] = "1"  # workers and other processes of the run inherit it
     module, _, function = FUNCTIONS[command.name].partition(":")
-    return int(getattr(importlib.import_module(module), function)(app, command) or 0)
+    with on_a_strangers_word(command.strange):
+        return int(getattr(importlib.import_module(module), function)(app, command) or 0)
 
 
 def overview(app: App, program: str) -> str:
@@ -187,7 +189,8 @@ def settled(
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
     check(config)
-    command = Command(name, options, config, saved, origin, argv, program)
+    strange = saved is not None and unsaid(app.environments, saved, change)
+    command = Command(name, options, config, saved, origin, argv, program, strange)
     if name == "train" and saved is not None:
         free = resumable(app.config)
         fixed = [c for c in command.changes() if c.split(":")[0] not in free]

@@ -27,6 +27,7 @@ from wm_run.recording import PARTS, About, Recording
 from wm_run.rollout import LONGEST
 from wm_run.stop import heeded, say
 from wm_run.tasks import Tasks
+from wm_run.trust import remember
 from wm_run.turns import Turns
 
 APART = 1_000_000_007  # added to the seed for the environments that are held out
@@ -65,9 +66,12 @@ class Collection:
             raise UserError(f"--seed {self.seed} is out of range: give 0 or more, below 2**62")
 
     def environments(self, n: int) -> Environments:
-        """n of the task."""
-        config = RunConfig(task=self.task, env=dict(self.options), workers=self.workers)
-        return Tasks(make=self.make)(config, n)
+        """n of the task, which from then on was asked for here (`wm_run.trust`), also by a run that learns from these."""
+        config, tasks = RunConfig(task=self.task, env=dict(self.options), workers=self.workers), Tasks(make=self.make)
+        envs = tasks(config, n)
+        if told := remember(tasks, config):
+            say(told)
+        return envs
 
 
 def collect(asked: Collection, stopped: Callable[[], bool] | None = None) -> Recording | None:

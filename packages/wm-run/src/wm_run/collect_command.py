@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of trained players")
     parser.add_argument(
-        "--trust", action="store_true", help="run the code of a task's module that lies in a run folder"
+        "--trust", action="store_true", help="run the code that a run folder names or holds, of whoever gave it to you"
     )
 
 

@@ -40,6 +40,7 @@ from wm_run.results import plain_json, write_json
 from wm_run.rollout import LONGEST, check_carry
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
+from wm_run.trust import on_a_strangers_word, remember
 from wm_run.writers import outside
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def train(app: App, command: Command, listeners: Listeners | None = None) -> int
         words = command.argv if options.logdir else (*command.argv, "--logdir", str(logdir))
         start = typed.again(app.module, command.argv)
         return launch.launch(start, words, config.devices, logdir, says=command.program)
-    with launch.joined(config.device) as group:
+    with launch.joined(config.device) as group, on_a_strangers_word(command.strange):
         if group.index:
             logdir, config = (
                 logdir / f"rank-{group.index}",
@@ -179,6 +180,8 @@ def _run(
         say(late)
     session.check_room(at)  # before the folder holds a run that keeps what it was started with
     run.config(write_run(app, command.config, command.origin))
+    if not command.strange and (told := remember(app.environments, command.config)):
+        say(told)
     run.protocol(session.about["protocol"])
     run.environment()
     parameters = agent.parameters_by_module()["total"]

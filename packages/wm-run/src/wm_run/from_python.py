@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from wm_core.errors import UserError
 
-from wm_run.configs import overlay
+from wm_run.configs import overlay, read_run
 from wm_run.options import Train
 from wm_run.stop import Stop, say
 from wm_run.tasks import Tasks
@@ -131,7 +131,10 @@ def train(
             raise UserError(
                 f"a loss or a gradient was not finite, and the run stopped: see alarm-<step> in {listeners.logdir}"
             )
-        return loading.load(app, listeners.logdir, device=command.config.device)
+        if command.strange or command.config.data:
+            return loading.load(app, listeners.logdir, device=command.config.device)
+        config = dataclasses.replace(read_run(app, listeners.logdir)[0], device=command.config.device, workers=0)
+        return loading.restore(app, listeners.logdir, config)  # of the task that was just asked for
     except Exception as error:
         sentence = None if error is listeners.error or isinstance(error, UserError) else cli.sentence_of(app, error)
         if sentence is None:

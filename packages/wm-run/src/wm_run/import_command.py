@@ -11,6 +11,7 @@ from typing import Any
 from wm_core.errors import UserError
 
 from wm_run import durable
+from wm_run.config import RunConfig
 from wm_run.episode_check import EpisodeError
 from wm_run.lock import locked
 from wm_run.look import sentence
@@ -18,6 +19,8 @@ from wm_run.progress import Progress
 from wm_run.recorder import Writer, under_way
 from wm_run.recording import PARTS, PROGRESS, About, Recording
 from wm_run.stop import say
+from wm_run.tasks import Tasks
+from wm_run.trust import remember
 
 READERS = "env_adapters.recordings:opened"
 
@@ -57,6 +60,8 @@ def run(args: argparse.Namespace, options: Mapping[str, Any]) -> int:
         drop=args.drop,
         **{name: value for name, value in asked.items() if value},
     )
+    if args.task and (told := remember(Tasks(), RunConfig(task=args.task, env=dict(options)))):
+        say(told)
     print(sentence(recording))
     return 0
 

@@ -21,6 +21,7 @@ from wm_run.recording import Recording
 from wm_run.results import plain_json
 from wm_run.rough import Rough
 from wm_run.stop import say
+from wm_run.trust import on_a_strangers_word
 
 
 def info(app: App, command: Command) -> int:
@@ -28,7 +29,10 @@ def info(app: App, command: Command) -> int:
     options: Info = command.options
     command, recording = stand_in.settle(app, command)
     config = runtime(command.config)
-    with closing(played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
+    with (
+        on_a_strangers_word(command.strange),
+        closing(played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs,
+    ):
         with Rough():  # as many, and nobody acts with them
             parameters = build(app, config, envs).parameters_by_module()
         protocol = plain_json({"task": config.task, "repeat": envs.repeat, **envs.protocol})

@@ -28,7 +28,7 @@ from wm_run.memory import check_environments
 from wm_run.recording import Recording
 from wm_run.stand_in import StandIn
 from wm_run.teams import Team, team_of
-from wm_run.trust import on_a_strangers_word
+from wm_run.trust import on_a_strangers_word, strange
 from wm_run.unfit import told
 
 if TYPE_CHECKING:
@@ -126,19 +126,19 @@ def load(app: App, logdir: Path | str, *, device: str = "auto") -> Loaded:
     if published.there(folder):
         published.read(folder)
     config, _ = read_run(app, folder)
-    return restore(app, folder, dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]
+    with on_a_strangers_word(strange(app.environments, config)):
+        return restore(app, folder, dataclasses.replace(config, device=device, workers=0))  # type: ignore[arg-type]
 
 
 def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
-    """The same with another device, seed or task in the config. What was passed over is said on stderr."""
+    """The same with another device, seed or task in the config, by who knows whose word the task is (`wm_run.trust`). What was
+    passed over is said on stderr."""
     stated, _ = read_run(app, logdir)
     given = inference.load(logdir, app=app) if published.there(logdir) else None
     if given is None:
         _latest(logdir)  # asked before time is spent
     config = runtime(config)
-    with on_a_strangers_word(given is not None and config.task == stated.task):
-        envs = environments(app, config, 1)
-    with closing(envs):
+    with closing(environments(app, config, 1)) as envs:
         agent = build(app, config, envs)
         saved = given or _newest(app, logdir)
         bound.check(app, stated, saved)

@@ -19,7 +19,8 @@ class Train:
     logdir: str = ""
     """The run folder itself; default runs/<stamp>-<task>-<method>-<seed>."""
     trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    """Run the code that the task of the folder names, of whoever gave it to you; needed where the task was not asked for on
+    this account before, or its module lies in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Eval:
     logdir: str
     """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    """Run the code that the task of the folder names, of whoever gave it to you; needed where the task was not asked for on
+    this account before, or its module lies in a run folder."""
     episodes: int | None = None
     """How many; where it is not given, the run's `final_episodes`, or 10 where it has none."""
     mode: bool = False
@@ -59,7 +61,8 @@ class Dream:
     logdir: str
     """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    """Run the code that the task of the folder names, of whoever gave it to you; needed where the task was not asked for on
+    this account before, or its module lies in a run folder."""
     observed: int = 5
     """Steps of context, before the dream."""
     imagined: int = 45
@@ -77,7 +80,8 @@ class Play:
     logdir: str
     """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    """Run the code that the task of the folder names, of whoever gave it to you; needed where the task was not asked for on
+    this account before, or its module lies in a run folder."""
     dream: bool = False
     """The world model imagines, from a real start of --observed steps."""
     show: Literal["auto", "window", "video"] = "auto"
@@ -109,7 +113,8 @@ class Publish:
     logdir: str
     """The folder of a run; or one that `publish` wrote, to send it."""
     trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    """Run the code that the task of the folder names, of whoever gave it to you; needed where the task was not asked for on
+    this account before, or its module lies in a run folder."""
     to: str = ""
     """A folder, or hf:ORG/NAME to upload it (`wm-run[hub]`); default LOGDIR/published."""
     rows: str = ""
@@ -142,7 +147,8 @@ class Export:
     logdir: str
     """The folder of a run or of a published agent, pretrained:NAME, or hf:ORG/NAME[@REVISION]."""
     trust: bool = False
-    """Run a task's module though it lies in a run folder: that of whoever gave you the folder."""
+    """Run the code that the task of the folder names, of whoever gave it to you; needed where the task was not asked for on
+    this account before, or its module lies in a run folder."""
     out: str = ""
     """Where they go; default LOGDIR/export."""
     compare: int = 1000

@@ -17,6 +17,7 @@ from wm_core.errors import UserError
 
 from wm_run.configs import resolve
 from wm_run.recording import TOLD, Recording
+from wm_run.trust import strange
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -133,6 +134,8 @@ def settle(app: App, command: Command) -> tuple[Command, Recording | None]:
     if saved is None:
         config = dataclasses.replace(config, **_of_the_task(app, command, recording))
         recording.verify()  # all of it is read once anyway; a run that goes on has a replay of its own
+        if (config.task, config.env) != (command.config.task, command.config.env):  # the recording's word
+            command = dataclasses.replace(command, strange=strange(app.environments, config))
     place = str(Path(config.data).absolute())
     config = dataclasses.replace(config, data=place, data_checksum=recording.checksum)
     return dataclasses.replace(command, config=config), recording

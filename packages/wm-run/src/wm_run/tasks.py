@@ -53,20 +53,24 @@ class Tasks:
     """n environments of a config's task.
 
     options: fields of the config that are an option of some suites, handed to tasks that have it and dropped elsewhere.
-    make: who makes them, imported when it is needed: this package does without env-adapters.
+    make: who makes them, imported when it is needed: this package does without env-adapters. code: task -> the code that its
+    name chooses, or None (see `wm_run.trust`); asked of names alone, so None as well where `make` is the caller's own.
     """
 
     options: tuple[str, ...] = ()
     make: str | MakeVec = "env_adapters:make_vec"
+    code: str = "env_adapters.make:code_of"
+
+    def code_of(self, task: str) -> str | None:
+        """The module that is run because the task's name says so, and where it lies; None where it names none."""
+        if not isinstance(self.make, str):
+            return None
+        found: str | None = _part(self.code)(task)
+        return found
 
     def __call__(self, config: RunConfig, n: int, **more: Any) -> Environments:
         """Raises what the maker raises of a task that does not exist or lacks its extra. more: further options."""
-        make = self.make
-        if isinstance(make, str):
-            module, _, name = make.partition(":")
-            found: Callable[..., Environments] = getattr(importlib.import_module(module), name)
-        else:
-            found = make
+        found: Callable[..., Environments] = _part(self.make) if isinstance(self.make, str) else self.make
         for name in config.env:
             if name in OWN or name in self.options:
                 field = f"--{name}" if hasattr(config, name) else "a field of the run"
@@ -83,3 +87,9 @@ class Tasks:
             wishes={name: getattr(config, name) for name in self.options} | more,
             **config.env,
         )
+
+
+def _part(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found

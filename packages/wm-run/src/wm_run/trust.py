@@ -1,12 +1,83 @@
-"""Whether the module that a task names may be imported: on a stranger's word, that of a published agent, none is."""
+"""Whether the code that a task names may be run: what this account asked for itself is, what a folder says is not.
+
+`my_env:Walk` imports a module and calls it, with the options of the task as its arguments; `subprocess:getoutput` is such a
+name, too. Typed by the user it is the user's word. A config.toml, a published agent's or a recording's is a file's: then
+the same task, with the same options and the same module's file, must have been asked for here before, which a list outside
+of all run folders says ($XDG_STATE_HOME/wm-run/tasks.jsonl, else ~/.local/state/wm-run), or the user says `--trust`. A list
+of names, no signature in the run folder: it can be read, and lines can be taken out.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wm_run.tasks import Tasks
+
+if TYPE_CHECKING:
+    from wm_run.config import RunConfig
 
 TRUST = "ENV_ADAPTERS_TRUST"  # read where a task's module is imported: see env_adapters.modules; workers inherit it
+
+
+def asked_for() -> Path:
+    """The list of the tasks that this account asked for: a line for each."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "wm-run" / "tasks.jsonl"
+
+
+def strange(environments: Any, config: RunConfig) -> bool:
+    """Whether the task of a config that a file holds names code that this account never asked for. environments: who makes
+    them, of which `Tasks` alone know tasks that name code."""
+    line = _line(environments, config)
+    if line is None:
+        return False
+    try:
+        return line not in asked_for().read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return True
+
+
+def unsaid(environments: Any, saved: RunConfig, change: Callable[[RunConfig], RunConfig]) -> bool:
+    """The same, unless the user says the task, and all options of it, anew. change: what the user makes of a config."""
+    if not strange(environments, saved):
+        return False
+    given, said = change(saved), change(replace(saved, task="", env={}))
+    return (given.task, given.env) != (said.task, said.env)
+
+
+def remember(environments: Any, config: RunConfig) -> str:
+    """Note that this account asked for the task; gives a sentence where that cannot be written, else ""."""
+    line = _line(environments, config)
+    if line is None or not strange(environments, config):
+        return ""
+    path = asked_for()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        return (
+            f"{path} cannot be written ({error.strerror or error}), so later commands on this run ask for its task again: give "
+            f"them --task {config.task}, or --trust"
+        )
+    return ""
+
+
+def _line(environments: Any, config: RunConfig) -> str | None:
+    """A task as the list holds it; None of one that names no code."""
+    if not config.task or not isinstance(environments, Tasks):
+        return None
+    code = environments.code_of(config.task)
+    if code is None:
+        return None
+    options: Mapping[str, Any] = config.env
+    return json.dumps({"task": config.task, "env": options, "code": code}, sort_keys=True, default=str)
 
 
 @contextmanager

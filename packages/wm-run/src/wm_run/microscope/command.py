@@ -54,7 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--imagined", type=int, default=default.imagined, help="steps of the dream after them")
     add("--seed", type=int, default=default.seed, help="of the rows, and of all that is drawn")
     add("--device", choices=("auto", "cpu", "cuda"), default=default.device, help="where the networks run")
-    add("--trust", action="store_true", help="run a task's module though it lies in a run folder")
+    add(
+        "--trust",
+        action="store_true",
+        help="run the code that the task of a run folder names, of whoever gave it to you",
+    )
 
 
 def run(args: argparse.Namespace, options: Mapping[str, object]) -> int:

@@ -18,7 +18,7 @@ from wm_run import dreams
 from wm_run.app import App
 from wm_run.cli import main
 
-__all__ = ["Run", "command", "finished", "short_films"]
+__all__ = ["Run", "asked_for_apart", "command", "finished", "short_films"]
 
 Run = Callable[..., None]  # run("train", "--steps", 10): a command line
 
@@ -31,6 +31,14 @@ def command(app: App) -> Any:
         return lambda *words: main(app, [str(word) for word in words])
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def asked_for_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tasks that tests ask for are noted apart from the user's own (wm_run.trust)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="module")
