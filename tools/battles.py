@@ -32,6 +32,7 @@ ROWS = ROOT / "docs" / "results" / "battles.jsonl"
 PAGE = ROWS.with_suffix(".md")
 MEASURE = "wm_run.measures:logged"
 EPISODES = 128
+RATES = (0.02, 0.05, 0.1, 0.2)  # win rates whose cost is told
 ARMS: dict[str, tuple[str, ...]] = {
     "mappo": ("mappo", "--preset", "smax"),
     "mappo of the paper": ("mappo", "--preset", "paper"),
@@ -101,7 +102,8 @@ def row_of(battle: Battle, found: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's row as a suite has it, the row of this file."""
     won = found["evaluations_of"]["won"]
     same = {"commit": found["commit"], "hardware": found["hardware"]}
-    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | same
+    spent = {"spent": found["spent"]} if "spent" in found else {}
+    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | spent | same
 
 
 def write(row: dict[str, Any]) -> None:
@@ -125,7 +127,37 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             each = [row[name] for row in mine]
             cells.append(f"{statistics.mean(each):.3f} ({', '.join(f'{one:.2f}' for one in each)})")
         lines.append(f"| {key[0]} | {key[1]} | {key[2]:,} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *prices(found)]) + "\n"
+
+
+def prices(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a win rate costs, the paper's Figure 9 in CPU seconds, of the rows that say what was spent: the first evaluation
+    that reaches it, of every seed."""
+    told = [row for row in found if "spent" in row]
+    if not told:
+        return []
+    lines = [
+        "\n## What a win rate costs\n",
+        "CPU seconds of the run's process (evaluations and films included) until an evaluation first reaches a rate, each seed;",
+        "- where none does. All one thread each; the seconds of one table come from one processor.\n",
+        f"| task | arm | steps | {' | '.join(f'{rate:.0%}' for rate in RATES)} | whole run |",
+        f"|---|---|---|{'---|' * len(RATES)}---|",
+    ]
+    for key in dict.fromkeys((row["task"], row["arm"], row["steps"]) for row in told):
+        mine = [row for row in told if (row["task"], row["arm"], row["steps"]) == key]
+        cells = [", ".join(price(row, rate) for row in mine) for rate in RATES]
+        whole = ", ".join(f"{row['spent'][-1][1]:,.0f}" for row in mine)
+        lines.append(f"| {key[0]} | {key[1]} | {key[2]:,} | {' | '.join(cells)} | {whole} |")
+    return lines
+
+
+def price(row: Mapping[str, Any], rate: float) -> str:
+    """
+    >>> price({"evaluations": [[1, 0.0], [2, 0.3]], "spent": [[1, 10.0], [2, 20.4]]}, 0.2)
+    '20'
+    """
+    at = dict(map(tuple, row["spent"]))
+    return next((f"{at[step]:,.0f}" for step, won in row["evaluations"] if won >= rate and step in at), "-")
 
 
 def main() -> None:

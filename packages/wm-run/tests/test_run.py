@@ -31,7 +31,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
         raise AssertionError(f"{word} is not JSON")
 
     rows = [json.loads(line, parse_constant=strict) for line in path.read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time/wall"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in {"time/wall", "time/cpu"}} for row in rows]
 
 
 def scalars(logdir: Path) -> dict[str, list[tuple[int, float]]]:
@@ -65,8 +65,10 @@ def test_every_row_of_metrics_says_when_it_was_written_and_no_comparison_of_runs
         run.metrics(1, {"loss": 1.0})
         run.close()
     (row,) = (json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines())
-    assert before - 0.001 <= row["time/wall"] <= time.time() and "time/wall" not in scalars(tmp_path / "a")
-    assert "time/wall".startswith(PRIVATE)
+    assert before - 0.001 <= row["time/wall"] <= time.time()
+    assert 0 < row["time/cpu"] <= time.process_time() + 0.01
+    assert not {"time/wall", "time/cpu"} & {*scalars(tmp_path / "a")}
+    assert "time/wall".startswith(PRIVATE) and "time/cpu".startswith(PRIVATE)
 
 
 def test_config_films_and_pictures_are_in_tensorboard(tmp_path: Path) -> None:

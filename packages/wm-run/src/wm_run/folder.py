@@ -31,6 +31,7 @@ from wm_run.writers import Writer
 
 LOGS = ("metrics.jsonl", "scores.jsonl")
 WALL = "time/wall"  # seconds since 1970 when a row was written
+CPU = "time/cpu"  # CPU seconds of the process by then, of all its threads, not of its workers: anew when a run goes on
 
 
 def default_logdir(root: Path | str, task: str, method: str, seed: int) -> Path:
@@ -96,8 +97,8 @@ class Run:
     # ---- what happens on the way
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl: numbers (Python, numpy, 0-d tensors) by name, and the time; nan and inf become null."""
-        self._line("metrics.jsonl", step, {**values, WALL: round(time.time(), 3)})
+        """One line of metrics.jsonl: numbers (Python, numpy, 0-d tensors) by name, and times; nan and inf become null."""
+        self._line("metrics.jsonl", step, {**values, WALL: round(time.time(), 3), CPU: round(time.process_time(), 2)})
 
     def score(self, step: int, score: float, length: int, **extra: Any) -> None:
         """One line of scores.jsonl for a finished episode; extra numbers appear as episode/<name>."""
@@ -188,7 +189,9 @@ class Run:
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._step = max(self._step, step)
         self._logs[log].write(json.dumps({"step": step, **finite}, allow_nan=False).encode() + b"\n")
-        timeless = {name: value for name, value in numbers.items() if name != WALL}  # these have clocks of their own
+        timeless = {
+            name: value for name, value in numbers.items() if name not in {WALL, CPU}
+        }  # these have clocks of their own
         if self._tensorboard:
             self._opened().scalars(step, timeless)
         for writer in self._writers:

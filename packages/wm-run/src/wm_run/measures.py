@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
         trained: the scores of its evaluation at the end, with `lengths`, `acting` and `evaluated_at`, the step; absent where
             it made none (`--final-episodes 0`).
         training: scores of the training episodes that ended in its last tenth.
+        spent: CPU seconds of the run's process, or of its processes one after another, by each evaluation: [step, seconds];
+            absent where a row does not say.
         evaluations: [step, score] of each on the way; evaluations_of: the same of each outcome by its name, such as `won`.
         and each outcome of the episodes of `trained` by its name.
     """
@@ -77,6 +79,8 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "updates": next((round(row["train/updates"]) for row in reversed(metrics) if "train/updates" in row), 0),
     }
+    if spent := _spent(metrics):
+        found["spent"] = spent
     named = {name for row in metrics for name in row if name.startswith("eval/")}
     others = sorted(named - {"eval/score", "eval/episodes", "eval/length"})
     if others:
@@ -92,6 +96,25 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     told = {"trained": [round(score, 4) for score in result["scores"]], "lengths": result["lengths"]}
     told |= {"acting": result["acting"], "evaluated_at": result["step"]}
     return found | result.get("outcomes", {}) | told
+
+
+def _spent(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """CPU seconds by each evaluation. A process counts from 0: where the count falls, another one has begun.
+
+    >>> _spent([{"step": 1, "time/cpu": 5.0}, {"step": 2, "time/cpu": 3.0, "eval/score": 1.0}])
+    [[2, 8.0]]
+    """
+    found, before, last = list[list[float]](), 0.0, 0.0
+    for row in metrics:
+        now = row.get("time/cpu")
+        if now is None:
+            return []
+        if now < last:
+            before += last
+        last = now
+        if row.get("eval/score") is not None:
+            found.append([row["step"], round(before + now, 1)])
+    return found
 
 
 def _own_evaluation(logdir: Path) -> dict[str, Any] | None:
