@@ -70,6 +70,12 @@ def main() -> None:
     until("frame.who === 'policy' && frame.t > 0", "released")
     press(Qt.Key.Key_Space)
     until("frame.paused && document.getElementById('where').textContent === 'real, paused'", "paused")
+    if asked(page, "!!frame.recalled"):  # of an agent that remembers: what a dream shows is of where it began
+        until("frame.recalled.steps.length === document.querySelectorAll('#recalled li').length", "recalled")
+        found["recalled frames"] = asked(
+            page, "[...document.querySelectorAll('#recalled img')].filter(one => one.naturalWidth).length"
+        )
+    found["remembers"] = not asked(page, "document.getElementById('memory').hidden")
     if asked(page, "frame.over"):
         press(Qt.Key.Key_Period)
     until("(window.before = frame.t, !frame.over)", "stands")

@@ -19,18 +19,18 @@ ROOT = Path(__file__).parents[2]
 HEARD = """
 import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C, which a job in the background would ignore
-sys.argv = ["dreamer", *sys.argv[1:]]
-runpy.run_module("dreamer", run_name="__main__")
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__")
 """
 
 
 @pytest.mark.skipif(shutil.which("uv") is None, reason="the script that drives Chromium is run by uv")
-def test_a_user_plays_in_the_page(tmp_path: Path) -> None:
-    app = [sys.executable, "-m", "dreamer"]
+@pytest.mark.parametrize("app", ["dreamer", "po_dreamer"])
+def test_a_user_plays_in_the_page(app: str, tmp_path: Path) -> None:
     train = ["train", "--preset", "tiny", "--steps", "60", "--logdir", str(tmp_path / "run"), "--final-video", "False"]
-    subprocess.run([*app, *train], check=True, capture_output=True, timeout=600)
+    subprocess.run([sys.executable, "-m", app, *train], check=True, capture_output=True, timeout=600)
     playing = subprocess.Popen(
-        [sys.executable, "-c", HEARD, "play", str(tmp_path / "run"), "--browser"],
+        [sys.executable, "-c", HEARD, app, "play", str(tmp_path / "run"), "--browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,6 +56,8 @@ def test_a_user_plays_in_the_page(tmp_path: Path) -> None:
     steps = ("wheel", "policy", "keys", "released", "paused", "stands", "dreaming", "dreamed", "woken")
     assert {name: found[name] for name in steps} == dict.fromkeys(steps, True)
     assert found["console"] == [] and found["elsewhere"] == [] and found["unnamed"] == 0 and found["alts"] == 0
+    assert found["remembers"] == (app == "po_dreamer")
+    assert app != "po_dreamer" or found["recalled"] and found["recalled frames"] > 1
     for way in ("light", "dark", "narrow"):
         assert found[f"{way} contrast"] == {} and found[f"{way} wide"] <= 0, way
         assert (tmp_path / "seen" / f"{way}.png").stat().st_size > 5_000

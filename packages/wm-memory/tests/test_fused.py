@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from wm_core import draws
 from wm_core.contracts import Dynamics
 from wm_core.norm import RMSNorm
@@ -397,10 +398,40 @@ def test_diagnostics_of_a_memory_written_by_hand() -> None:
     assert {name: round(found[name].item(), 4) for name in wanted} == wanted
     assert found["recall/cosine_gap"].item() == pytest.approx(2 / 3, abs=1e-4)
     assert found["bottleneck/std"] > 0
-    age, earlier, ok = model.recalled(carry, last, torch.zeros(1, 1, A), first[:, 3:])
-    assert (age.tolist(), earlier.tolist(), ok.tolist()) == ([[[3]]], [[[True]]], [[[True]]])
-    age, earlier, ok = model.recalled(carry, last, torch.zeros(1, 1, A), first[:, :1] & False)
-    assert (age.tolist(), earlier.tolist()) == ([[[3]]], [[[False]]])  # the episode goes on
+    told = model.recalled(carry, last, torch.zeros(1, 1, A), first[:, 3:])
+    assert (told.age.tolist(), told.episodes.tolist(), told.taken.tolist()) == ([[[3]]], [[[1]]], [[[True]]])
+    assert told.weight.tolist() == [[[1]]]  # of the only one
+    told = model.recalled(carry, last, torch.zeros(1, 1, A), first[:, :1] & False)
+    assert (told.age.tolist(), told.episodes.tolist()) == ([[[3]]], [[[0]]])  # the episode goes on
+
+
+@pytest.mark.parametrize("make", [fused, recalled])
+def test_what_is_recalled_is_what_a_loop_over_the_columns_finds(make: Any) -> None:
+    """Ages and episodes of three rows, each with its own past; weights are the attention's, over what is taken."""
+    torch.manual_seed(1)
+    model, steps, past = make(memory(sight=across_episodes)).eval(), 4, 9
+    key = torch.randn(3, past + steps, E)
+    first = torch.rand(3, past + steps) < 0.3
+    valid = torch.arange(past) >= torch.tensor([0, 5, past])[:, None]  # the last row has no past
+    carry = model.initial(3) | model.memory.prefill(
+        model.initial(3), Past({"key": key[:, :past]}, torch.randn(3, past, A), first[:, :past], valid)
+    )
+    embed = {"obs": torch.zeros(3, steps, O), "memory": key[:, past:], "key": key[:, past:]}
+    action, reset = torch.randn(3, steps, A), first[:, past:]
+    told = model.recalled(carry, embed, action, reset)
+    _, reading, _ = model.memory.look(carry, embed, action, reset)
+    for row in range(3):
+        for t in range(steps):
+            seen = [at for at in range(past + t) if past + t - at <= M and (at >= past or valid[row, at])]
+            alike = F.cosine_similarity(key[row, past + t][None], key[row, seen], dim=-1) if seen else torch.zeros(0)
+            chosen = sorted(seen[i] for i in alike.topk(min(model.memory.recall.count, len(seen))).indices.tolist())
+            ok = told.taken[row, t]
+            assert told.age[row, t][ok].tolist() == [past + t - at for at in chosen]
+            since = [int(first[row, at + 1 : past + t + 1].sum()) for at in chosen]
+            assert told.episodes[row, t][ok].tolist() == since
+            weights = torch.stack([one[row, :, t].mean(0) for one in reading.weights]).mean(0)
+            assert torch.allclose(told.weight[row, t][ok], weights[ok]) and not told.weight[row, t][~ok].any()
+            assert not chosen or told.weight[row, t].sum().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", [Recall, Repeat])

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wm_core.types import Batch, Carry, Dream, Index, Latent, Past, Start, Steps, Trace
+from wm_core.types import Batch, Carry, Dream, Index, Latent, Past, Recollection, Start, Steps, Trace
 
 Metrics = dict[str, Tensor]  # 0-d, on the device until the logger fetches them
 Notes = dict[str, Tensor]  # what replay keeps of steps, (B, T, ...), by the names of its entries
@@ -70,6 +70,17 @@ class Dynamics(Protocol):
 
     def prior_logits(self, deter: Tensor) -> Tensor:
         """p(z | deter) of deter (..., D): normalised log-probabilities (..., S, K), the uniform share inside."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A dynamics that recalls steps which it observed, and can say which."""
+
+    def recalled(
+        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor, /
+    ) -> Recollection | None:
+        """What each step of `observe` recalls, without gradient or draws; None where it is of a dynamics that recalls
+        nothing."""
 
 
 @runtime_checkable

@@ -87,6 +87,19 @@ class Dream:
 
 
 @dataclass(frozen=True)
+class Recollection:
+    """Which past steps each of T observed steps recalls, in K places: every value (B, T, K).
+
+    What is not `taken` means nothing; the weights of what is taken sum to 1.
+    """
+
+    age: Tensor  # steps ago: 1 is the step before
+    episodes: Tensor  # episodes ago: 0 is the step's own
+    weight: Tensor  # float32: how much of what is recalled it is
+    taken: Tensor  # bool
+
+
+@dataclass(frozen=True)
 class Past:
     """What replay kept of the P steps before a batch, oldest first and right-aligned.
 

@@ -22,13 +22,14 @@ from wm_core.contracts import (
     Metrics,
     Probing,
     Regulariser,
+    Remembering,
 )
 from wm_core.distributions import Bernoulli
 from wm_core.fast.resting import resting
 from wm_core.kl import BalancedKL
 from wm_core.precision import wide
 from wm_core.ranks import mean
-from wm_core.types import Carry, Dream, Latent, Past, Start, Steps, Trace
+from wm_core.types import Carry, Dream, Latent, Past, Recollection, Start, Steps, Trace
 
 Policy = Callable[..., ActionDistribution]  # of a latent, and of a mask (..., A) where the world predicts one
 MASK = "action_mask"  # the head that does
@@ -81,6 +82,13 @@ class WorldModel(nn.Module):
     def observe(self, carry: Carry, steps: Steps) -> Trace:
         """Posterior over the steps. Here alone are resets chosen and actions bounded."""
         return self.dynamics.observe(carry, self.encoder(steps), bound_action(steps["action"]), resets(steps))
+
+    @torch.no_grad()
+    def recalled(self, carry: Carry, steps: Steps) -> Recollection | None:
+        """Which past steps `observe` recalls at each of these; None where the dynamics recalls nothing."""
+        if not isinstance(self.dynamics, Remembering):
+            return None
+        return self.dynamics.recalled(carry, self.encoder(steps), bound_action(steps["action"]), resets(steps))
 
     def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
         """One prior step from M starts with action (M, A), of any size."""

@@ -16,6 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from wm_core import Carry, Dream, Dynamics, Latent, Past, Start, Trace
+from wm_core.contracts import Remembering
+from wm_core.types import Recollection
 
 tree_map = torch.utils._pytree.tree_map  # noqa: SLF001 - the only walk torch offers
 Whole = TypeVar("Whole", Tensor, Latent, Dream)
@@ -103,3 +105,8 @@ class Interleaved(nn.Module):
 
     def prior_logits(self, deter: Tensor) -> Tensor:
         return self.dynamics.prior_logits(deter)
+
+    def recalled(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Recollection | None:
+        """Which past steps each agent recalls, of its own, in the order of rows; None where the dynamics recalls nothing."""
+        inner = self.dynamics
+        return inner.recalled(carry, embed, action, reset) if isinstance(inner, Remembering) else None

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from wm_core import draws
 from wm_core.distributions import straight_through
 from wm_core.precision import wide
-from wm_core.types import Carry, Latent, Trace
+from wm_core.types import Carry, Latent, Recollection, Trace
 
 from wm_memory import bank
 from wm_memory.gaussian import Gaussian
@@ -60,25 +60,27 @@ def staleness(query: Tensor, stale: Tensor, fresh: Tensor, mask: Tensor, *, coun
 
 
 @torch.no_grad()
-def choices(
+def recollection(
     memory: Memory, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Which steps each query recalls, in evaluation mode: their ages in steps, whether they lie in earlier episodes, and
-    which of the K places are taken at all; each (B, T, K)."""
+) -> Recollection:
+    """Which steps each query recalls, in evaluation mode. A step's weight is the mean of its attention weights over blocks and
+    heads."""
     with evaluating(memory):
         columns, reading, _ = memory.look(carry, embed, action, reset)
-        index, ok = reading.chosen.index, reading.chosen.ok
-        return *_placed(memory, columns, index, ok), ok
+        weight = (
+            torch.stack(reading.weights).float().mean((0, 2)) * reading.chosen.ok
+        )  # (blocks, B, H, T, K) -> (B, T, K)
+        return Recollection(*_placed(memory, columns, reading.chosen.index), weight, reading.chosen.ok)
 
 
-def _placed(memory: Memory, columns: bank.Bank, index: Tensor, ok: Tensor) -> tuple[Tensor, Tensor]:
-    """Ages of the chosen columns, and which of them are of earlier episodes: (B, T, K)."""
+def _placed(memory: Memory, columns: bank.Bank, index: Tensor) -> tuple[Tensor, Tensor]:
+    """How many steps and how many episodes ago the chosen columns were: (B, T, K)."""
     steps, total = index.shape[1], columns["first"].shape[1]
     shape = (*index.shape[:2], total)
     age = bank.ages(steps, total, index.device).expand(shape).gather(-1, index)
     episode = columns["first"].long().cumsum(1)
     theirs = episode[:, None].expand(shape).gather(-1, index)
-    return age, (theirs != episode[:, memory.window :, None]) & ok
+    return age, episode[:, memory.window :, None] - theirs
 
 
 @torch.no_grad()
@@ -103,7 +105,8 @@ def diagnose(
         columns, reading, similarity = memory.look(carry, embed, action, reset)
         index, ok = reading.chosen.index, reading.chosen.ok
         count = ok.sum().clamp(min=1)
-        age, past = _placed(memory, columns, index, ok)
+        age, episodes = _placed(memory, columns, index)
+        past = (episodes != 0) & ok
         mask = memory.sight(columns, memory.window)
         chosen = (similarity.gather(-1, index) * ok).sum() / count
         visible = (similarity * mask).sum() / mask.sum().clamp(min=1)

@@ -18,9 +18,9 @@ from wm_core.blocks import BlockGRU
 from wm_core.distributions import mixed_logits, unimix_logits
 from wm_core.fast.scan import posterior_scan
 from wm_core.rssm import RSSM, Posterior, Prior, draw_latent, stoch_index, stoch_onehot
-from wm_core.types import Carry, Latent, Past, Start, Trace
+from wm_core.types import Carry, Latent, Past, Recollection, Start, Trace
 
-from wm_memory.diagnostics import choices, diagnose
+from wm_memory.diagnostics import diagnose, recollection
 from wm_memory.memory import Memory
 from wm_memory.norm_gru import NormGRU
 from wm_memory.pair import PairAttention
@@ -191,11 +191,9 @@ class FusedRSSM(nn.Module):
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
         return diagnose(self.memory, carry, embed, action, reset)
 
-    def recalled(
-        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ages, earlier episodes and places taken of what each step recalls, (B, T, K); see `diagnostics.choices`."""
-        return choices(self.memory, carry, embed, action, reset)
+    def recalled(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Recollection:
+        """Which past steps each step recalls, (B, T, K); see `diagnostics.recollection`."""
+        return recollection(self.memory, carry, embed, action, reset)
 
     def nats(self, trace: Trace) -> Tensor:
         """KL of the bottleneck to a standard normal (B, T), for a loss that the paper does not have; Gaussian only."""
@@ -264,8 +262,6 @@ class RecalledRSSM(nn.Module):
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""
         return diagnose(self.memory, carry, embed, action, reset)
 
-    def recalled(
-        self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ages, earlier episodes and places taken of what each step recalls, (B, T, K); see `diagnostics.choices`."""
-        return choices(self.memory, carry, embed, action, reset)
+    def recalled(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Recollection:
+        """Which past steps each step recalls, (B, T, K); see `diagnostics.recollection`."""
+        return recollection(self.memory, carry, embed, action, reset)

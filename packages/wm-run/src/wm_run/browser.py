@@ -26,7 +26,9 @@ from wm_core.errors import UserError
 
 from wm_run.audience import Audience, Gone
 from wm_run.canvas import action_words, panel
+from wm_run.filmstrip import rgb
 from wm_run.gate import new_token, refusal
+from wm_run.remembered import Recalling
 from wm_run.stage import Moment, Stage
 from wm_run.window import ARROWS, DIGITS, FPS, Keyboard
 
@@ -97,9 +99,30 @@ class Show:
                     [None if one is None else _png(panel(one, self.most)) for one in both]
                     for both in zip_longest(moment.beside[:SHOWN], predicted.beside[:SHOWN])
                 ],
+                "recalled": self._recalled(moment.recalled),
             }
             | _told(moment)
         )
+
+    def _recalled(self, recalling: Recalling | None) -> dict[str, Any] | None:
+        """Of who recalls past steps: which, and of how many; `at` is the step in whose episode it was."""
+        if recalling is None:
+            return None
+
+        def picture(seen: NDArray[Any]) -> str:  # an image in its own size: there are many, and the page scales them
+            value = self.stage.observer.pictured(seen)
+            return _png(rgb(value) if value.ndim == 3 else panel(value, self.most))
+
+        steps = [
+            {
+                "ago": one.ago,
+                "episodes": one.episodes,
+                "weight": round(one.weight, 4),
+                "frame": None if one.seen is None else picture(one.seen),
+            }
+            for one in recalling.steps
+        ]
+        return {"at": self.stage.t, "found": recalling.found, "steps": steps}
 
 
 def _told(moment: Moment) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from torch import Tensor
 from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.observations import is_image
-from wm_core.types import Carry, Latent, Steps, Trace
+from wm_core.types import Carry, Latent, Recollection, Steps, Trace
 from wm_core.world import MASK, stack
 
 from wm_run.drawing import Draw
 from wm_run.episodes import score_of
 from wm_run.loop import Environments
+from wm_run.remembered import Album, Recalling
 from wm_run.teams import Team
 
 OVER = 0.5  # a dream ends where the model thinks that going on is less likely than this
@@ -58,6 +59,7 @@ class Moment:
     who: str
     over: bool
     beside: tuple[NDArray[Any], ...] = ()  # of a team what each of its agents sees, as `seen`; () inside a dream
+    recalled: Recalling | None = None  # at this step, inside a dream where it began; None of who recalls nothing
 
 
 def key_shown(envs: Environments) -> str | None:
@@ -117,11 +119,19 @@ class Observer:
             carry, latent = self.agent.world.imagine(carry, torch.as_tensor(actions).to(self.agent.device))
             return carry, self._predictions(latent, self.agent.world.mask(latent))
 
+    @torch.no_grad()
+    def recalled(self, carry: Carry, step: Mapping[str, NDArray[Any]]) -> Recollection | None:
+        """Which past steps `observe` recalls at one real step (1, ...); it draws nothing."""
+        with draws.drawing(draws.Fixed()), self.agent.computing():
+            return self.agent.world.recalled(carry, self._rows(step))
+
     def seen(self, step: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
         """The observation to draw: (H, W, C), or flat."""
-        if not self.key:
-            return None
-        return self.draw(step[self.key][0] if self.team is None else step[self.key][0, self.which])
+        return None if not self.key else self.pictured(step[self.key][0])
+
+    def pictured(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Of one step's observation, of a team all its agents' (N, ...), that of the agent asked, to draw."""
+        return self.draw(frame if self.team is None else frame[self.which])
 
     def beside(self, step: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """The same of every agent of a team; () of one alone."""
@@ -249,6 +259,8 @@ class Stage:
         self.step, self.carry = envs.reset(seed), observer.agent.initial(1)
         self.t, self.score, self.dreamt = 0, 0.0, 0
         self.dream: Carry | None = None
+        self.album = Album()
+        self.recollection: Recollection | None = None  # at the last real step
         self.which = self.asked = observer.which  # of a team: from the next step on, and where a dream began
         self.now = self._look()
 
@@ -288,12 +300,15 @@ class Stage:
         if self.dream is None:
             self.observer.which = which
             predicted = self.observer.expect(self.trace, self.step)
-            seen = self.observer.seen(self.step)
-            self.now = replace(self.now, seen=seen, predicted=predicted, action=predicted.action)
+            seen, recalled = self.observer.seen(self.step), self._recalled()
+            self.now = replace(self.now, seen=seen, predicted=predicted, action=predicted.action, recalled=recalled)
         return self.now
 
     def _look(self, who: str = "policy") -> Moment:
-        self.observer.which = self.which
+        self.observer.which, key = self.which, self.observer.key
+        self.recollection = self.observer.recalled(self.carry, self.step)
+        if self.recollection is not None:
+            self.album.keep(self.step[key][0] if key else None)
         self.trace, predicted = self.observer.observe(self.carry, self.step)
         self.carry = self.trace.carry
         reward = float(score_of(self.envs, self.step)[0])
@@ -301,7 +316,12 @@ class Stage:
         self.t, self.score = (0, 0.0) if first else (self.t + 1, self.score + reward)
         seen, over = self.observer.seen(self.step), bool(self.step["last"][0])
         beside = self.observer.beside(self.step)
-        return Moment(self.t, False, seen, predicted, reward, self.score, predicted.action, who, over, beside)
+        recalled = self._recalled()
+        return Moment(self.t, False, seen, predicted, reward, self.score, predicted.action, who, over, beside, recalled)
+
+    def _recalled(self) -> Recalling | None:
+        """By the agent that is shown, at the last real step: a dream recalls nothing more."""
+        return None if self.recollection is None else self.album.found(self.recollection, self.which)
 
     def _imagine(self, action: Vector, who: str) -> Moment:
         before = self.now
@@ -312,4 +332,5 @@ class Stage:
         short = self.dreamt < self.horizon and self.observer.agent.world.dynamics.left(self.dream) >= 1
         score = (before.score if before.imagined else 0.0) + predicted.reward
         over = predicted.cont < OVER or not short
-        return Moment(before.t + 1, True, None, predicted, None, score, predicted.action, who, over)
+        moment = Moment(before.t + 1, True, None, predicted, None, score, predicted.action, who, over)
+        return replace(moment, recalled=self._recalled())

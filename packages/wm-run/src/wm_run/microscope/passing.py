@@ -133,7 +133,6 @@ def _piece(
     """Of some rows. known: the context of all, of which `means` keeps the mean frames."""
     world, rows = agent.world, len(steps["first"])
     seen = {key: value[:, :sees] for key, value in steps.items()}
-    recall = getattr(world.dynamics, "recalled", None)  # a memory's, and no promise of Dynamics
     with draws.drawing(draws.Generator(seed, agent.device)), agent.computing():
         carry = world.prefill(None, rows)
         context = world.observe(carry, seen)
@@ -149,8 +148,7 @@ def _piece(
         ahead = world.heads["reward"](dream).mode()
         shown = world.decoder(dream)
         value = None if critic is None else critic(trace.latent).mode()
-        args = (carry, world.encoder(seen), bound_action(seen["action"]), resets(seen))
-        chosen = None if recall is None else recall(*args)
+        chosen = world.recalled(carry, seen)
     errors, films = {}, {}
     for key, distribution in shown.items():
         said = distribution.mode()
@@ -175,7 +173,7 @@ def _piece(
         reward_ahead=ahead.float().cpu(),
         errors=errors,
         shown=films,
-        recalled=None if chosen is None else (chosen[0].cpu(), chosen[1].cpu(), chosen[2].cpu()),
+        recalled=None if chosen is None else (chosen.age.cpu(), (chosen.episodes != 0).cpu(), chosen.taken.cpu()),
     )
 
 
