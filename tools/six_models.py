@@ -5,10 +5,12 @@
     uv run tools/suite.py run six           # 54 runs that learn the world model alone (`train --data`); resumable
     uv run tools/six_models.py table six           # docs/results/six.md from the rows
     uv run tools/six_models.py record recall && uv run tools/suite.py run recall && uv run tools/six_models.py table recall
+    uv run tools/six_models.py controls recall     # what the probe of recall finds in states that are known
 
 A run keeps a checkpoint at every eighth of its way. `measured` passes the same held-out rows through each of them, so that
 both tables come from the same runs: at equal updates the last checkpoints are compared; at equal FLOPs each arm is taken
-where it has computed as much as the cheapest arm at its end, linearly between its checkpoints.
+where it has computed as much as the cheapest arm at its end, linearly between its checkpoints and nowhere beyond them. The
+tables are made of whatever rows there are, and say what is missing.
 """
 
 from __future__ import annotations
@@ -215,17 +217,29 @@ def cost(suite: str) -> list[dict[str, Any]]:
     return found
 
 
+def _controls(suite: str) -> list[dict[str, Any]]:
+    import six_controls
+    import torch
+    from wm_suite.suites import read
+
+    torch.set_num_threads(1)
+    return six_controls.controls(read(ROOT / "tools" / "suites" / f"{suite}.toml").cells)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=("record", "cost", "table"))
+    parser.add_argument("verb", choices=("record", "cost", "controls", "table"))
     parser.add_argument("suite", nargs="?", default="six", choices=tuple(COLLECT))
     args = parser.parse_args(words)
     if args.verb == "record":
         record(args.suite)
-    elif args.verb == "cost":
-        path = ROOT / "docs" / "results" / f"{args.suite}-cost.json"
-        path.write_text(json.dumps(cost(args.suite), indent=1) + "\n", encoding="utf-8")
+    elif args.verb == "controls" and args.suite != "recall":
+        parser.error(f"{args.suite} has no probe of a hidden fact, so nothing to control: give the suite recall")
+    elif args.verb in ("cost", "controls"):
+        path = ROOT / "docs" / "results" / f"{args.suite}-{args.verb}.json"
+        found = cost(args.suite) if args.verb == "cost" else _controls(args.suite)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(path)
     else:
         import six_table

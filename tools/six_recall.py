@@ -1,0 +1,114 @@
+"""Rows of the suite recall -> its page: where a hidden fact is found by a probe, beside controls of that probe, and what it says of recall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from six_readings import Asked, Row, bounds, cell, headed, line, number, of_arm, or_nan, there
+
+FULL = "po_dreamer"
+ABOUT = """Made by `uv run tools/six_models.py table recall`. A linear probe of the hidden fact, fitted to posterior states of one half of the held-out
+rows, share right on the other: at the end of the context (+0), after steps of the dream, at the posterior of the last of
+these steps ("seen", where `toy:doors` shows the door), and with the last records of the context alone. Mean over seeds and
+95% interval of Student's t, one seed without. Beside the arms what the same probe finds in states that are known
+(`uv run tools/six_models.py controls recall`): it must find the fact in itself; the context's perfect memory is the most that recall can be worth; one
+record alone, and this episode alone, are what is to be had without it. A score that is not above those is no sign of memory. (On `toy:doors` one record alone does
+better than the most frequent door, for rows to fit and rows to test share rules: the probe itself learns which door a cue means.)"""
+MEANING = {
+    "fact": "the fact itself",
+    "context": "a perfect memory of the context",
+    "episode": "a perfect memory of this episode",
+    "record": "the newest record alone",
+}
+
+
+def page(rows: Sequence[Row], costs: Sequence[Row], controls: Sequence[Row], asked: Asked) -> list[str]:
+    """For every task the probe by arm and horizon, its controls, what was recalled, and the verdict."""
+    text = ["# Does recall help where it must?", "", ABOUT, ""]
+    for task, arms in asked.items():
+        mine = [row for row in rows if row["task"] == task]
+        checks: Row = next((one for one in controls if one["task"] == task), {"scores": {}})
+        name = str(next(iter(mine[0]["microscope"]["probes"])) if mine else checks.get("name", ""))
+        text += [f"## {task}" + (f": {name}" if name else ""), "", there(mine, arms), ""]
+        flops = {one["arm"]: one["flops"] for one in costs if one["task"] == task}
+        lines = table(mine, arms, name, flops, checks)
+        text += [*lines, ""] if lines else []
+        text += [*verdict(mine, arms, name, checks["scores"]), ""] if mine else []
+    return text
+
+
+def table(
+    rows: Sequence[Row], arms: Mapping[str, int], name: str, flops: Mapping[str, float], checks: Row
+) -> list[str]:
+    """Of one task: arms, then the most frequent class, then the controls. Nothing where neither runs nor controls are there."""
+    scores: Mapping[str, list[float | None]] = checks["scores"]
+    if rows:
+        dream = rows[0]["microscope"]["probes"][name]["dream"]
+        lengths = list(rows[0]["microscope"]["past"]["lengths"])
+    elif scores:
+        dream, lengths = next(iter(scores.values())), []
+    else:
+        return []
+    reached = [h for h, one in enumerate(dream) if one is not None]
+    head = [*(f"+{h}" for h in reached), f"seen +{reached[-1]}", *(f"last {n}" for n in lengths)]
+    head += ["age", "earlier episodes", "GFLOP", "seeds"]
+    lines, blank = headed(["arm", *head]), [""] * (len(lengths) + 5)
+    for arm, count in arms.items():
+        of = [row["microscope"] for row in of_arm(rows, arm)]
+        cost = f"{flops[arm] / 1e9:,.2f}" if arm in flops else "not counted"
+        if not of:
+            lines.append(line([arm, *["not run"] * len(reached), *[""] * (len(lengths) + 3), cost, f"0 of {count}"]))
+            continue
+        cells = [cell([or_nan(one["probes"][name]["dream"][h]) for one in of]) for h in reached]
+        cells.append(cell([or_nan(one["probes"][name]["posterior"][reached[-1]]) for one in of]))
+        cells += [cell([or_nan(one["past"]["probes"][name][k]) for one in of]) for k in range(len(lengths))]
+        cells += [
+            cell([or_nan(one["recalled"][key]) for one in of if one["recalled"]]) for key in ("median_age", "earlier")
+        ]
+        lines.append(line([arm, *cells, cost, f"{len(of)} of {count}"]))
+    if rows:
+        frequent = rows[0]["microscope"]["probes"][name]["baseline"]
+        lines.append(line(["the most frequent", *(number(or_nan(frequent[h])) for h in reached), *blank]))
+    for kind, score in scores.items():
+        lines.append(line([MEANING.get(kind, kind), *(number(or_nan(score[h])) for h in reached), *blank]))
+    return lines
+
+
+def verdict(
+    rows: Sequence[Row], arms: Mapping[str, int], name: str, scores: Mapping[str, list[float | None]]
+) -> list[str]:
+    """PO-Dreamer's share right less that of every other arm, seeds paired, by horizon; and whether it is above what is to be
+    had without recall."""
+    dream = rows[0]["microscope"]["probes"][name]["dream"]
+    reached = [h for h, one in enumerate(dream) if one is not None]
+    full = {row["seed"]: row["microscope"]["probes"][name]["dream"] for row in of_arm(rows, FULL)}
+    if not full:
+        return ["No verdict: PO-Dreamer has not been run."]
+    lines = headed([f"{FULL} less", *(f"+{h}" for h in reached), "says"])
+    for other in arms:
+        theirs = {row["seed"]: row["microscope"]["probes"][name]["dream"] for row in of_arm(rows, other)}
+        paired = sorted(full.keys() & theirs.keys())
+        if other == FULL or not theirs:
+            continue
+        apart = [[or_nan(full[s][h]) - or_nan(theirs[s][h]) for s in paired] for h in reached]
+        lines.append(line([other, *map(cell, apart), says(apart[0])]))
+    for kind in ("record", "episode"):
+        if kind in scores:
+            apart = [[or_nan(one[h]) - or_nan(scores[kind][h]) for one in full.values()] for h in reached]
+            lines.append(line([MEANING[kind], *map(cell, apart), says(apart[0])]))
+    return lines
+
+
+def says(apart: Sequence[float]) -> str:
+    """What differences between paired seeds allow to be said, at the end of the context.
+
+    >>> says([0.5, 0.52, 0.48]), says([0.5, -0.5]), says([0.5]), says([-0.3, -0.3])
+    ('more', 'not decided', 'one seed, no verdict', 'less')
+    """
+    known = [one for one in apart if math.isfinite(one)]
+    if len(known) < 2:
+        return "one seed, no verdict" if known else "no seed of both"
+    low, high = bounds(known) if np.ptp(known) else (known[0], known[0])
+    return "more" if low > 0 else "less" if high < 0 else "not decided"
