@@ -31,10 +31,30 @@ def test_an_arm_is_a_run_that_its_app_takes(arm: str) -> None:
 def test_a_suites_row_becomes_one_of_these() -> None:
     battle = battles.Battle("smax:3m", "mappo", 0, 300, 100)
     won = [[100, 0.0], [200, 0.5]]
-    row = battles.row_of(battle, {"evaluations_of": {"won": won}, "commit": "12345678", "hardware": {"cores": 2}})
+    found = {"evaluations_of": {"won": won}, "commit": "12345678", "hardware": {"cores": 2}}
+    row = battles.row_of(battle, found)
     kept = json.loads(battles.ROWS.read_text().splitlines()[-1])
+    kept.pop("spent", None)  # which the first rows do not say
     assert row.keys() == kept.keys() and row["evaluations"] == won and row["last_3"] == 0.25
     assert [type(value) for value in row.values()] == [type(value) for value in kept.values()]
+    assert battles.row_of(battle, found | {"spent": [[100, 7.5], [200, 15.0]]}) == row | {
+        "spent": [[100, 7.5], [200, 15.0]]
+    }
+
+
+def test_a_win_rate_costs_what_was_spent_until_it_was_reached() -> None:
+    def row(arm: str, seed: int, won: list[float], spent: list[float] | None) -> dict[str, object]:
+        at = list(range(1, len(won) + 1))
+        found = {"evaluations_of": {"won": [*zip(at, won, strict=True)]}, "commit": "12345678", "hardware": {}}
+        if spent is not None:
+            found["spent"] = [*zip(at, spent, strict=True)]
+        return battles.row_of(battles.Battle("smax:3m", arm, seed, 3, 1), found)
+
+    rows = [row("mappo", 0, [0.01, 0.06, 0.04], [10, 20, 30]), row("mappo", 1, [0.3, 0.0, 0.0], [11, 21, 1234])]
+    said = battles.prices([*rows, row("dmawm", 0, [0.5], None)])
+    assert said[-1] == "| smax:3m | mappo | 3 | 20, 11 | 20, 11 | -, 11 | -, 11 | 30, 1,234 |"
+    assert not battles.prices([row("dmawm", 0, [0.5], None)])
+    assert battles.prices(rows) == said
 
 
 def test_the_rows_give_the_page_that_is_kept() -> None:

@@ -16,11 +16,13 @@ import json
 import math
 import statistics
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wm_suite.driver import alone
+from wm_suite.errors import SuiteError
 from wm_suite.job import Job
 from wm_suite.local import Local
 from wm_suite.rows import append_row
@@ -191,4 +193,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SuiteError as error:
+        sys.exit(str(error))
