@@ -27,10 +27,10 @@ TASKS = {
 def test_shapes_tell_what_networks_take(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = importlib.import_module(f"{name}.cli").APP
     config: Any = dataclasses.replace(resolve(app, "tiny"), task=TASKS[name], device="cpu", workers=0)
-    asked: list[int | None] = []
+    asked: list[allotted.Whole | None] = []
 
     def built(make: Any, device: str) -> Learner:
-        asked.append(allotted.whole(make, device))
+        asked.append(allotted.whole(make))
         made: Learner = make(device)
         return made
 
@@ -38,5 +38,6 @@ def test_shapes_tell_what_networks_take(name: str, monkeypatch: pytest.MonkeyPat
     envs = loading.environments(app, config, 1)
     learner = loading.build(app, config, envs)
     envs.close()
-    assert asked == [2 * nested_bytes(learner.state_dict()) + nested_bytes(learner.state())]
+    weights = nested_bytes(learner.state_dict())
+    assert asked == [(weights, 2 * weights + nested_bytes(learner.state()))]
     assert {one.device for one in learner.parameters()} == {torch.device("cpu")}

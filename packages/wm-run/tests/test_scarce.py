@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from wm_core import draws
 from wm_core.errors import UserError
-from wm_run import allotted
+from wm_run import allotted, gpu_memory
 from wm_run.allotted import Allotted, Exceeded, built
 from wm_run.cli import main
 from wm_run.memory import Free, free_memory
@@ -62,6 +62,37 @@ def test_networks_that_do_not_fit_are_told_from_their_shapes(monkeypatch: pytest
     monkeypatch.setattr(allotted, "free_memory", lambda: Free(64_000_000))
     built(make(1000, tried), "cpu")
     assert tried == ["cpu", "meta"] + ["cpu", "meta", "cpu"]
+
+
+@pytest.mark.parametrize("here", [10**12, None])
+def test_networks_that_do_not_fit_on_a_card_are_told_before_they_are_there(
+    monkeypatch: pytest.MonkeyPatch, here: int | None
+) -> None:
+    """What has shapes alone stands in for the card. Weights and buffers take 12 MB, gradients as much, moments 8."""
+    monkeypatch.setattr(allotted, "free_memory", lambda: None if here is None else Free(here))
+    for free, fits in ((24_000_000, False), (64_000_000, True)):
+        monkeypatch.setattr(allotted, "free_on", lambda device, free=free: Free(free, of="the GPU's memory"))
+        if fits:
+            assert next(built(make(1000, []), "meta").parameters()).is_meta
+        else:
+            with pytest.raises(
+                UserError, match=r"0\.03 GB more of the GPU's memory for its networks and 0\.02 GB are free: choose"
+            ):
+                built(make(1000, []), "meta")
+
+
+def test_weights_for_a_card_have_to_pass_through_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allotted, "free_memory", lambda: Free(10_000_000))
+    monkeypatch.setattr(allotted, "free_on", lambda device: Free(40_000_000, of="the GPU's memory"))
+    with pytest.raises(UserError, match=r"0\.01 GB more of memory for its networks and 0\.01 GB are free: choose"):
+        built(make(1000, []), "meta")
+
+
+def test_a_card_with_room_is_asked_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allotted, "free_on", lambda device: Free(80 * 10**9, of="the GPU's memory"))
+    tried: list[str] = []
+    built(make(1000, tried), "meta")
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("width", [10**6, 10**9, 2**62])
@@ -147,6 +178,21 @@ def test_batches_that_do_not_fit_are_told_before_the_first_step(
     said = fakes.refused(capsys, "train --preset tiny --logdir D/E")
     assert "0.00 GB are free under ulimit -v: lower --batch, --length or --size, or raise that limit" in said
     assert not Path("D").exists()
+
+
+def test_batches_that_do_not_fit_on_a_card_are_told_before_the_first_step(
+    fakes: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wm_run.session.free_on", lambda device: Free(1000, of="the GPU's memory"))
+    said = fakes.refused(capsys, "train --preset tiny --logdir D/E")
+    assert "GB more of the GPU's memory (gradients and batches) and 0.00 GB are free: lower --batch" in said
+    assert not Path("D").exists()
+
+
+def test_what_a_card_has_left_is_what_torch_keeps_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"mem_get_info": (1000, 9000), "memory_reserved": 500, "memory_allocated": 200}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    assert gpu_memory.free_on("cuda") == Free(1300, of="the GPU's memory") and gpu_memory.free_on("cpu") is None
 
 
 def test_environments_that_do_not_fit_are_not_made(fakes: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

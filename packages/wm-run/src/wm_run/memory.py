@@ -27,10 +27,11 @@ WORDS = (  # of torch, the system and the loader of libraries, where an allocati
 
 
 class Free(NamedTuple):
-    """bytes: that can still be had. by: the limit that leaves no more, "" where it is the machine itself."""
+    """bytes: that can still be had. by: the limit that leaves no more, "" where it is the machine itself. of: whose memory."""
 
     bytes: int
     by: str = ""
+    of: str = "memory"
 
 
 def check_memory(needed: int, free: Free | None, what: str, way_out: str) -> None:
@@ -45,7 +46,7 @@ def check_memory(needed: int, free: Free | None, what: str, way_out: str) -> Non
     if free is not None and needed > free.bytes:
         under, raising = (f" under {free.by}", "raise that limit") if free.by else ("", "end other programs")
         raise UserError(
-            f"this run needs at least {needed / GIGA:,.2f} GB more of memory {what} and {max(0, free.bytes) / GIGA:,.2f} GB are "
+            f"this run needs at least {needed / GIGA:,.2f} GB more of {free.of} {what} and {max(0, free.bytes) / GIGA:,.2f} GB are "
             f"free{under}: {way_out}, or {raising}"
         )
 

@@ -22,6 +22,7 @@ from wm_run import feed as feeds
 from wm_run.alarm import NotFinite, check_weights, dump
 from wm_run.config import RunConfig
 from wm_run.folder import Run
+from wm_run.gpu_memory import free_on
 from wm_run.loading import fit
 from wm_run.loop import Environments, Position
 from wm_run.memory import check_memory, free_memory
@@ -127,6 +128,7 @@ class Session:
         gradients = weights if agent.device.type == "cpu" else 0
         way_out = "lower --batch, --length or --size"
         check_memory(batch + gradients, free_memory(), "(gradients and batches)", way_out)
+        check_memory(batch // 2 + weights, free_on(agent.device.type), "(gradients and batches)", way_out)
         if recorded is not None:
             check_fits(recorded, self.replay, step, config.longest)
 
