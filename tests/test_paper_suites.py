@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 import tomllib
@@ -15,10 +16,12 @@ from env_adapters.smac_maps import SCENARIOS
 from wm_suite import suites, tables
 from wm_suite.normalise import limit, reference
 from wm_suite.printed import printed
+from wm_suite.rows import read_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 import papers
+import papers_cost
 
 NAMES = suites.shipped()
 KNOWN = {*tasks(), *(f"smacv2:{name}" for name in SCENARIOS)}
@@ -104,3 +107,26 @@ def test_every_printed_table_and_every_list_of_tasks_is_used():
 
 def test_the_page_of_the_papers_suites_is_as_they_are():
     assert papers.table() in papers.FILE.read_text(), "uv run tools/papers.py --write"
+
+
+def test_rows_of_what_runs_take_are_of_kinds_that_there_are():
+    """A field that a config gains must not orphan what was counted before."""
+    have = {row["kind"] for row in read_rows(papers_cost.ROWS)}
+    assert have
+    assert have <= {kind for kind, _, _ in papers_cost.kinds(papers.of_papers())}
+
+
+def test_a_kind_is_of_the_network_and_of_how_long_it_learns():
+    cell = next(cell for cell in suites.read("po_dreamer-atari").cells if cell.arm == "PO-Dreamer")
+    config = papers_cost.config_of(cell)
+    kind = papers_cost.kind_of(cell.app, config, cell.task)
+    newer = dataclasses.make_dataclass("Newer", [("heads_of_next_year", int, 3)], bases=(type(config),), frozen=True)
+    fields = {one.name: getattr(config, one.name) for one in dataclasses.fields(config)}
+    assert papers_cost.kind_of(cell.app, newer(**fields), cell.task) == kind
+    assert papers_cost.kind_of(cell.app, newer(**fields, heads_of_next_year=4), cell.task) != kind
+    for same in ({"seed": 7}, {"final_episodes": 1}, {"act_temperature": 0.5}):
+        assert papers_cost.kind_of(cell.app, dataclasses.replace(config, **same), cell.task) == kind
+    for other in ({"deter": 8}, {"steps": 8}, {"env": {"size": 96}}):
+        assert papers_cost.kind_of(cell.app, dataclasses.replace(config, **other), cell.task) != kind
+    assert papers_cost.kind_of(cell.app, config, "memory_maze_9x9") != kind
+    assert papers_cost.kind_of("r2i", config, cell.task) != kind

@@ -1,10 +1,12 @@
 """What the papers' suites take: updates, FLOPs and bytes of every kind of run, by shapes alone, and their sums.
 
 papers_cost.py count [SUITE ...]    rows of docs/results/papers.jsonl for kinds that have none; a kind takes 10 to 35 s of a core
+papers_cost.py count --dry          how many those are
 papers_cost.py table                the table in docs/results/papers.md, from the rows
 
-A kind are runs of one configuration on tasks of one suite of environments: games of Atari differ in a few actions, and the
-first stands for all. FLOPs: 2 for a multiply-add in products, convolutions and attention, of updates alone. Hours stand
+A kind are runs of one network, learned equally long, on tasks of one suite of environments: games of Atari differ in a few
+actions, and the first stands for all. It is named by the numbers in which its config differs from its app's defaults, less those
+on which what a run takes does not depend, so that a field that is new since keeps the rows that there are. FLOPs: 2 for a multiply-add in products, convolutions and attention, of updates alone. Hours stand
 nowhere before a card has measured that very network (docs/results/gpu.jsonl).
 """
 
@@ -32,7 +34,21 @@ from wm_suite.rows import append_row, read_rows
 ROWS = papers.FILE.with_suffix(".jsonl")
 CARD = papers.FILE.with_name("gpu.jsonl")
 BEGIN, END = "<!-- what they take -->\n", "<!-- its end, too -->\n"
-LEFT = ("seed", "device", "threads", "workers")  # fields of a run that what it takes does not depend on
+# fields of a run that neither its network depends on, nor how many updates it makes, nor its replay
+LEFT = frozenset(
+    {"seed", "device", "threads", "workers", "timeout", "attempts", "task", "act_temperature", "log_every"}
+)
+LEFT |= {
+    "save_every",
+    "keep",
+    "milestone_every",
+    "eval_every",
+    "eval_episodes",
+    "eval_acting",
+    "eval_envs",
+    "tensorboard",
+}
+LEFT |= {"final_episodes", "final_video", "video_every", "held_out_every", "log", "logdir", "precision", "capture"}
 ALONE = ("smac", "smacv2", "smax", "meltingpot")  # suites each of whose tasks has observations and agents of its own
 
 
@@ -55,12 +71,26 @@ def kinds(names: Sequence[str]) -> Iterator[tuple[str, suites.Cell, Any]]:
     """The kind of each run of these suites, with the run and its config."""
     for name in names:
         for cell in suites.read(name).cells:
-            options = {key.removeprefix("env."): one for key, one in cell.options.items() if key.startswith("env.")}
-            config = dataclasses.replace(papers.config_of(cell), task=cell.task)
-            config = dataclasses.replace(config, env={**config.env, **options})
-            plain = {key: one for key, one in dataclasses.asdict(config).items() if key not in (*LEFT, "task")}
-            said = json.dumps([cell.app, plain, family(cell.task)], sort_keys=True, default=str)
-            yield hashlib.sha256(said.encode()).hexdigest()[:16], cell, config
+            config = config_of(cell)
+            yield kind_of(cell.app, config, cell.task), cell, config
+
+
+def config_of(cell: suites.Cell) -> Any:
+    """The run's config, with its task and the options of that."""
+    options = {key.removeprefix("env."): one for key, one in cell.options.items() if key.startswith("env.")}
+    config = dataclasses.replace(papers.config_of(cell), task=cell.task)
+    return dataclasses.replace(config, env={**config.env, **options})
+
+
+def kind_of(app: str, config: Any, task: str) -> str:
+    """A name for all runs that take the same: of the config the fields that are not at their defaults."""
+    plain = {}
+    for one in dataclasses.fields(config):
+        default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+        if one.name not in LEFT and getattr(config, one.name) != default:
+            plain[one.name] = getattr(config, one.name)
+    said = json.dumps([app, plain, family(task)], sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def counted(kind: str, cell: suites.Cell, config: Any) -> dict[str, Any]:
@@ -83,13 +113,16 @@ def counted(kind: str, cell: suites.Cell, config: Any) -> dict[str, Any]:
         return row | {"error": str(error)}
 
 
-def count(names: Sequence[str]) -> None:
+def count(names: Sequence[str], dry: bool = False) -> None:
     """Rows of the kinds that have none."""
     have = {row["kind"] for row in read_rows(ROWS)}
     for kind, cell, config in kinds(names):
         if kind in have:
             continue
         have.add(kind)
+        if dry:
+            print(cell.app, cell.preset, cell.ablation, cell.task, dict(cell.options))
+            continue
         row = counted(kind, cell, config)
         append_row(ROWS, row)
         print(cell.app, cell.preset, cell.task, row.get("error", f"{row.get('flops_per_update', 0):.3e}"), flush=True)
@@ -130,9 +163,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("count", "table"))
     parser.add_argument("suites", nargs="*", metavar="SUITE")
+    parser.add_argument("--dry", action="store_true")
     args = parser.parse_args()
     if args.what == "count":
-        count(args.suites or papers.of_papers())
+        count(args.suites or papers.of_papers(), args.dry)
         return
     before, _, rest = papers.FILE.read_text().partition(BEGIN)
     papers.FILE.write_text(f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}")
