@@ -204,3 +204,44 @@ def test_missing_extra_is_named(monkeypatch, module, options) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(TaskError, match=r"env-adapters\[atari\]"):
         make("atari100k_pong", **options)
+
+
+def test_the_consoles_memory_is_told_and_where_known_things_lie_in_it() -> None:
+    """Against the emulator driven by hand, and against what its raw frames show."""
+    env, rng = Atari("breakout"), np.random.default_rng(0)
+    env.reset(seed=0)
+    seen, told = [], []
+    for _ in range(250):
+        step = env.step(FIRE if rng.random() < 0.3 else int(rng.integers(4)))
+        red = env.render()[:, 8:152, 0] > 100
+        ball = np.argwhere(red[95:188])
+        if 0 < len(ball) < 40:
+            seen.append([*ball.mean(0)[::-1], np.flatnonzero(red[190:193].all(0)).mean()])
+            told.append(np.concatenate([env.told["ball"], env.told["paddle"]]))
+        if step[2]:
+            env.reset(seed=1)
+    assert len(seen) > 60
+    for k, (shown, byte) in enumerate(zip(np.transpose(seen), np.transpose(told), strict=True)):
+        assert np.corrcoef(shown, byte)[0, 1] > 0.99, k
+    assert np.array_equal(env.told["ram"], vars(env)["_ale"].getRAM().astype(np.float32) / np.float32(255))
+    assert env.told["ram"].shape == (128,) and env.told["ram"].dtype == np.float32
+
+
+def test_the_chicken_of_freeway_is_found_in_memory() -> None:
+    env, rng = Atari("freeway", noops=0), np.random.default_rng(0)
+    env.reset(seed=0)
+    seen, told = [], []
+    for _ in range(100):
+        env.step(int(rng.choice(3, p=[0.2, 0.5, 0.3])))
+        lane = env.render()[:, 40:56].astype(int)
+        seen.append(np.nonzero((lane[..., 0] > 240) & (lane[..., 1] > 240) & (lane[..., 2] < 100))[0].mean())
+        told.append(float(env.told["chicken"][0]))
+    assert np.corrcoef(seen, told)[0, 1] < -0.99  # rows count from above, the byte from below
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_atari_tells_travels_beside_the_record(workers: int) -> None:
+    with make_vec("atari100k_pong", 2, workers=workers) as envs:
+        step = envs.reset(seed=0)
+        assert {name: value.shape for name, value in envs.told().items()} == {"told/ram": (2, 128)}
+        assert not [name for name in step if "ram" in name] and set(envs.observation_space.spaces) == {"image"}

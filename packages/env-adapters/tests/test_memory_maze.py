@@ -17,6 +17,22 @@ def touch(physics, task) -> None:
     vars(task)["_walker"].shift_pose(physics, [place[0], place[1], 0.0])
 
 
+def check_told(told, image, expected, theirs) -> None:
+    """What is told against the package's own state, and against the border's colour."""
+    task = vars(theirs.task)
+    assert {name: value.shape for name, value in told.items()} == {
+        "agent": (2,), "heading": (2,), "targets": (6,), "colour": (3,)
+    }  # fmt: skip
+    colours = np.array(task["_target_colors"][:3]) * 255
+    assert told["colour"].argmax() == np.abs(colours - image[0, 0]).sum(-1).argmin() == task["_current_target_ix"]
+    assert told["colour"].sum() == 1
+    observed = theirs.physics.bind(task["_walker"].root_body)
+    assert np.allclose(told["agent"] * 2, observed.xpos[:2], atol=1e-5)
+    ahead = np.array(observed.xmat).reshape(3, 3)[:2, 1]  # the walker's own frame looks along y
+    assert np.allclose(told["heading"], ahead / np.linalg.norm(ahead), atol=0.05)
+    assert np.array_equal(image, expected)
+
+
 @pytest.mark.usefixtures("drawing")
 def test_an_episode_equals_the_packages_first_and_comes_back_exactly() -> None:
     env = make("memory_maze_9x9", limit=40)
@@ -31,7 +47,7 @@ def test_an_episode_equals_the_packages_first_and_comes_back_exactly() -> None:
     assert np.array_equal(theirs.reset().observation, image)
     actions = np.random.default_rng(0).choice(6, 40, p=[0.05, 0.45, 0.1, 0.1, 0.15, 0.15]).tolist()
     inner = vars(env.unwrapped)
-    records, states = [], {}
+    records, states, told = [], {}, [env.unwrapped.told]
     for at, action in enumerate(actions):
         if at in (19, 27):
             states[at] = env.snapshot()
@@ -42,7 +58,13 @@ def test_an_episode_equals_the_packages_first_and_comes_back_exactly() -> None:
         expected = theirs.step(action)
         assert np.array_equal(expected.observation, records[-1][0]["image"]), at
         assert expected.reward == records[-1][1], at
+        told.append(env.unwrapped.told)  # and nothing moves by it
+        check_told(told[-1], records[-1][0]["image"], expected.observation, theirs)
     assert [at for at, record in enumerate(records) if record[1]] == list(TOUCHES)
+    for at in TOUCHES:  # the agent lay upon the target that was looked for before the step, and a next one is drawn
+        sought = told[at]["targets"].reshape(3, 2)[told[at]["colour"].argmax()]
+        assert np.linalg.norm(told[at + 1]["agent"] - sought) < 0.3
+    assert {int(one["colour"].argmax()) for one in told} == {0, 1, 2}
     assert [record[3] for record in records] == [False] * 39 + [True]
     theirs.close()
     for start, stop in ((19, 23), (27, 40)):
@@ -52,6 +74,7 @@ def test_an_episode_equals_the_packages_first_and_comes_back_exactly() -> None:
                 touch(inner["_env"].physics, inner["_task"])
             found = env.step(actions[at])
             assert found[1:4] == records[at][1:4] and np.array_equal(found[0]["image"], records[at][0]["image"]), at
+            assert all(np.array_equal(value, told[at + 1][name]) for name, value in env.unwrapped.told.items())
     env.close()
 
 

@@ -40,6 +40,11 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     # every reset repeats one seed, so that all episodes share their start and their sticky draws
     "storm": {"sticky": 0.25, "noops": 0, "resize": "opencv-area", "lives": "signal", "episode_seed": "same"},
 }
+# bytes of the console's memory that are known, by name: found by what the raw frames show (tests/test_atari.py)
+PLACES: dict[str, dict[str, list[int]]] = {
+    "breakout": {"ball": [99, 101], "paddle": [72]},  # x and y, and x
+    "freeway": {"chicken": [14]},  # y, from below
+}
 _COMMON: dict[str, Any] = {
     "size": 64,
     "repeat": 4,
@@ -73,6 +78,9 @@ class Atari(gymnasium.Env[dict[str, Any], Any]):
     limit: raw frames after which the episode is truncated, or terminates with limit_is_terminal=True, as in the
         public DreamerV3 code.
     episode_seed: "own" seed for each episode, or the "same" for all of an environment (used by the vector form).
+
+    `told` has the console's memory, `ram` (128,) as shares of 255 after the last raw frame, for probes; of Breakout and
+    Freeway also the bytes that PLACES names.
 
     A reset starts from power-on, so that an episode follows from its seed and actions alone. (The public codes press
     the console's reset instead; some games then carry memory over from the episode before.) There is no snapshot of the
@@ -193,6 +201,12 @@ class Atari(gymnasium.Env[dict[str, Any], Any]):
     def render(self) -> Any:
         """The last raw frame, (210, 160, 3) for most games."""
         return self._screens[self._shown].copy()
+
+    @property
+    def told(self) -> dict[str, NDArray[np.float32]]:
+        """The console's memory (128,), and what is known of it, as shares of 255."""
+        ram = self._ale.getRAM().astype(np.float32) / np.float32(255)
+        return {"ram": ram} | {name: ram[at] for name, at in PLACES.get(self.protocol["game"], {}).items()}
 
     def _grab(self, slot: int) -> None:
         self._shown = slot

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from env_adapters import opengl
 from env_adapters.dmc import import_dm_control, lacks
@@ -30,6 +31,9 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
     Observation: `image` uint8 (64, 64, 3). Action: Discrete(6), nothing, forward, left, right, forward left, forward
     right. Maze, targets and their order are drawn anew for every episode. An episode never terminates; it is truncated
     after `limit` steps, by default the package's 1,000, 2,000, 3,000 or 4,000.
+
+    `told` is the state, for probes: `agent` (2,) and `targets` (2 K,) places in cells from the middle of the maze, `heading`
+    (2,) where the agent looks, and `colour` (K,), one-hot, which of the K targets is looked for: the border shows it.
 
     An episode with seed s is the first one of the package's own environment whose generator is seeded with the s-th
     draw below; unlike there, an episode depends on no earlier one. Needs OpenGL, see `opengl.choose`.
@@ -101,6 +105,28 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
     def render(self) -> Any:
         """The walker's view without the border, (256, 256, 3)."""
         return np.array(self._env.physics.render(256, 256, camera_id=self._camera()), np.uint8)
+
+    @property
+    def told(self) -> dict[str, NDArray[np.float32]]:
+        """Where agent and targets are, and which is looked for; zeros before the first episode."""
+        task = vars(
+            self._task
+        )  # the package tells it through observations alone, which would be computed in every step
+        targets, walker = task["_targets"], task["_walker"]
+        flat = np.zeros((len(targets) + 2, 2), np.float32)
+        colour = np.zeros(len(targets), np.float32)
+        if self._seed is not None:
+            physics = self._env.physics
+            body = physics.bind(walker.root_body)
+            side = float(task["_maze_arena"].xy_scale)
+            places = [physics.bind(one.geom).xpos for one in targets]
+            looks = -np.array(physics.bind(walker.egocentric_camera).xmat).reshape(3, 3)[
+                :, 2
+            ]  # a camera looks along -z
+            flat[0], flat[1] = np.array(body.xpos[:2]) / side, looks[:2] / np.hypot(*looks[:2])
+            flat[2:] = np.array(places)[:, :2] / side
+            colour[task["_current_target_ix"]] = 1
+        return {"agent": flat[0], "heading": flat[1], "targets": flat[2:].ravel(), "colour": colour}
 
     def close(self) -> None:
         """Free the simulation and what draws it, before the interpreter ends: some drivers complain later."""
