@@ -20,13 +20,12 @@ from storm.config import Config
 from storm.environments import fresh
 from wm_core import draws
 from wm_core.errors import UserError
-from wm_core.testing import assert_same, check_dynamics
+from wm_core.testing import check_dynamics
 from wm_run import checkpoint, dreams
 from wm_run.cli import parse
 from wm_run.configs import resolve
 from wm_run.rollout import check_carry
-
-PRIVATE = ("fps/", "usage/", "time/")  # what no run shares with another
+from wm_run.testing import check_goes_on_alike
 
 
 def lines(logdir: Path, name: str) -> list[dict[str, Any]]:
@@ -37,15 +36,8 @@ def lines(logdir: Path, name: str) -> list[dict[str, Any]]:
 # ---- a run
 
 
-def test_a_run_leaves_scores_metrics_checkpoint_and_video(catch: Path) -> None:
-    scores, metrics = lines(catch, "scores.jsonl"), lines(catch, "metrics.jsonl")
-    assert {score["episode/score"] for score in scores} <= {-1.0, 1.0}
-    assert [row["step"] for row in metrics] == [40, 80, 120, 160, 200]
-    assert all(value is not None for row in metrics for value in row.values())  # null stands for nan
-    saved = checkpoint.load(checkpoint.latest(catch), app="storm")
-    assert saved.step == 200 and all(value.isfinite().all() for value in saved.weights.values())
-    assert (catch / "video/openloop-200.mp4").stat().st_size > 0
-    assert not len(saved.state["replay"]["queue"])  # replay is uniform
+def test_replay_is_uniform(catch: Path) -> None:
+    assert not len(checkpoint.load(checkpoint.latest(catch), app="storm").state["replay"]["queue"])
 
 
 def test_the_world_model_learns(catch: Path) -> None:
@@ -75,37 +67,16 @@ RUNS = {"public, with var": ("--var", True, "--var_warmup", 50), "common": ("--a
 
 
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
-def test_stopped_and_resumed_equals_one_run(
-    run: Any, options: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
-    stop = 66  # in the middle of an interval of the log, and of an episode
-    begin = ("train", "--preset", "tiny", "--device", "cpu", *options, "--steps")
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(*begin, 2 * stop, "--logdir", whole)
-    run(*begin, stop, "--logdir", parts)
-    middle = checkpoint.load(checkpoint.latest(parts)).state
+def test_stopped_and_resumed_equals_one_run(options: tuple[Any, ...], tmp_path: Path) -> None:
+    """In the middle of an interval of the log, and of an episode."""
+    middle = check_goes_on_alike(APP, tmp_path, *options, stop=66)
     assert int(middle["agent"]["clock"]["updates"]) > 3
-    torch.rand(3)  # another process would begin with other global generators
-    run("train", "--logdir", parts, "--steps", 2 * stop)
-    one, other = (checkpoint.load(checkpoint.latest(logdir)) for logdir in (whole, parts))
-    assert_same(one.weights, other.weights)
-    for state in (one.state, other.state):
-        del state["run"]  # offsets in bytes: the digits of fps differ
-    assert_same(one.state, other.state)
-    mine, theirs = (
-        [{k: v for k, v in row.items() if not k.startswith(PRIVATE)} for row in lines(logdir, "metrics.jsonl")]
-        for logdir in (whole, parts)
-    )
-    assert mine == theirs
 
 
 # ---- the other commands
 
 
-def test_eval_and_dream(run: Any, catch: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("eval", catch, "--episodes", 2, "--device", "cpu")
-    assert set(json.loads(capsys.readouterr().out)["scores"]) <= {-1.0, 1.0}
+def test_a_dream_is_nearer_than_that_of_an_untrained_model(run: Any, catch: Path) -> None:
     run("dream", catch, "--observed", 2, "--imagined", 5, "--rows", 2, "--device", "cpu")
     error = json.loads((catch / "dream/200.json").read_text())["error"]
     assert all(trained < blank for trained, blank in zip(error["model"], error["untrained"], strict=True))

@@ -3,6 +3,7 @@
 import sys
 import textwrap
 import warnings
+from typing import get_args, get_type_hints
 
 import gymnasium
 import numpy as np
@@ -240,3 +241,10 @@ def test_a_strangers_option_is_not_wished_for(monkeypatch: pytest.MonkeyPatch) -
 
     with make_vec(stranger, 1, workers=0, wishes={"protocol": "storm"}):
         assert seen == [None]
+
+
+def test_what_make_vec_says_it_makes_is_what_it_makes() -> None:
+    said = get_args(get_type_hints(make_vec)["return"])
+    for task in ("toy:catch", "smax:3m"):
+        with make_vec(task, 1) as envs:
+            assert isinstance(envs, said) and type(envs) in said

@@ -92,6 +92,8 @@ class StormPolicy(PolicyHead):
         super().__init__(
             discrete=discrete, continuous=continuous, widths=widths, units=1, layers=1, unimix=0.0, reads=reads
         )
+        # The two layers made above are thrown away, and stay made: all that `build` makes after this draws its weights from the
+        # same generator, so that without their draws every run of a seed would begin with other ones.
         self.mlp = perceptron(sum(widths[name] for name in reads), width, 2)  # type: ignore[assignment]
         self.out = Linear(width, self.out.out_features)
 

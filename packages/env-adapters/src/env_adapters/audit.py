@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from env_adapters.check import Finding, examine
 from env_adapters.facts import repeats
 from env_adapters.make import make_vec
+from env_adapters.smax import Smax
 from env_adapters.step import Step, entries
 from env_adapters.team import choose
 from env_adapters.vector import VectorEnv
@@ -96,7 +97,7 @@ def table(found: Audit) -> str:
     return "\n".join([found.task, *rows, f"verdict: {verdict}", *found.lines])
 
 
-def _vector_findings(env: VectorEnv, workers: VectorEnv, steps: int, seed: int) -> Iterator[Finding]:
+def _vector_findings(env: VectorEnv | Smax, workers: VectorEnv | Smax, steps: int, seed: int) -> Iterator[Finding]:
     plan = _scores(env, steps, seed)
     run = _played(env, env.reset(seed), plan)
     broken = next((told for told in map(_reset_fault, run, run[1:]) if told), None)
@@ -145,14 +146,14 @@ def _same(one: Step, two: Step) -> bool:
     return all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def _scores(env: VectorEnv, steps: int, seed: int) -> NDArray[np.float32]:
+def _scores(env: VectorEnv | Smax, steps: int, seed: int) -> NDArray[np.float32]:
     """(steps, n, *agents, A) random numbers from which `choose` makes action vectors."""
     axis = () if env.agents is None else (env.agents,)
     shape = (steps, env.num_envs, *axis, env.action_spec.size)
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
-def _played(env: VectorEnv, step: Step, plan: NDArray[np.float32]) -> list[Step]:
+def _played(env: VectorEnv | Smax, step: Step, plan: NDArray[np.float32]) -> list[Step]:
     """The record, and those that follow it where of all that its mask allows the highest score is done."""
     run = [step]
     for scores in plan:
@@ -160,7 +161,7 @@ def _played(env: VectorEnv, step: Step, plan: NDArray[np.float32]) -> list[Step]
     return run
 
 
-def _measure(env: VectorEnv, steps: int, seed: int) -> dict[str, Any]:
+def _measure(env: VectorEnv | Smax, steps: int, seed: int) -> dict[str, Any]:
     plan = _scores(env, steps, seed)
     begin = time.perf_counter()
     step = env.reset(seed)
@@ -181,7 +182,7 @@ def _measure(env: VectorEnv, steps: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _estimate(env: VectorEnv, numbers: dict[str, Any], task: str) -> list[str]:
+def _estimate(env: VectorEnv | Smax, numbers: dict[str, Any], task: str) -> list[str]:
     memory, reset = f"{numbers['ram_bytes_per_env'] / 1e6:,.0f} MB of memory", numbers["seconds_per_reset"]
     snapshot = f"{numbers['seconds_per_snapshot']:.3f} s and {numbers['snapshot_bytes'] / 1e3:,.0f} kB a snapshot"
     each = f"  each environment: {memory}, {reset:.3f} s a reset, {snapshot}"

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import gymnasium
 from gymnasium.utils import seeding
@@ -31,6 +31,7 @@ from env_adapters.vector import VectorEnv
 from env_adapters.wrappers import adapt
 
 Factory = Callable[..., Environment]
+Batch = TypeVar("Batch", VectorEnv, smax.Smax)
 _PLAIN = {int, float, bool, str, type(None)}
 GROUP = "env_adapters"  # entry points: a suite's name = "module:factory"
 _TOYS: dict[str, Factory] = {
@@ -59,7 +60,7 @@ _SUITES: dict[str, Factory] = {
 }
 # Suites whose n environments are one thing, with a VectorEnv's methods: prefix -> (rest of the name, n) -> that, and its
 # class, whose options are the task's.
-_BATCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {"smax:": (smax.batch, smax.Smax)}
+_BATCHES: dict[str, tuple[Callable[..., smax.Smax], Callable[..., Any]]] = {"smax:": (smax.batch, smax.Smax)}
 
 
 def tasks() -> list[str]:
@@ -124,7 +125,7 @@ def make_vec(
     drop: Collection[str] | None = None,
     wishes: Mapping[str, Any] | None = None,
     **options: Any,
-) -> VectorEnv:
+) -> VectorEnv | smax.Smax:
     """n environments of a task (see `make`) that step together (see VectorEnv).
 
     Also of `smax:<scenario>`, which gives a `smax.Smax`: it has a VectorEnv's methods, and records with an agents axis.
@@ -152,7 +153,7 @@ def make_vec(
     return _told(envs, options)
 
 
-def _told(envs: Any, options: Mapping[str, Any]) -> Any:
+def _told(envs: Batch, options: Mapping[str, Any]) -> Batch:
     """The environments, whose protocol says which options were given: they change what a score means."""
     if options:
         envs.protocol["options"] = dict(options)
