@@ -20,6 +20,7 @@ from wm_core.types import Batch, Dream
 from wm_marl import Interleaved, by_moments, team_mean
 from wm_memory import FusedRSSM
 from wm_run import checkpoint, scoring
+from wm_run.cli import main
 from wm_run.configs import resolve
 from wm_run.episodes import Episode
 from wm_run.loading import runtime
@@ -242,3 +243,16 @@ def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
 
 def test_a_team_is_learned_from_a_recording(tmp_path: Path) -> None:
     check_data(APP, tmp_path, "--task", "toy:whisper")
+
+
+def test_a_published_team_keeps_the_memories_of_an_environments_agents_together(
+    leavers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(APP, ["publish", str(leavers), "--to", str(tmp_path / "gift"), "--memories", "1"])
+    whole, given = load(leavers, device="cpu"), load(tmp_path / "gift", device="cpu")
+    assert (whole.environments, given.environments) == (2, 1)
+    assert len(given.carry["key"]) == N and torch.equal(given.carry["key"], whole.carry["key"][:N])
+    assert not torch.equal(whole.carry["key"][:N], whole.carry["key"][N:])
+    capsys.readouterr()
+    main(APP, ["eval", str(tmp_path / "gift"), "--episodes", "4", "--device", "cpu"])
+    assert len(json.loads(capsys.readouterr().out)["scores"]) == 4

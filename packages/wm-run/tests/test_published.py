@@ -80,6 +80,33 @@ def test_the_memory_stays_at_home_where_no_app_asks_for_it(run, fakes, capsys):
     assert not Path("gift/memory.safetensors").exists() and load(app, "gift").carry is None
 
 
+def test_the_memories_of_the_first_environments_are_given_and_the_card_says_so(run, fakes, capsys):
+    main(fakes.app, ["publish", "D", "--to", "gift", "--memories", "1"])
+    here, there = load(fakes.app, "gift"), load(fakes.app, "D")
+    assert here.environments == 1 and there.environments == 2 and len(there.carry["sum"]) == 2
+    assert torch.equal(here.carry["sum"], there.carry["sum"][:1]) and here.carry["sum"].any()
+    text = Path("gift/README.md").read_text()
+    assert (card.facts(text)["memories"], card.facts(text)["memories_of"]) == (1, 2)
+    assert "what 1 of the 2 environments of its training left in its memory" in text
+    capsys.readouterr()
+    assert len(evaluated(fakes.app, "gift", capsys)["scores"]) == 3  # in two environments, from the one memory
+    with pytest.raises(SystemExit):
+        main(fakes.app, ["publish", "D", "--memories", "0"])
+    assert "--memories must be at least 1, not 0" in capsys.readouterr().err
+
+
+def test_of_many_environments_a_few_memories_are_given_unless_more_are_asked_for(run, fakes, capsys):
+    saved = checkpoint.load(checkpoint.latest(run))
+    state = saved.state | {"loop": saved.state["loop"] | {"score": [0.0] * 20, "carry": {"sum": torch.randn(20, 2)}}}
+    checkpoint.save(run, saved.step, weights=saved.weights, state=state, meta=saved.meta)
+    main(fakes.app, ["eval", "D", "--episodes", "3"])
+    for words, count, told in ([], 8, "8 of the 20"), (["--memories", "64"], 20, "all of the 20"):
+        main(fakes.app, ["publish", "D", "--to", "gift", *words])
+        loaded = load(fakes.app, "gift")
+        assert loaded.environments == count and torch.equal(loaded.carry["sum"], state["loop"]["carry"]["sum"][:count])
+        assert f"what {told} environments" in Path("gift/README.md").read_text()
+
+
 def test_a_memory_of_any_tensors_comes_back(tmp_path):
     memory = {
         "bank": torch.randn(2, 3).half(),

@@ -59,6 +59,12 @@ def prose(about: Mapping[str, Any]) -> str:
         f"{about['parameters']:,} parameters, float32). What is here {does} and gives its weights to a new run; it has no "
         "replay and no optimiser, so the run does not go on from here."
     )
+    if kept := about.get("memories"):
+        of = about["memories_of"]
+        what += (
+            f" It brings what {'all' if kept == of else kept} of the {of} environments of its training left in its memory, and "
+            "environments that it plays begin with these in turn."
+        )
     start = f"uv run -m {about['module']} {verb} FOLDER     # this folder, pretrained:NAME or hf:ORG/NAME"
     lines = [f"# {app} on {task}", "", what, "", "```bash", start, "```", ""]
     lines += ["| seed | score | episodes | step | commit |", "|---|---|---|---|---|"]

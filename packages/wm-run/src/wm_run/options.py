@@ -122,6 +122,9 @@ class Publish:
     own evaluation."""
     licence: str = "mit"
     """Of the weights, as the hub names it."""
+    memories: int = 8
+    """Of an app that remembers across episodes: training's environments, the first ones, whose memory is given away; a player
+    needs one for each of its environments, and has them in turn where these are more."""
     private: bool = False
     """A repository that is made for it is for you alone."""
 

@@ -18,6 +18,7 @@ from wm_run.configs import write_run
 from wm_run.loading import Loaded, has_world, restore
 from wm_run.published import ABOUT, CARD, CONFIG
 from wm_run.results import plain_json
+from wm_run.rollout import remembered, rows_of
 from wm_run.toml import to_toml
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def publish(app: App, command: Command) -> int:
     if to.startswith(agents.PRETRAINED):
         raise UserError(
             f"--to {to} is a name for reading: give a folder, pretrained/NAME in a checkout, or hf:ORG/NAME"
+        )
+    if options.memories < 1:
+        raise UserError(
+            f"--memories must be at least 1, not {options.memories}: an agent that remembers plays with one"
         )
     changed = evaluation.changed(command.saved, command.config, "publish")
     if odd := [name for name in changed if name not in marked(app.config, MACHINE)]:
@@ -93,7 +98,8 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
     if rows is None:
         rows, measured = card.of_evaluation(logdir, saved, loaded.step, ran["commit"])
     protocol = plain_json({"task": saved.task, **loaded.protocol})
-    memory = loaded.carry if app.remembers else None
+    count = min(options.memories, loaded.environments) if app.remembers and loaded.carry is not None else 0
+    memory = remembered(loaded.carry, count, rows_of(loaded.agent)) if count else None
     files, structure = inference.files(loaded.agent.state_dict(), memory)
     stated = dataclasses.replace(saved, data="", init_from="")  # places of this machine
     files[CONFIG] = to_toml(write_run(app, stated, origin)).encode()
@@ -105,7 +111,7 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
         "task": saved.task,
         "protocol": protocol,
         "spaces": spaces(loaded),
-        "environments": loaded.environments if memory is not None else 0,
+        "environments": count,
         "memory": structure,
     }
     told: dict[str, Any] = {
@@ -115,6 +121,7 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
         **{name: about[name] for name in ("app", "version", "task", "protocol", "step")},
         "module": app.module,
         "seed": saved.seed,
+        **({"memories": count, "memories_of": loaded.environments} if count else {}),
         "world_model": has_world(loaded.agent),
         "parameters": loaded.agent.parameters_by_module()["total"],
         "scores": rows,
