@@ -225,6 +225,26 @@ def test_without_a_network_the_cache_serves(server, fakes, monkeypatch, capsys):
     assert "not in the cache: try again with a network" in fakes.refused(capsys, "eval hf:someone/other")
 
 
+def test_nobody_waits_for_a_hub_that_is_not_there(server, fakes, monkeypatch, capsys):
+    """The library would wait 1, 2, 4, 8 and 8 seconds between its calls; it is not asked to make one."""
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    for address in ("http://127.0.0.1:9", "http://nobody.invalid"):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        anew()
+        said = fakes.refused(capsys, "eval hf:someone/other")
+        assert "cannot reach the hub for hf:someone/other, and it is not in the cache" in said
+    assert not waited
+
+
+def test_behind_a_proxy_the_library_is_asked(server, fakes, monkeypatch):
+    server.put("someone/fake", gift())
+    monkeypatch.setattr(hub, "socket", None)  # whose use would fail
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert load(fakes.app, "hf:someone/fake").step == 64
+
+
 def test_what_is_not_there_or_not_ours_is_met_by_a_sentence(server, fakes, capsys):
     server.put("someone/fake", gift())
     server.put("someone/else", {"README.md": b"a card alone"})

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from wm_core.errors import UserError
 
 from wm_run import published
 from wm_run.published import ABOUT, CARD
 
+PATIENCE = 5.0  # seconds within which whoever is there takes a call
 NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 
 
@@ -45,10 +49,11 @@ def fetched(name: str) -> Path:
     """The folder of a published agent in the hub's cache. Raises HubError, or PublishedError for what is none."""
     repository, revision = split(name)
     library = _library()
+    cached = not _reachable()
     with _told(f"hf:{name}", "read"):
 
         def get(file: str, at: str | None) -> Path:
-            return Path(library.hf_hub_download(repository, file, revision=at))
+            return Path(library.hf_hub_download(repository, file, revision=at, local_files_only=cached))
 
         about = get(ABOUT, revision)
         folder = about.parent  # snapshots/<commit>: whatever moves meanwhile, the other files are of this commit
@@ -57,6 +62,22 @@ def fetched(name: str) -> Path:
             get(file, folder.name)
         _possibly(lambda: get(CARD, folder.name))
     return folder
+
+
+def _reachable() -> bool:
+    """Whether anybody takes a call where the hub is; the library would find out by half a minute of trying. Behind a proxy, and
+    where it is told to stay at home, it knows best itself."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return True
+    where = urlsplit(constants.ENDPOINT)
+    try:
+        port = where.port or {"http": 80}.get(where.scheme, 443)
+        socket.create_connection((where.hostname or "", port), PATIENCE).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:
