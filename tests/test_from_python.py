@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from wm_core.errors import UserError
+from wm_run import trust
 from wm_run.app import App
+from wm_run.config import RunConfig
 
 TINY: dict[str, Any] = {"preset": "tiny", "device": "cpu", "final_video": False}
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")
@@ -150,3 +152,16 @@ def test_mistakes_are_exceptions_of_one_sentence(
     with pytest.raises(UserError, match=sentence) as told:
         app_of("dreamer").train(env, steps=20, logdir=tmp_path / "run", **(TINY | numbers))
     assert "\n" not in str(told.value) and not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_what_was_given_is_known_in_this_process_with_its_options_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that the cells of a notebook go on with `__main__:Walk`, and a received folder of that name does not elsewhere."""
+    monkeypatch.setattr(trust, "_said", set())
+    tasks, config = app_of("dreamer").environments, RunConfig(task="__main__:Walk", env={"goal": 5})
+    assert trust.strange(tasks, config)
+    trust.hold(tasks, config)
+    assert not trust.strange(tasks, config) and not trust.asked_for().exists()
+    assert trust.strange(tasks, RunConfig(task="__main__:Walk", env={"goal": 4}))
+    assert trust.strange(tasks, RunConfig(task="__main__:Else", env={"goal": 5}))

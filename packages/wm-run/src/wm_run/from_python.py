@@ -110,10 +110,10 @@ def train(
     Raises:
         UserError: what the command line would say in a sentence. What a callback raises, when the run is saved.
     """
-    from wm_run import cli, commands, loading
+    from wm_run import cli, commands, loading, trust
 
     listeners = Listeners(callbacks if isinstance(callbacks, list | tuple) else [callbacks])
-    task, app = told(app, env)
+    (task, app), named = told(app, env), app.environments
     given = fields | ({"task": task} if task else {}) | ({"env": dict(options)} if options else {})
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     try:
@@ -121,6 +121,8 @@ def train(
         command = cli.settled(app, "train", asked, lambda base: overlay(base, given, "train"), program=app.name)
         if command.config.devices > 1:
             raise UserError("several processes that learn one agent (devices) are started from the command line alone")
+        if app.environments is not named:
+            trust.hold(named, command.config)
         if command.origin.note:  # said, and not tried out for minutes: whoever calls can name a preset
             say(command.origin.note)
             command = dataclasses.replace(command, origin=dataclasses.replace(command.origin, note=""))

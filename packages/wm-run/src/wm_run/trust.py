@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wm_run.config import RunConfig
 
 TRUST = "ENV_ADAPTERS_TRUST"  # read where a task's module is imported: see env_adapters.modules; workers inherit it
+_said = set[str]()  # lines of tasks that this process was given as a class or a function, see `hold`
 
 
 def asked_for() -> Path:
@@ -36,6 +37,8 @@ def strange(environments: Any, config: RunConfig) -> bool:
     them, of which `Tasks` alone know tasks that name code."""
     line = _line(environments, config)
     if line is None:
+        return False
+    if line in _said:
         return False
     try:
         return line not in asked_for().read_text(encoding="utf-8").splitlines()
@@ -67,6 +70,14 @@ def remember(environments: Any, config: RunConfig) -> str:
             f"them --task {config.task}, or --trust"
         )
     return ""
+
+
+def hold(environments: Any, config: RunConfig) -> None:
+    """Note that this process was given the task itself, as the class or function that its name names: `__main__:Walk` of a
+    notebook is code that runs already. Of another process it says nothing, so it is written nowhere."""
+    line = _line(environments, config)
+    if line is not None:
+        _said.add(line)
 
 
 def _line(environments: Any, config: RunConfig) -> str | None:
