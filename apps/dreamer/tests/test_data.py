@@ -7,19 +7,22 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dreamer.cli import APP
 from wm_core.agent import Agent
 from wm_core.errors import UserError
-from wm_run import held_out
+from wm_run import held_out, play
 from wm_run.cli import parse
 from wm_run.loading import runtime
 from wm_run.loop import Position
 from wm_run.offline import Made
-from wm_run.recording import About
+from wm_run.play import film
+from wm_run.recording import About, Recording
 from wm_run.stand_in import settle
 from wm_run.testing import Failed, check_data, check_killed
 from wm_run.testing import data as law
@@ -107,8 +110,32 @@ def test_without_a_task_it_dreams_recorded_rows_and_plays_nowhere(run, tmp_path,
     assert "toy:catch" not in said.out + said.err
     run("dream", logdir, "--imagined", 10)
     assert json.loads((logdir / "dream/20.json").read_text())["rows"] > 0
-    for command in ("eval", "play"):
+    for words in (["eval"], ["play"], ["play", "--dream", "--browser"]):
         with pytest.raises(SystemExit):
-            run(command, logdir)
-        assert "name it with --task" in capfd.readouterr().err
+            run(*words[:1], logdir, *words[1:])
+        assert "name it with --task" in capfd.readouterr().err.replace("name an environment of its spaces", "name it")
     run("eval", logdir, "--task", "toy:catch", "--episodes", 2)
+
+
+def test_a_dream_begins_in_recorded_steps_where_no_task_is_known(run, tmp_path, nameless, capfd, monkeypatch) -> None:
+    """What is observed before it is what was recorded, with the actions that were taken; then the policy acts."""
+    logdir = tmp_path / "D"
+    run("train", *TINY, "--data", nameless, "--steps", 20, "--logdir", logdir, "--final-video", "False")
+    seen: list[Any] = []
+
+    def watched(moments: Iterator[Any], episodes: int, frames: int) -> Any:
+        seen.extend(islice(moments, frames))
+        return film(iter(seen), episodes, frames)
+
+    monkeypatch.setattr(play, "film", watched)
+    run("play", logdir, "--dream", "--observed", 12, "--frames", 16)
+    assert (logdir / "video/play_dream-20.mp4").stat().st_size and "play_dream-20.mp4" in capfd.readouterr().out
+    there = list(Recording.open(nameless).records("held_out"))
+    observed = [moment for moment in seen if not moment.imagined][:12]
+    for t, moment in enumerate(observed):
+        assert np.array_equal(moment.seen, there[t]["image"][0])
+        assert moment.reward == there[t]["reward"][0]
+        if t < 11:  # the last of them leads into the dream
+            assert moment.who == "recording"
+            assert np.array_equal(moment.action, there[t + 1]["action"][0])
+    assert observed[11].who == "policy" and seen[12].imagined

@@ -23,6 +23,7 @@ from wm_run.offline import Made, check_fits, fill
 from wm_run.recorder import Writer
 from wm_run.recording import About, ActionSizes, Recording
 from wm_run.replay import Replay
+from wm_run.replaying import Replaying
 from wm_run.stand_in import StandIn
 from wm_run.teams import Team
 from wm_run.testing.differences import compare_runs
@@ -56,6 +57,25 @@ def folder(fakes, tmp_path: Path) -> Path:
 
 
 OFFLINE = "train --preset tiny --device cpu --final-video False --held-out-every 0 --data recording"
+
+
+def test_a_recording_is_gone_through_whoever_acts(fakes, folder: Path) -> None:
+    """The first stream of the held-out records, over and over, with the actions that were taken."""
+    envs, there = Replaying(Recording.open(folder)), records(fakes, 30, seed=1)
+    step = envs.reset(5)
+    for t in range(70):
+        for name in there[0].keys() - {"told/place"}:
+            assert np.array_equal(step[name], there[t % 30][name][:1]), (t, name)
+        assert "told/place" not in step and step["image"].shape[0] == envs.num_envs == 1
+        assert np.array_equal(envs.acted, there[(t + 1) % 30]["action"][:1])
+        step = envs.step(np.full((1, 3), t, np.float32))
+
+
+def test_where_nothing_is_held_out_what_was_learned_from_is_gone_through(fakes, tmp_path: Path) -> None:
+    there = records(fakes, 5)
+    envs = Replaying(Recording.open(recorded(tmp_path / "all", there)))
+    assert np.array_equal(envs.reset(0)["image"], there[0]["image"][:1])
+    assert np.array_equal(envs.step(np.zeros((1, 3), np.float32))["image"], there[1]["image"][:1])
 
 
 def test_the_replay_is_what_was_recorded_and_notes_that_are_zero(fakes, folder: Path) -> None:

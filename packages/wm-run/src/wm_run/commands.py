@@ -299,9 +299,14 @@ def evaluate(app: App, command: Command) -> int:
     config, agent, protocol = loaded.config, loaded.agent, plain_json(loaded.protocol)
     count = options.episodes or config.final_episodes or scoring.MANY
     acting = "mode" if options.mode else "sample" if options.sample else config.eval_acting
-    if remembers := options.memory == "training" or options.memory == "auto" and app.remembers:
+    usual = scoring.remembers(app, config)
+    if options.memory == "training" and config.data_checksum:
+        raise UserError(
+            "this run learned from a recording and has played nothing that it could remember: leave out --memory training"
+        )
+    if remembers := options.memory == "training" or options.memory == "auto" and usual:
         check_carry(agent, loaded.carry, loaded.environments)
-    changed |= {"memory": options.memory} if remembers != app.remembers else {}
+    changed |= {"memory": options.memory} if remembers != usual else {}
     carry = loaded.carry if remembers else None
     scored = scoring.play(app, config, agent, loaded.protocol, episodes=count, acting=acting, carry=carry)
     if len(scored.episodes) < count:

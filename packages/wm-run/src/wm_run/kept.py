@@ -50,11 +50,11 @@ def scores(loaded: Loaded, episodes: int, mode: bool | None) -> dict[str, Any]:
         raise UserError(f"episodes must be at least 1, not {episodes}")
     app, config = loaded.app, loaded.config
     acting: Literal["sample", "mode"] = config.eval_acting if mode is None else "mode" if mode else "sample"
-    if app.remembers:
+    if remembers := scoring.remembers(app, config):
         check_carry(loaded.agent, loaded.carry, loaded.environments)
-    carry = loaded.carry if app.remembers else None
+    carry = loaded.carry if remembers else None
     found = scoring.play(app, config, loaded.agent, loaded.protocol, episodes=episodes, acting=acting, carry=carry)
     if len(found.episodes) < episodes:
         raise UserError(f"an episode has not ended after {LONGEST:,} steps: is there a limit of time in {config.task}?")
     protocol = plain_json(loaded.protocol)
-    return plain_json(scoring.result(app, config, loaded.step, found, protocol, remembers=app.remembers))
+    return plain_json(scoring.result(app, config, loaded.step, found, protocol, remembers=remembers))

@@ -21,6 +21,8 @@ from wm_run.canvas import Canvas
 from wm_run.drawing import drawn
 from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore, with_world
+from wm_run.recording import Recording
+from wm_run.replaying import Replaying
 from wm_run.stage import Choose, Moment, Observer, Stage, by_policy, in_dream, in_environment, key_shown
 from wm_run.teams import team_of
 from wm_run.video import write_video
@@ -29,6 +31,8 @@ from wm_run.window import FPS, KEYS, Keyboard, Screen, open_window
 if TYPE_CHECKING:
     from wm_run.app import App
     from wm_run.cli import Command
+    from wm_run.config import RunConfig
+    from wm_run.loop import Environments
     from wm_run.options import Play
 
 FRESH = 20_000  # added to a run's seed, so that neither training nor evaluation has seen these episodes
@@ -96,7 +100,7 @@ def play(app: App, command: Command) -> int:
         if options.browser
         else open_window(options.show, f"{app.name}: {config.task}{', dreamed' if options.dream else ''}")
     )
-    with closing(environments(app, replace(config, workers=0), 1)) as envs:
+    with closing(_shown(app, config, options)) as envs:
         team = team_of(envs)
         if not 0 <= options.agent < (1 if team is None else team.agents):
             there = "a single agent" if team is None else f"{team.agents} agents, 0 to {team.agents - 1}"
@@ -130,3 +134,16 @@ def play(app: App, command: Command) -> int:
     write_video(path, np.stack(pages), FPS)
     print(path)
     return 0
+
+
+def _shown(app: App, config: RunConfig, options: Play) -> Environments:
+    """The environment; where none is known, for a dream the recording that was learned from. Raises UserError for what would
+    play in one."""
+    if config.task or not config.data or not options.dream:
+        return environments(app, replace(config, workers=0), 1)
+    if options.browser:
+        raise UserError(
+            f"a browser plays on where a dream ends, and nothing can be played in the recording {config.data}: leave out "
+            "--browser, or name an environment of its spaces with --task"
+        )
+    return Replaying(Recording.open(config.data))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from wm_core.errors import UserError
 
-from wm_run import agents, card, evaluation, inference, published
+from wm_run import agents, card, evaluation, inference, published, scoring
 from wm_run.config import MACHINE, marked
 from wm_run.configs import write_run
 from wm_run.loading import Loaded, has_world, restore
@@ -98,7 +98,9 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
     if rows is None:
         rows, measured = card.of_evaluation(logdir, saved, loaded.step, ran["commit"])
     protocol = plain_json({"task": saved.task, **loaded.protocol})
-    count = min(options.memories, loaded.environments) if app.remembers and loaded.carry is not None else 0
+    count = (
+        min(options.memories, loaded.environments) if scoring.remembers(app, saved) and loaded.carry is not None else 0
+    )
     memory = remembered(loaded.carry, count, rows_of(loaded.agent)) if count else None
     files, structure = inference.files(loaded.agent.state_dict(), memory)
     stated = dataclasses.replace(saved, data="", init_from="")  # places of this machine

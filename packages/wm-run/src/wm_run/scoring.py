@@ -89,6 +89,12 @@ def play(
     return Scored(found, n, acting, apart)
 
 
+def remembers(app: App, config: RunConfig) -> bool:
+    """Whether an evaluation begins with what training remembered at its end: that of an agent whose memory outlives episodes,
+    unless it has learned from a recording, and so has acted nowhere."""
+    return app.remembers and not config.data_checksum
+
+
 def result(
     app: App, config: RunConfig, step: int, scored: Scored, protocol: Mapping[str, Any], *, remembers: bool
 ) -> dict[str, Any]:

@@ -225,7 +225,9 @@ def in_environment(
 def in_dream(
     observer: Observer, envs: Environments, *, seed: int, observed: int, choose: Choose = by_policy
 ) -> Iterator[Moment]:
-    """For ever: `observed` real steps, then a dream until the model expects the end or can hold no more, and so on."""
+    """For ever: `observed` real steps, then a dream until the model expects the end or can hold no more, and so on.
+
+    Environments that follow a recording say what was `acted` there: no promise of Environments."""
     carry, step = observer.agent.initial(1), envs.reset(seed)
     dynamics = observer.agent.world.dynamics
     while True:
@@ -236,7 +238,10 @@ def in_dream(
                 dream, predicted = observer.begin(trace, step)
             seen = observer.seen(step)
             reward = float(score_of(envs, step)[0])
-            yield Moment(t, False, seen, predicted, reward, 0.0, predicted.action, "policy", False)
+            action, who = predicted.action, "policy"
+            if t < observed - 1 and (acted := getattr(envs, "acted", None)) is not None:
+                action, who = acted[0] if observer.team is None else acted[0, observer.which], "recording"
+            yield Moment(t, False, seen, predicted, reward, 0.0, action, who, False)
             step = envs.step(observer.sent(predicted, predicted.action))
         action, t, score, over = predicted.action, observed, 0.0, False
         while not over:

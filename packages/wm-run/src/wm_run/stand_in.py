@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,16 +75,18 @@ class StandIn:
         """The first records, whatever the seed."""
         return {name: value[:, 0].copy() for name, value in next(self.blocks()).items()}
 
-    def step(self, action: NDArray[np.float32]) -> NoReturn:
+    def step(self, action: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Raises UserError: nobody can act in it."""
         raise UserError(
             f"nothing can be played in the recording {self.recording.folder}: where there is an environment of its spaces, "
             "name it with --task"
         )
 
-    send = step
+    def send(self, action: NDArray[np.float32]) -> None:
+        self.step(action)
 
-    def receive(self) -> NoReturn:
-        self.step(np.zeros(0, np.float32))
+    def receive(self) -> dict[str, NDArray[Any]]:
+        return self.step(np.zeros(0, np.float32))
 
     def state(self) -> dict[str, Any]:
         return {"recording": self.recording.checksum}

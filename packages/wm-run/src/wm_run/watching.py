@@ -131,7 +131,7 @@ class Watch:
             session.envs.protocol,
             episodes=episodes,
             acting=session.config.eval_acting,
-            carry=at.carry if session.app.remembers else None,
+            carry=at.carry if scoring.remembers(session.app, session.config) else None,
             go_on=lambda: not self.stopped(),
         )
         if len(scored.episodes) == episodes:
@@ -151,7 +151,8 @@ class Watch:
         if scored is None:
             return None
         app, protocol = session.app, plain_json(session.envs.protocol)
-        found = scoring.result(app, config, at.steps, scored, protocol, remembers=app.remembers) | {"changed": {}}
+        remembers = scoring.remembers(app, config)
+        found = scoring.result(app, config, at.steps, scored, protocol, remembers=remembers) | {"changed": {}}
         path = session.run.logdir / "eval" / evaluation.file_name(at.steps, scored.acting, {})
         write_json(path, plain_json(found))
         return path
