@@ -18,9 +18,11 @@ from dreamer.config import Config
 from env_adapters import ActionSpec, make
 from gymnasium import spaces
 from wm_core import draws
+from wm_core.errors import UserError
 from wm_core.sizes import SIZES
 from wm_core.types import Batch, Index
 from wm_run import checkpoint, dreams
+from wm_run.cli import parse
 from wm_run.configs import resolve
 from wm_run.openloop import openloop
 from wm_run.testing import check_goes_on_alike
@@ -240,3 +242,9 @@ def test_continuous_actions_lie_in_the_native_space(
         observation, *_ = env.step(action)
     assert max(map(abs, taken)) > (0.0 if mode else 1.0)
     assert np.std(taken) > 0
+
+
+def test_a_discount_of_nothing_is_refused() -> None:
+    """The world model's continuation is told as a share of the discount."""
+    with pytest.raises(UserError, match=r"discount_horizon must be above 1, not 1\.0"):
+        parse(APP, ["train", "--preset", "tiny", "--discount-horizon", "1"])

@@ -102,11 +102,17 @@ MISTAKES = {
     "--online-stride 7": "a row is due every 8 steps",
     "--actor gru --backward 3": "give --length 7",
 }
+ZEROS = {
+    "--huber 0": "huber must be above 0, not 0",
+    "--clip 0": "clip must be above 0, not 0",
+    "--advantage-floor 0": "advantage_floor must be above 0, not 0",
+    "--grad-clip 0": "grad_clip bounds gradients and must be above 0",
+}
 
 
-@pytest.mark.parametrize("words", MISTAKES)
-def test_what_rows_of_the_newest_rule_out_is_a_sentence(words: str) -> None:
-    with pytest.raises(Exception, match=MISTAKES[words]) as told:
+@pytest.mark.parametrize("words", MISTAKES | ZEROS)
+def test_what_rows_of_the_newest_or_ppo_rule_out_is_a_sentence(words: str) -> None:
+    with pytest.raises(Exception, match=(MISTAKES | ZEROS)[words]) as told:
         parse(APP, ["train", "--preset", "tiny", *words.split()])
     assert "\n" not in str(told.value)
 

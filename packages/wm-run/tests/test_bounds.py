@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from wm_core.errors import UserError
-from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share, check_bounds
+from wm_run.bounds import Bounds, Count, LastSteps, Layers, Norm, Rate, RowLength, Share, check_bounds
 from wm_run.config import CHANCE, MACHINE, TRAINING, Machine, RunConfig, Training, marked, resumable
 from wm_run.evaluation import changed, stem
 
@@ -20,6 +20,8 @@ class Numbers:
     rate: Rate = 0.0
     row: RowLength = 2
     last: LastSteps = 0
+    layers: Layers = 1
+    norm: Norm = 1.0
     none: float | None = None
     flag: bool = False
     absorbing: int = 0  # an app may allow 0
@@ -35,6 +37,8 @@ class Numbers:
         ("rate", (0, 1), (1.001, -0.1, float("nan"))),
         ("row", (2, 64), (1, 0, -3)),
         ("last", (0, 2, 64), (1, -1)),
+        ("layers", (1, 1000), (0, 1001)),
+        ("norm", (1e-9, 1e9), (0.0, -1.0, float("inf"))),
         ("none", (None, 3.0), (-1.0,)),
         ("flag", (True, False), ()),
         ("absorbing", (0, 16), (-1,)),

@@ -163,12 +163,19 @@ def test_a_fault_of_an_apps_own_is_no_want_of_memory(monkeypatch: pytest.MonkeyP
 
 def test_numbers_beyond_a_word_are_a_sentence(fakes: Any, capsys: Any) -> None:
     def build(config: Any, *spaces: Any) -> Any:
-        return torch.zeros(config.width)
+        return torch.zeros(config.width * 2**40)
 
     fakes.app = dataclasses.replace(fakes.app, build=build)
-    for width in (2**63, 10**40):
-        said = fakes.refused(capsys, f"train --preset tiny --logdir D --width {width}")
-        assert "make networks that no memory can hold: choose smaller networks" in said and not Path("D").exists()
+    said = fakes.refused(capsys, f"train --preset tiny --logdir D --width {2**50}")
+    assert "make networks that no memory can hold: choose smaller networks" in said and not Path("D").exists()
+
+
+@pytest.mark.parametrize("name", ["width", "batch", "steps"])
+def test_no_number_is_larger_than_what_every_library_counts_with(fakes: Any, capsys: Any, name: str) -> None:
+    for value in (2**53 + 1, 2**63, 10**40):
+        said = fakes.refused(capsys, f"train --preset tiny --logdir D --{name} {value}")
+        assert said == f"fakeapp: {name} must be at most 9,007,199,254,740,992, not {value}"
+        assert not Path("D").exists()
 
 
 def test_batches_that_do_not_fit_are_told_before_the_first_step(

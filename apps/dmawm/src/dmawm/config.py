@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
+from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Layers, Norm, Rate, Share
 from wm_run.config import RunConfig
 
 
@@ -31,7 +31,7 @@ class Config(RunConfig):
     """Uniform share of posterior and prior."""
     encoder_units: Count = 512
     """Width of the observation encoder's layers."""
-    encoder_layers: Count = 2
+    encoder_layers: Layers = 2
     """Layers of it."""
     depth: Count = 32
     """Channel unit of the convolutions."""
@@ -44,7 +44,7 @@ class Config(RunConfig):
     """Of the transformers' tokens."""
     feedforward: Count = 1024
     """Of the transformers' hidden layers."""
-    layers: Count = 3
+    layers: Layers = 3
     """Of each transformer."""
     attention_heads: Count = 8
     """Of each transformer."""
@@ -52,7 +52,7 @@ class Config(RunConfig):
     """Whether a token says which agent it is."""
     head_units: Count = 1024
     """Width of the decoders' and the heads' layers."""
-    head_layers: Count = 2
+    head_layers: Layers = 2
     """Layers of them."""
     heads_input: Literal["h", "hz"] = "h"
     """What reward, continuation, available actions and critic read: equation 2 and 9, or A.3's formula."""
@@ -76,11 +76,11 @@ class Config(RunConfig):
     """The centralised critic, or an MLP for each agent (DMAWM-TC)."""
     actor_units: Count = 512
     """Width of the policy's layers."""
-    actor_layers: Count = 2
+    actor_layers: Layers = 2
     """Layers of it."""
     actor_unimix: Share = 0.0
     """Uniform share of the policy, over the actions that are available."""
-    horizon: Count = 16
+    horizon: Horizon = 16
     """Steps of imagination."""
     dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
@@ -107,7 +107,7 @@ class Config(RunConfig):
     # optimisers
     lr: float = 1e-4
     """Adam's learning rate, of the world model."""
-    grad_clip: float = 100.0
+    grad_clip: Norm = 100.0
     """Bound of every gradient's norm."""
     actor_lr: float = 3e-5
     """Of the policy."""

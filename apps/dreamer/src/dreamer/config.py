@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
+from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Norm, Rate, Share
 from wm_run.config import RunConfig, now
 
 
@@ -42,11 +42,11 @@ class Config(RunConfig):
     replay_value_scale: float = 0.3
     """Scale of the critic's loss on replayed latents, whose gradient reaches the world model."""
     # behaviour
-    horizon: Count = 15
+    horizon: Horizon = 15
     """Steps of imagination."""
     dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    discount_horizon: Annotated[float, Bounds(least=1)] = 333.0
+    discount_horizon: Annotated[float, Bounds(above=1)] = 333.0
     """1 / (1 - discount)."""
     lam: Rate = 0.95
     """Lambda of the returns."""
@@ -80,7 +80,7 @@ class Config(RunConfig):
     """Learning rate of LaProp."""
     warmup: int = 1000
     """Updates over which the learning rate rises from 0."""
-    agc: float = 0.3
+    agc: Norm = 0.3
     """Bound of adaptive gradient clipping."""
     agc_policy: Literal["tensor", "layer"] = now("tensor", was="layer")
     """What of a policy's last layer is clipped by itself: means, deviations and every component's logits (the reference's

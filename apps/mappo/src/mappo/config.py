@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from wm_run.bounds import Count, Rate, RowLength
+from wm_run.bounds import Bounds, Count, Layers, Norm, Rate, RowLength
 from wm_run.config import Resumable, RunConfig
 
 
@@ -41,9 +41,9 @@ class Config(RunConfig):
     """Who chooses: each agent by itself (MAPPO), or one after the other, by what all see and those before it chose (MAT)."""
     units: Count = 128
     """Width of all layers, and of the GRU."""
-    layers: Count = 2
+    layers: Layers = 2
     """Layers of MAPPO's actor and critic."""
-    blocks: Count = 1
+    blocks: Layers = 1
     """Blocks of MAT's encoder, and of its decoder."""
     heads: Count = 1
     """Of their attention."""
@@ -65,7 +65,7 @@ class Config(RunConfig):
     """Passes over the rows in an update."""
     minibatches: Count = 1
     """Steps of the optimisers in each of them."""
-    clip: float = 0.2
+    clip: Annotated[float, Bounds(above=0)] = 0.2
     """How far a ratio counts from 1, and how far a value from what it was before the update."""
     entropy: float = 0.01
     """Scale of the policy's entropy."""
@@ -73,9 +73,9 @@ class Config(RunConfig):
     """Of rewards, a step."""
     lam: Rate = 0.95
     """Lambda of the advantages."""
-    advantage_floor: float = 1e-5
+    advantage_floor: Annotated[float, Bounds(above=0)] = 1e-5
     """Least spread that advantages are divided by."""
-    huber: float = 10.0
+    huber: Annotated[float, Bounds(above=0)] = 10.0
     """Where the value's loss turns from a square into a line, in units of the returns' spread."""
     value_norm: bool = True
     """Whether values are learned in units of the returns seen so far."""
@@ -87,7 +87,7 @@ class Config(RunConfig):
     """Learning rate of the actor (Adam, eps 1e-5)."""
     critic_lr: float = 5e-4
     """Learning rate of the critic; MAT's encoder serves both, and one optimiser moves all, with one rate."""
-    grad_clip: float = 10.0
+    grad_clip: Norm = 10.0
     """Bound of the norm of each one's gradient."""
     # environment
     players: Count = 4

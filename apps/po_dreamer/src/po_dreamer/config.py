@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from wm_core.sizes import SIZES as DREAMER_SIZES
-from wm_run.bounds import Bounds, Count, LastSteps, Rate, Share
+from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Layers, Norm, Rate, Share
 from wm_run.config import RunConfig, now
 
 PAPER: Mapping[str, object] = {
@@ -70,13 +70,13 @@ class Config(RunConfig):
     """Width of encoder, decoder and head layers."""
     blocks: Count = 8
     """Blocks of the block GRU and of the decoder's first layer."""
-    encoder_layers: Count = now(3, was=3)
+    encoder_layers: Layers = now(3, was=3)
     """Layers of the MLP that reads what is no image."""
-    head_layers: Count = 2
+    head_layers: Layers = 2
     """Hidden layers of the reward and continue heads."""
-    behaviour_layers: Count = 2
+    behaviour_layers: Layers = 2
     """Hidden layers of policy and critic."""
-    prior_layers: Count = 1
+    prior_layers: Layers = 1
     """Hidden layers of each prior."""
     unimix: Share = 0.01
     """Uniform share of posterior and prior."""
@@ -105,7 +105,7 @@ class Config(RunConfig):
     """Width of embeddings and attention."""
     memory_heads: Count = 8
     """Attention heads."""
-    memory_blocks: Count = 3
+    memory_blocks: Layers = 3
     """Attention blocks."""
     memory_hidden: Count = 512
     """Width of the blocks' hidden layer."""
@@ -113,7 +113,7 @@ class Config(RunConfig):
     """Channel unit of the memory frame encoder."""
     memory_units: Count = 512
     """Hidden layers of the memory's vector encoder and of the memory decoder."""
-    memory_layers: Count = now(2, was=2)
+    memory_layers: Layers = now(2, was=2)
     """Layers of the memory's vector encoder."""
     memory_dropout: Share = 0.1
     """In the memory blocks."""
@@ -151,11 +151,11 @@ class Config(RunConfig):
     replay_value_scale: float = 0.0
     """Scale of the critic's loss on replayed latents; 0 leaves it out, as the paper does."""
     # behaviour
-    horizon: Count = 15
+    horizon: Horizon = 15
     """Steps of imagination."""
     dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    discount_horizon: Annotated[float, Bounds(least=1)] = 333.0
+    discount_horizon: Annotated[float, Bounds(above=1)] = 333.0
     """1 / (1 - discount)."""
     lam: Rate = 0.95
     """Lambda of the returns."""
@@ -175,7 +175,7 @@ class Config(RunConfig):
     """In which the transformer's agents choose: the environment's, or one drawn anew for every update."""
     mat_width: Count = now(128, was=128)
     """Of the transformer's tokens, and of the decentralised policy's critic."""
-    mat_blocks: Count = now(1, was=1)
+    mat_blocks: Layers = now(1, was=1)
     """Attention blocks of its encoder and of its decoder."""
     mat_heads: Count = now(4, was=4)
     """Attention heads."""
@@ -193,7 +193,7 @@ class Config(RunConfig):
     """How far the ratio may go."""
     actor_lr: float = now(3e-4, was=3e-4)
     """Adam's learning rate, of policy and critic."""
-    actor_grad_clip: float = now(10.0, was=10.0)
+    actor_grad_clip: Norm = now(10.0, was=10.0)
     """Bound of their gradient's norm."""
     advantage_floor: Annotated[float, Bounds(above=0)] = now(1e-5, was=1e-5)
     """A floor under the spread by which advantages are divided."""
@@ -208,7 +208,7 @@ class Config(RunConfig):
     """Learning rate."""
     warmup: int = 1000
     """Updates over which LaProp's learning rate rises from 0."""
-    agc: float = 0.3
+    agc: Norm = 0.3
     """Bound of LaProp's adaptive gradient clipping."""
     agc_policy: Literal["tensor", "layer"] = now("tensor", was="layer")
     """What of a policy's last layer is clipped by itself: means, deviations and every component's logits (the reference's

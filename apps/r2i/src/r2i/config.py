@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from wm_run.bounds import Bounds, Count, LastSteps, Rate, RowLength, Share
+from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Layers, Norm, Rate, RowLength, Share
 from wm_run.config import RunConfig, now
 
 # deter, width, state, ssm_layers, units, layers, depth: the small ones are ours, the others released configurations
@@ -31,9 +31,9 @@ class Config(RunConfig):
     """Width of h, the sequence model's output."""
     width: Count = 512
     """Width of the tokens and of every S5 layer; also of the hidden layer of posterior and prior."""
-    state: Count = 128
+    state: Annotated[int, Bounds(least=1, most=8192, why="must lie in [1, 8192]: a spectrum of more takes hours")] = 128
     """Complex states of an S5 layer."""
-    ssm_layers: Count = 4
+    ssm_layers: Layers = 4
     """S5 layers."""
     ssm_blocks: Count = 8
     """HiPPO blocks in which a layer's spectrum begins."""
@@ -50,7 +50,7 @@ class Config(RunConfig):
     """Factor on C as drawn: the released code's C is sqrt(width) times smaller than that of S5's authors."""
     negative: bool = False
     """Hold real parts of the spectrum negative, so that the recurrence cannot explode."""
-    prior_layers: Count = 1
+    prior_layers: Layers = 1
     """Hidden layers of the prior."""
     posterior: Literal["parallel", "recurrent"] = "parallel"
     """Does z see h? "recurrent" does, as in Dreamer, and runs step by step (an ablation)."""
@@ -65,14 +65,14 @@ class Config(RunConfig):
     """Channel unit of the convolutions."""
     encoder_units: Count = 1024
     """Width of the encoder's and decoder's layers for vectors."""
-    encoder_layers: Count = 5
+    encoder_layers: Layers = 5
     """Layers of the encoder and decoder for vectors."""
     discrete_observations: Literal["vector", "categorical"] = now("vector", was="categorical")
     """Discrete observations: one-hot vectors like others, squashed and with a squared error (released), or plain one-hots
     predicted as categoricals."""
     units: Count = 512
     """Width of the layers of heads, policy and critic."""
-    layers: Count = 2
+    layers: Layers = 2
     """Layers of heads, policy and critic."""
     policy_input: Literal["output", "hidden", "full"] = "full"
     """What policy and critic read: (h, z), (z, x), or (h, z, x), with x the states of all S5 layers."""
@@ -90,11 +90,11 @@ class Config(RunConfig):
     dream_continue: Literal["mode", "mean"] = now("mode", was="mean")
     """What a dream makes of the continue head: whether the episode goes on, yes or no (released), or the probability."""
     # behaviour
-    horizon: Count = 15
+    horizon: Horizon = 15
     """Steps of imagination."""
     dream_last: LastSteps = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    discount_horizon: Annotated[float, Bounds(least=1)] = 333.0
+    discount_horizon: Annotated[float, Bounds(above=1)] = 333.0
     """1 / (1 - discount)."""
     lam: Rate = 0.95
     """Lambda of the returns."""
@@ -112,17 +112,17 @@ class Config(RunConfig):
     # optimisers: Adam, each with a norm of its own
     lr: float = 1e-4
     """Learning rate of the world model."""
-    clip: float = 1000.0
+    clip: Norm = 1000.0
     """Gradient norm of the world model, and of each name of the S5 tensors by itself."""
     ssm_lr: float = 1e-4
     """Learning rate of the S5 tensors (spectrum, B, C, D, step)."""
     actor_lr: float = 3e-5
     """Learning rate of the policy."""
-    actor_clip: float = 100.0
+    actor_clip: Norm = 100.0
     """Gradient norm of the policy."""
     critic_lr: float = 3e-5
     """Learning rate of the critic."""
-    critic_clip: float = 100.0
+    critic_clip: Norm = 100.0
     """Gradient norm of the critic."""
     warmup: int = 0
     """Updates over which every learning rate rises from 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from wm_run.bounds import Count, Rate, Share
+from wm_run.bounds import Count, Horizon, Layers, Norm, Rate, Share
 from wm_run.config import RunConfig, now
 
 
@@ -18,7 +18,7 @@ class Config(RunConfig):
     # model
     width: Count = 512
     """Width of the transformer and of the heads' layers."""
-    layers: Count = 2
+    layers: Layers = 2
     """Blocks of the transformer."""
     heads: Count = 8
     """Attention heads."""
@@ -60,7 +60,7 @@ class Config(RunConfig):
     """Rollouts of imagination per update, each from a context of its own."""
     dream_context: Count = 8
     """Observed steps before a dream."""
-    horizon: Count = 16
+    horizon: Horizon = 16
     """Steps of imagination."""
     discount: Share = 0.985
     """Discount of an imagined step."""
@@ -73,11 +73,11 @@ class Config(RunConfig):
     # optimisers
     lr: float = 1e-4
     """Learning rate of the world model (Adam)."""
-    clip: float = 1000.0
+    clip: Norm = 1000.0
     """Bound of its gradient's norm."""
     behaviour_lr: float = 3e-5
     """Learning rate of policy and critic (Adam, eps 1e-5)."""
-    behaviour_clip: float = 100.0
+    behaviour_clip: Norm = 100.0
     """Bound of their gradient's norm."""
     # value alignment
     var: bool = False

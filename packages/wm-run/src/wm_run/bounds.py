@@ -50,7 +50,15 @@ class Bounds:
         return f"{self.why or said}, not {value}"
 
 
+LARGEST = 2**53  # of whole numbers: beyond it sizes overflow, in one library or another
 Count = Annotated[int, Bounds(least=1)]
+Layers = Annotated[int, Bounds(least=1, most=1000, why="must lie in [1, 1000]: networks are made layer by layer")]
+Horizon = Annotated[
+    int, Bounds(least=1, most=10_000, why="must lie in [1, 10000]: a dream is made, and kept, step by step")
+]
+Norm = Annotated[
+    float, Bounds(above=0, why="bounds gradients and must be above 0, or nothing is learned (1e9 bounds none)")
+]
 Share = Annotated[float, Bounds(below=1, why="is a share and must lie in [0, 1)")]
 RowLength = Annotated[int, Bounds(least=2, why="must be at least 2: a row needs a step and one that follows it")]
 LAST = Bounds(but=(1,), why="must be 0, for every step of a row, or at least 2")
@@ -75,6 +83,8 @@ def check_bounds(config: Any) -> None:
         stated = next((one for one in said if isinstance(one, Bounds)), Bounds())
         if refusal := stated.refusal(value):
             raise UserError(f"{name} {refusal}")
+        if isinstance(value, int) and value > LARGEST and stated.below == stated.most:  # no bound of its own above
+            raise UserError(f"{name} must be at most {LARGEST:,}, not {value}")
 
 
 def metadata(kind: type[Any]) -> dict[str, list[Any]]:
