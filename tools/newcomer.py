@@ -76,9 +76,10 @@ def install(clone: pathlib.Path) -> str:
 
 
 def watch(clone: pathlib.Path) -> str:
-    told = run(*UV, "run", "apps/dreamer", "play", "pretrained:catch", at=clone).splitlines()
-    assert (clone / told[-1]).stat().st_size > 10_000
-    return f"`uv run apps/dreamer play pretrained:catch`: a film, {told[-2]}"
+    told = run(*UV, "run", "apps/dreamer", "play", "pretrained:catch", "--episodes", "10", at=clone).splitlines()
+    assert (clone / told[-1]).stat().st_size > 20_000
+    scores = [float(line.split()[3]) for line in told if line.startswith("episode ")]
+    return f"`uv run apps/dreamer play pretrained:catch --episodes 10`: a film; it caught {scores.count(1)} of {len(scores)}"
 
 
 def dream_in_the_browser(clone: pathlib.Path) -> str:
