@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import types
 import warnings
 
 import gymnasium
@@ -215,3 +216,23 @@ def test_the_check_tells_it_as_a_remark_and_a_snapshot_is_restored(plugin) -> No
     assert any("'mission' is a Text" in one.detail for one in found)
     assert digest((None, "a")) == digest((None, "a")) != digest((None, "b"))
     assert digest(object()) == digest(object())
+
+
+def test_an_assertion_of_a_plugin_that_wants_another_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for gymnasium-robotics beside a mujoco that it does not agree with; what nobody knows stays an assertion."""
+    for name in ("gymnasium_robotics", "strange_plugin"):
+        module = types.ModuleType(name)
+
+        def made(**_: object) -> None:
+            raise AssertionError
+
+        made.__module__ = name
+        module.Fetch = made  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    for id, point in (("FetchStandIn-v0", "gymnasium_robotics:Fetch"), ("StrangeStandIn-v0", "strange_plugin:Fetch")):
+        spec = gymnasium.envs.registration.EnvSpec(id, entry_point=point)
+        monkeypatch.setitem(gymnasium.registry, id, spec)
+    with pytest.raises(TaskError, match=r"does not agree with the mujoco here: .*--with mujoco==3\.3\.7 apps"):
+        make("gym:FetchStandIn-v0")
+    with pytest.raises(AssertionError):
+        make("gym:StrangeStandIn-v0")

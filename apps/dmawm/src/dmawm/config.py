@@ -86,7 +86,7 @@ class Config(RunConfig):
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
     masks: Literal["mode", "sample"] = "mode"
     """Available actions of a dream: what is more likely than not, or sampled by their probabilities."""
-    discount: Rate = 0.99
+    discount: Annotated[float, Bounds(above=0, most=1)] = 0.99
     """Of future rewards."""
     lam: Rate = 0.95
     """Lambda of the advantages."""

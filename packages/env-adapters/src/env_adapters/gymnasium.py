@@ -12,7 +12,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from env_adapters.errors import TaskError
 from env_adapters.modules import imported
-from env_adapters.plugins import register, run_with
+from env_adapters.plugins import asserted, register, run_with
 from env_adapters.step import Environment
 from env_adapters.wrappers import ActionRepeat, Resize
 
@@ -52,6 +52,10 @@ def make_gym(id: str, repeat: int = 1, size: int | None = None, **options: Any) 
             f"gym:{id} needs a module that is missing: {_line(error)}; the package that it is of comes with "
             "`uv run --with PACKAGE apps/...`"
         ) from error
+    except AssertionError as error:
+        if not (way := asserted(id)):
+            raise
+        raise TaskError(way) from error
     except TypeError as error:
         if not options:
             raise

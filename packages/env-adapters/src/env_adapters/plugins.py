@@ -36,6 +36,9 @@ KNOWN: dict[str, tuple[str, str]] = {
     "PointMaze_": ("gymnasium_robotics", "gymnasium-robotics"),
     "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
 }
+# A module whose environments do not agree with the newest of another package -> its package, and what they agree with. Of
+# mujoco 3.17 a joint's kind is in no tuple of kinds, and Fetch, FrankaKitchen and the hands assert that it is.
+BESIDE = {"gymnasium_robotics": ("gymnasium-robotics", "mujoco==3.3.7")}
 HEADLESS = {
     "miniworld": "PYGLET_HEADLESS"
 }  # what tells a module to draw where there is no display, which it else opens
@@ -60,16 +63,32 @@ def register(id: str) -> None:
             return
 
 
-def run_with(package: str) -> str:
+def asserted(id: str) -> str:
+    """What to say where an environment stops at an assertion of its own package; "" where nothing is known of it."""
+    made = getattr(gymnasium.registry.get(id), "entry_point", None)
+    named = made.partition(":")[0] if isinstance(made, str) else getattr(made, "__module__", "")
+    module = named.partition(".")[0]
+    if module not in BESIDE:
+        return ""
+    package, other = BESIDE[module]
+    return (
+        f"gym:{id} stops at an assertion of {package}, which does not agree with the {other.partition('==')[0]} here: "
+        + run_with(package, other)
+    )
+
+
+def run_with(package: str, *others: str) -> str:
     """What to type where a package is missing: it stands beside a project's own, whose environment stays as it is.
 
     >>> run_with("minigrid")
     'start with `uv run --with minigrid apps/...`'
+    >>> run_with("gymnasium-robotics", "mujoco==3.3.7")
+    'start with `uv run --with gymnasium-robotics --with mujoco==3.3.7 apps/...`'
     >>> run_with("gymnasium[box2d]")
     "start with `uv run --with 'gymnasium[box2d]' apps/...`"
     """
-    quoted = f"'{package}'" if "[" in package else package
-    return f"start with `uv run --with {quoted} apps/...`"
+    quoted = [f"'{one}'" if "[" in one else one for one in (package, *others)]
+    return f"start with `uv run {' '.join(f'--with {one}' for one in quoted)} apps/...`"
 
 
 def _published(one: EntryPoint, id: str, namespace: str | None) -> None:
