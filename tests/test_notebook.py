@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 NOTEBOOK = pathlib.Path(__file__).resolve().parents[1] / "docs" / "first_steps.ipynb"
-NUMBERS = 'PRESET, STEPS, RUN = "cartpole", 2_000, "runs/first"'
+NUMBERS = 'PRESET, STEPS, RUN = "cartpole", 4_000, "runs/first"'
 QUICK = 'PRESET, STEPS, RUN = "tiny", 90, "runs/first"'
 RUNNER = """
 import json, sys

@@ -76,7 +76,7 @@ def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.
     done = execute(found["act.py"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) in {0.0, 1.0}
-    learn = found["learn.py"].replace("steps=2000", "steps=80, learning_starts=40, train_ratio=4")
+    learn = found["learn.py"].replace("steps=4000", "steps=80, learning_starts=40, train_ratio=4")
     assert "steps=80" in learn
     done = execute(learn, tmp_path)
     assert done.returncode == 0 and done.stdout and (tmp_path / "walk").is_dir(), done.stderr
