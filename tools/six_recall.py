@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from six_readings import Asked, Row, bounds, cell, headed, line, number, of_arm, or_nan, there
+from six_readings import Asked, Row, bounds, cell, headed, last, line, number, of_arm, or_nan, there, value
 
 FULL = "po_dreamer"
 ABOUT = """Made by `uv run tools/six_models.py table recall`. A linear probe of the hidden fact, fitted to posterior states of one half of the held-out
@@ -15,7 +15,8 @@ these steps ("seen", where `toy:doors` shows the door), and with the last record
 95% interval of Student's t, one seed without. Beside the arms what the same probe finds in states that are known
 (`uv run tools/six_models.py controls recall`): it must find the fact in itself; the context's perfect memory is the most that recall can be worth; one
 record alone, and this episode alone, are what is to be had without it. A score that is not above those is no sign of memory. (On `toy:doors` one record alone does
-better than the most frequent door, for rows to fit and rows to test share rules: the probe itself learns which door a cue means.)"""
+better than the most frequent door, for rows to fit and rows to test share rules: the probe itself learns which door a cue means.) The reward
+that is imagined needs no probe: the fact decides it, and whoever does not know that errs as the mean reward does, or more."""
 MEANING = {
     "fact": "the fact itself",
     "context": "a perfect memory of the context",
@@ -35,7 +36,7 @@ def page(rows: Sequence[Row], costs: Sequence[Row], controls: Sequence[Row], ask
         flops = {one["arm"]: one["flops"] for one in costs if one["task"] == task}
         lines = table(mine, arms, name, flops, checks)
         text += [*lines, ""] if lines else []
-        text += [*verdict(mine, arms, name, checks["scores"]), ""] if mine else []
+        text += [*dreamt(mine, arms, name), "", *verdict(mine, arms, name, checks["scores"]), ""] if mine else []
     return text
 
 
@@ -52,7 +53,8 @@ def table(
     else:
         return []
     reached = [h for h, one in enumerate(dream) if one is not None]
-    head = [*(f"+{h}" for h in reached), f"seen +{reached[-1]}", *(f"last {n}" for n in lengths)]
+    end = reached[-1]
+    head = [*(f"+{h}" for h in reached), f"seen +{end}", *(f"last {n}" for n in lengths)]
     head += ["age", "earlier episodes", "GFLOP", "seeds"]
     lines, blank = headed(["arm", *head]), [""] * (len(lengths) + 5)
     for arm, count in arms.items():
@@ -62,7 +64,7 @@ def table(
             lines.append(line([arm, *["not run"] * len(reached), *[""] * (len(lengths) + 3), cost, f"0 of {count}"]))
             continue
         cells = [cell([or_nan(one["probes"][name]["dream"][h]) for one in of]) for h in reached]
-        cells.append(cell([or_nan(one["probes"][name]["posterior"][reached[-1]]) for one in of]))
+        cells.append(cell([or_nan(one["probes"][name]["posterior"][end]) for one in of]))
         cells += [cell([or_nan(one["past"]["probes"][name][k]) for one in of]) for k in range(len(lengths))]
         cells += [
             cell([or_nan(one["recalled"][key]) for one in of if one["recalled"]]) for key in ("median_age", "earlier")
@@ -76,29 +78,54 @@ def table(
     return lines
 
 
+def dreamt(rows: Sequence[Row], arms: Mapping[str, int], name: str) -> list[str]:
+    """Squared error of the reward that is imagined for the last step of the dream that lies in the episode, over updates: what
+    the fact decides, and no probe's. Only an arm that knows the fact is below the mean reward."""
+    dream = rows[0]["microscope"]["probes"][name]["dream"]
+    end = max(h for h, one in enumerate(dream) if one is not None)
+    shared = set.intersection(*({int(one[0]) for one in row["checkpoints"]} for row in rows))
+    lines = headed([f"reward at +{end} after updates", *(f"{at:,}" for at in sorted(shared)), "at the end"])
+    for arm in arms:
+        if mine := of_arm(rows, arm):
+            cells = [cell([value(row, at, "reward", end) for row in mine]) for at in sorted(shared)]
+            lines.append(line([arm, *cells, cell([value(row, last(row), "reward", end) for row in mine])]))
+    mean = number(or_nan(rows[0]["microscope"]["reward"]["ahead_mean"][end - 1]))
+    return [*lines, line(["the mean reward", *[mean] * (len(shared) + 1)])]
+
+
 def verdict(
     rows: Sequence[Row], arms: Mapping[str, int], name: str, scores: Mapping[str, list[float | None]]
 ) -> list[str]:
-    """PO-Dreamer's share right less that of every other arm, seeds paired, by horizon; and whether it is above what is to be
-    had without recall."""
+    """PO-Dreamer's share right less that of every other arm, seeds paired, by horizon, and its error of the imagined reward;
+    and whether they are better than what is to be had without recall."""
     dream = rows[0]["microscope"]["probes"][name]["dream"]
     reached = [h for h, one in enumerate(dream) if one is not None]
     full = {row["seed"]: row["microscope"]["probes"][name]["dream"] for row in of_arm(rows, FULL)}
     if not full:
         return ["No verdict: PO-Dreamer has not been run."]
-    lines = headed([f"{FULL} less", *(f"+{h}" for h in reached), "says"])
+    end = reached[-1]
+    lines = headed([f"{FULL} less", *(f"+{h}" for h in reached), "knows", f"reward's error at +{end}", "errs"])
     for other in arms:
         theirs = {row["seed"]: row["microscope"]["probes"][name]["dream"] for row in of_arm(rows, other)}
         paired = sorted(full.keys() & theirs.keys())
         if other == FULL or not theirs:
             continue
         apart = [[or_nan(full[s][h]) - or_nan(theirs[s][h]) for s in paired] for h in reached]
-        lines.append(line([other, *map(cell, apart), says(apart[0])]))
+        wrong = [_reward(rows, FULL, s, end) - _reward(rows, other, s, end) for s in paired]
+        lines.append(line([other, *map(cell, apart), says(apart[0]), cell(wrong), says(wrong)]))
     for kind in ("record", "episode"):
         if kind in scores:
             apart = [[or_nan(one[h]) - or_nan(scores[kind][h]) for one in full.values()] for h in reached]
-            lines.append(line([MEANING[kind], *map(cell, apart), says(apart[0])]))
-    return lines
+            lines.append(line([MEANING[kind], *map(cell, apart), says(apart[0]), "", ""]))
+    mean = or_nan(rows[0]["microscope"]["reward"]["ahead_mean"][end - 1])
+    wrong = [_reward(rows, FULL, s, end) - mean for s in full]
+    return [*lines, line(["the mean reward", *[""] * (len(reached) + 1), cell(wrong), says(wrong)])]
+
+
+def _reward(rows: Sequence[Row], arm: str, seed: int, horizon: int) -> float:
+    """Of an arm's last checkpoint."""
+    one = next(row for row in of_arm(rows, arm) if row["seed"] == seed)
+    return value(one, last(one), "reward", horizon)
 
 
 def says(apart: Sequence[float]) -> str:

@@ -61,11 +61,11 @@ def six(rows: Sequence[Row], costs: Sequence[Row], asked: Asked, folder: Path | 
     for task, arms in asked.items():
         mine = [row for row in rows if row["task"] == task]
         text += [f"## {task}", "", there(mine, arms), ""]
-        if not mine:
-            continue
         flops = {one["arm"]: one["flops"] for one in costs if one["task"] == task}
         parts = {one["arm"]: one["parameters"] for one in costs if one["task"] == task}
         text += [*sizes(parts, flops), ""]
+        if not mine:
+            continue
         if folder is not None:
             picture = folder / f"six-{task.partition('_')[2] or task}.png"
             six_picture.draw(mine, list(arms), picture)

@@ -66,6 +66,21 @@ def test_an_update_is_counted_without_being_made() -> None:
     assert found["parameters"] == agent.parameters_by_module()["total"] and "hours" not in found
 
 
+def test_an_update_whose_losses_draw_numbers_of_their_own_is_counted() -> None:
+    """Value alignment has a generator beside the agent's."""
+    config = dataclasses.replace(
+        resolve(APP, "tiny"), task="toy:doors", device="cpu", precision="fp32", capture="eager", var=True
+    )
+    with closing(loading.environments(APP, config, 1)) as envs:
+        found = cost.cost(APP, config, envs)
+        agent = loading.build(APP, config, envs)
+        step = envs.reset(config.seed)
+        _, _, notes = agent.act(agent.initial(1), step)
+        with cost.Flops() as real:
+            agent.learn(cost.filled({**step, **notes}, agent, config.longest))
+    assert found["flops_per_update"] == real.total > 1e6
+
+
 @pytest.mark.parametrize("ask", [lambda reward: float(reward.sum()), lambda reward: reward[reward > 0]])
 def test_an_update_that_asks_its_numbers_is_not_counted(monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
     update = Dreamer.update

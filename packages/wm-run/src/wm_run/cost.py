@@ -116,6 +116,10 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
     fixed: Any = draws.Fixed()  # generators have no fake numbers
     agent.source = fixed
     agent.sources = dict.fromkeys(agent.sources, fixed)
+    every: list[Any] = list(agent.modules())
+    for module in every:
+        if getattr(module, "probed", None) is False:
+            module.probed = True  # value alignment's look at its critic asks numbers, and here are none
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     kept: dict[int, int] = {}
     own = {p.untyped_storage()._cdata for p in agent.parameters()}  # noqa: SLF001 - a fake one has no other identity
@@ -128,7 +132,7 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
 
     saving = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
     try:
-        with _unpacked(), fake, saving, Flops() as counter:
+        with _unpacked(), fake, saving, _Undrawn(), Flops() as counter:
             agent.updating(*(_fake(fake, batch) for batch in batches))
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise UserError(f"an update of this agent asks its numbers something ({error}): leave --count out") from error
@@ -182,6 +186,21 @@ class Flops(TorchDispatchMode):
         if formula is not None:
             self.total += int(formula(*args, **(kwargs or {}), out_val=out))
         return out
+
+
+class _Undrawn(TorchDispatchMode):
+    """Draws without the generator that was given: fake numbers come from none, and torch refuses one for some of them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        return func(*args, **(given | {"generator": None} if "generator" in given else given))
 
 
 def filled(record: Mapping[str, Any], agent: Learner, length: int) -> Replay:
