@@ -15,9 +15,10 @@ import pytest
 from dmawm.cli import APP
 from env_adapters.vector import VectorEnv
 from numpy.typing import NDArray
+from wm_core.errors import UserError
 from wm_run import play
 from wm_run.browser import Show
-from wm_run.cli import main
+from wm_run.cli import main, parse
 from wm_run.loading import environments
 from wm_run.stage import Observer, Stage, in_dream, in_environment
 from wm_run.teams import team_of
@@ -134,3 +135,9 @@ def test_what_the_environments_draw_is_filmed_and_played(
     (film,) = (tmp_path / "run" / "video").glob("play-*.mp4")
     tall = 16 + 5 * 64 + 5 * 16  # a title, what the model decodes as it is drawn, words
     assert asked["vector"] == {5} and imageio.imread(film, plugin="pyav").shape[1] == tall
+
+
+def test_a_discount_of_nothing_is_refused() -> None:
+    """The world model's continuation is told as a share of the discount."""
+    with pytest.raises(UserError, match=r"discount must be above 0, not 0\.0"):
+        parse(APP, ["train", "--preset", "tiny", "--discount", "0"])

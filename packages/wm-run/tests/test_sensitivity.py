@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from wm_core import draws
 from wm_core.images import ConvDecoder
-from wm_core.sensitivity import along, plain, share, weighted
 from wm_run import filmstrip
+from wm_run.jacobian import along, plain, share, weighted
 
 SHAPE = (3, 4)  # S x K
 

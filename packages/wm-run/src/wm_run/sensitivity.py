@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from wm_core import draws, sensitivity
+from wm_core import draws
 from wm_core.agent import Agent
 from wm_core.distributions import straight_through
 from wm_core.errors import UserError
 from wm_core.types import Latent
 
-from wm_run import filmstrip
+from wm_run import filmstrip, jacobian
 from wm_run.loading import Loaded, with_world
 from wm_run.openloop import OpenLoop
 
@@ -50,8 +50,8 @@ class Maps:
     def shares(self, where: Tensor, valid: Tensor) -> dict[str, float]:
         """Of each kind of map the share of its mass at pixels (B, T, H, W), over valid frames (B, T); and the share of
         these pixels themselves, which a map that is the same everywhere would have."""
-        found = {name: sensitivity.share(getattr(self, name)[valid], where[valid]) for name in self.__dict__}
-        return found | {"pixels": sensitivity.share(torch.ones_like(self.plain)[valid], where[valid])}
+        found = {name: jacobian.share(getattr(self, name)[valid], where[valid]) for name in self.__dict__}
+        return found | {"pixels": jacobian.share(torch.ones_like(self.plain)[valid], where[valid])}
 
 
 def measure(agent: Agent, found: OpenLoop, *, seed: int = 0) -> Maps:
@@ -106,7 +106,7 @@ def _some(decoder: Any, critic: Any, key: str, latent: Latent, dynamics: Any) ->
             number: Tensor = critic(state(x)).mode()
             return number
 
-        return sensitivity.plain(decode, at, probes), sensitivity.weighted(decode, value, at)
+        return jacobian.plain(decode, at, probes), jacobian.weighted(decode, value, at)
 
     drawn = []
     for _ in range(SAMPLES):

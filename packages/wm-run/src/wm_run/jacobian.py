@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
 from wm_core import draws
 
 Decode = Callable[[Tensor], Tensor]  # z (N, S, K), or any (N, ...) -> images (N, H, W, C)
