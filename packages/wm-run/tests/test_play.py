@@ -294,6 +294,11 @@ def test_a_window_that_cannot_open_says_what_is_missing(fakes, run, capsys, monk
     [
         ("play D --mode --sample", "exclude each other"),
         ("play D --frames 0", "must be at least 1"),
+        ("play D --dream --observed 100000", "--observed and --imagined are at most 10,000 steps"),
+        ("dream D --observed 0", "must be at least 1"),
+        ("dream D --observed 100000", "--observed and --imagined are at most 10,000 steps"),
+        ("dream D --imagined 100000", "and --rows at most 1,000"),
+        ("dream D --rows 100000", "and --rows at most 1,000"),
         ("play nowhere", "there is no run in nowhere"),
         ("play D --show tv", "--show takes one of auto, window, video, not 'tv'"),
     ],

@@ -42,6 +42,7 @@ STATE = "state"  # of the whole game, in the records of several agents
 STOPPED = "the run was told to stop"
 FPS = 15.0
 VIDEO_STEPS = 500
+LONGEST, MOST = 10_000, 1_000  # steps of an open loop, and rows, all of which are played, and predicted at once
 DREAM_STREAMS = 4
 DREAM_STEPS = 400  # held-out records of each stream, of which the rows of a dream are taken
 
@@ -51,6 +52,8 @@ def dream(app: App, command: Command) -> int:
     options: Dream = command.options
     if min(options.observed, options.imagined, options.rows) < 1:
         raise UserError("--observed, --imagined and --rows must be at least 1")
+    if max(options.observed, options.imagined) > LONGEST or options.rows > MOST:
+        raise UserError(f"--observed and --imagined are at most {LONGEST:,} steps, and --rows at most {MOST:,}")
     changed = evaluation.changed(command.saved, command.config, "dream")
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)

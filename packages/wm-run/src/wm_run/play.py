@@ -19,6 +19,7 @@ from wm_core.errors import UserError
 from wm_run import evaluation
 from wm_run.canvas import Canvas
 from wm_run.drawing import drawn
+from wm_run.dreams import LONGEST
 from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore, with_world
 from wm_run.recording import Recording
@@ -89,6 +90,8 @@ def play(app: App, command: Command) -> int:
         raise UserError("--mode and --sample exclude each other: give one")
     if min(options.episodes, options.frames, options.observed, options.imagined) < 1:
         raise UserError("--episodes, --frames, --observed and --imagined must be at least 1")
+    if max(options.observed, options.imagined) > LONGEST:  # they are played before anything is shown
+        raise UserError(f"--observed and --imagined are at most {LONGEST:,} steps")
     changed = evaluation.changed(command.saved, command.config, "play")
     loaded = restore(app, Path(options.logdir), command.config)
     config = loaded.config
