@@ -235,6 +235,11 @@ def test_nobody_waits_for_a_hub_that_is_not_there(server, fakes, monkeypatch, ca
         said = fakes.refused(capsys, "eval hf:someone/other")
         assert "cannot reach the hub for hf:someone/other, and it is not in the cache" in said
     assert not waited
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:99999")
+    anew()
+    assert "HF_ENDPOINT is http://127.0.0.1:99999, which is no address" in fakes.refused(
+        capsys, "eval hf:someone/other"
+    )
 
 
 def test_behind_a_proxy_the_library_is_asked(server, fakes, monkeypatch):

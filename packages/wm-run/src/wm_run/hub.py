@@ -71,11 +71,14 @@ def _reachable() -> bool:
 
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
         return True
-    where = urlsplit(constants.ENDPOINT)
     try:
+        where = urlsplit(constants.ENDPOINT)
         port = where.port or {"http": 80}.get(where.scheme, 443)
+    except ValueError as error:
+        raise HubError(f"HF_ENDPOINT is {constants.ENDPOINT}, which is no address ({_line(error)})") from error
+    try:
         socket.create_connection((where.hostname or "", port), PATIENCE).close()
-    except (OSError, ValueError):
+    except OSError:
         return False
     return True
 
