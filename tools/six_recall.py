@@ -9,6 +9,7 @@ import numpy as np
 from six_readings import Asked, Row, bounds, cell, headed, last, line, number, of_arm, or_nan, there, value
 
 FULL = "po_dreamer"
+IGNORANT = 0.25 * 0.75  # the squared error of an expected reward of 1/4: both tasks have four answers, played at random
 ABOUT = """Made by `uv run tools/six_models.py table recall`. A linear probe of the hidden fact, fitted to posterior states of one half of the held-out
 rows, share right on the other: at the end of the context (+0), after steps of the dream, at the posterior of the last of
 these steps ("seen", where `toy:doors` shows the door), and with the last records of the context alone. Mean over seeds and
@@ -16,7 +17,8 @@ these steps ("seen", where `toy:doors` shows the door), and with the last record
 (`uv run tools/six_models.py controls recall`): it must find the fact in itself; the context's perfect memory is the most that recall can be worth; one
 record alone, and this episode alone, are what is to be had without it. A score that is not above those is no sign of memory. (On `toy:doors` one record alone does
 better than the most frequent door, for rows to fit and rows to test share rules: the probe itself learns which door a cue means.) The reward
-that is imagined needs no probe: the fact decides it, and whoever does not know that errs as the mean reward does, or more."""
+that is imagined needs no probe, since the fact decides it: who knows it errs 0, who knows only that one of four pays errs about
+0.19 = p (1 - p), and more where what was learned is the recording's own and no rule of these rows."""
 MEANING = {
     "fact": "the fact itself",
     "context": "a perfect memory of the context",
@@ -80,7 +82,7 @@ def table(
 
 def dreamt(rows: Sequence[Row], arms: Mapping[str, int], name: str) -> list[str]:
     """Squared error of the reward that is imagined for the last step of the dream that lies in the episode, over updates: what
-    the fact decides, and no probe's. Only an arm that knows the fact is below the mean reward."""
+    the fact decides, and no probe's. IGNORANT is who knows when a reward is due, and not for which of four."""
     dream = rows[0]["microscope"]["probes"][name]["dream"]
     end = max(h for h, one in enumerate(dream) if one is not None)
     shared = set.intersection(*({int(one[0]) for one in row["checkpoints"]} for row in rows))
@@ -90,6 +92,7 @@ def dreamt(rows: Sequence[Row], arms: Mapping[str, int], name: str) -> list[str]
             cells = [cell([value(row, at, "reward", end) for row in mine]) for at in sorted(shared)]
             lines.append(line([arm, *cells, cell([value(row, last(row), "reward", end) for row in mine])]))
     mean = number(or_nan(rows[0]["microscope"]["reward"]["ahead_mean"][end - 1]))
+    lines.append(line(["one of four", *[number(IGNORANT)] * (len(shared) + 1)]))
     return [*lines, line(["the mean reward", *[mean] * (len(shared) + 1)])]
 
 
@@ -117,9 +120,8 @@ def verdict(
         if kind in scores:
             apart = [[or_nan(one[h]) - or_nan(scores[kind][h]) for one in full.values()] for h in reached]
             lines.append(line([MEANING[kind], *map(cell, apart), says(apart[0]), "", ""]))
-    mean = or_nan(rows[0]["microscope"]["reward"]["ahead_mean"][end - 1])
-    wrong = [_reward(rows, FULL, s, end) - mean for s in full]
-    return [*lines, line(["the mean reward", *[""] * (len(reached) + 1), cell(wrong), says(wrong)])]
+    wrong = [_reward(rows, FULL, s, end) - IGNORANT for s in full]
+    return [*lines, line(["one of four", *[""] * (len(reached) + 1), cell(wrong), says(wrong)])]
 
 
 def _reward(rows: Sequence[Row], arm: str, seed: int, horizon: int) -> float:
