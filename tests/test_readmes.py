@@ -65,7 +65,7 @@ def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.
         ["uv", "run", "-m", "env_adapters"],
         ["uv", "run", "apps/dreamer", "train"],
     ]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(tmp_path / "state")}
     for line in lines:
         words = shlex.split(line, comments=True)[2:]
         words = [str(ROOT / word) if word.startswith("apps/") else word for word in words]
