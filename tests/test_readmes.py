@@ -54,8 +54,11 @@ def test_python_examples_run_from_top_to_bottom(page: pathlib.Path, tmp_path: pa
 QUICK = {"check": ["--steps", "20"], "train": ["--steps", "80", "--learning-starts", "40", "--train-ratio", "4"]}
 
 
-def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.Path) -> None:
+def test_an_environment_of_ones_own_trains_and_the_agent_acts(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The root README's files and commands, in its order, in a folder of a user's; the commands made quick."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where the task is noted that is asked for
     page = ROOT / "README.md"
     found = files(blocks(page, "python"))
     assert list(found) == ["my_env.py", "act.py", "learn.py"] and len(found["my_env.py"].splitlines()) < 20
@@ -65,7 +68,7 @@ def test_an_environment_of_ones_own_trains_and_the_agent_acts(tmp_path: pathlib.
         ["uv", "run", "-m", "env_adapters"],
         ["uv", "run", "apps/dreamer", "train"],
     ]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(tmp_path / "state")}
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
     for line in lines:
         words = shlex.split(line, comments=True)[2:]
         words = [str(ROOT / word) if word.startswith("apps/") else word for word in words]
