@@ -168,7 +168,7 @@ def test_the_run_folder_passes_scores_and_metrics_on_and_closes(tmp_path):
 
 def test_a_run_is_the_same_with_a_service_that_fails(tmp_path, monkeypatch):
     """Every file of the folder, byte by byte."""
-    monkeypatch.setattr("wm_run.folder.time", SimpleNamespace(time=lambda: 5.0))
+    monkeypatch.setattr("wm_run.folder.time", SimpleNamespace(time=lambda: 5.0, process_time=lambda: 5.0))
     texts = []
     for name, fails in (("without", None), ("with", "log")):
         made = [Outside("bad", lambda: Kept(fails), say=lambda sentence: None)] if fails else []  # noqa: B023
