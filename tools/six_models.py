@@ -39,8 +39,8 @@ COLLECT: dict[str, dict[str, list[str]]] = {  # of each suite: recording -> word
         "repeat": ["popgym_RepeatPreviousMedium", "--steps", "40000"],
     },
     "recall": {
-        "doors": ["toy:doors", "--steps", "20000", "--env.cues", "8", "--env.redraw", "100", "--envs", "4"],
-        "cue_maze": ["toy:cue_maze", "--steps", "40000", "--envs", "4"],
+        "doors": ["toy:doors", "--steps", "200000", "--env.cues", "8", "--env.redraw", "400", "--envs", "64"],
+        "cue_maze": ["toy:cue_maze", "--steps", "400000", "--envs", "64"],
     },
 }
 
