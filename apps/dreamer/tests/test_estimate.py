@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from contextlib import closing
 from typing import Any
 
@@ -79,6 +80,17 @@ def test_an_update_whose_losses_draw_numbers_of_their_own_is_counted() -> None:
         with cost.Flops() as real:
             agent.learn(cost.filled({**step, **notes}, agent, config.longest))
     assert found["flops_per_update"] == real.total > 1e6
+
+
+def test_of_what_was_counted_nothing_is_left_in_the_process() -> None:
+    """What is kept for the process, such as the bins of a two-hot head, would be fake in the run that follows."""
+    for module, name in cost.KEPT:
+        getattr(module, name).cache_clear()
+    config = dataclasses.replace(resolve(APP, "tiny"), task="toy:doors", device="cpu", precision="fp32", var=True)
+    with closing(loading.environments(APP, config, 1)) as envs:
+        cost.cost(APP, config, envs)
+    gc.collect()
+    assert not [found for found in gc.get_objects() if type(found).__name__ == "FakeTensor"]
 
 
 @pytest.mark.parametrize("ask", [lambda reward: float(reward.sum()), lambda reward: reward[reward > 0]])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils.flop_counter import flop_registry
-from wm_core import draws
+from wm_core import distributions, draws, optim, twohot
 from wm_core.errors import UserError
 from wm_core.learner import Learner
 from wm_core.types import Batch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wm_run.app import App
     from wm_run.loop import Environments
 
+KEPT: tuple[tuple[Any, str], ...] = ((distributions, "one_hots"), (optim, "_constant"), (twohot, "_twohot_bins"))
 BASE_BYTES = 1_500_000_000  # of a process that has imported torch and made its environments, roughly
 
 
@@ -132,7 +133,7 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
 
     saving = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
     try:
-        with _unpacked(), fake, saving, _Undrawn(), Flops() as counter:
+        with _unpacked(), _unkept(), fake, saving, _Undrawn(), Flops() as counter:
             agent.updating(*(_fake(fake, batch) for batch in batches))
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise UserError(f"an update of this agent asks its numbers something ({error}): leave --count out") from error
@@ -146,6 +147,20 @@ def _unpacked() -> Iterator[None]:
         warnings.simplefilter("ignore")  # of TF32, which is set beside it
         with torch.backends.mkldnn.flags(enabled=False):
             yield
+
+
+@contextmanager
+def _unkept() -> Iterator[None]:
+    """Without the constants that wm-core keeps for the whole process: made in here they would be fake from then on, and so
+    would be, without a word, all that is computed with them."""
+    before = [(module, name, getattr(module, name)) for module, name in KEPT]
+    try:
+        for module, name, function in before:
+            setattr(module, name, function.__wrapped__)
+        yield
+    finally:
+        for module, name, function in before:
+            setattr(module, name, function)
 
 
 def _fake(mode: Any, value: Any) -> Any:
