@@ -380,7 +380,9 @@ def test_what_cannot_be_is_one_sentence(runs: pathlib.Path, tmp_path: pathlib.Pa
         assert "\n" not in str(told.value)
 
     refused("there is no run in", tmp_path)
-    refused("holds a run of nobody, which is not installed", written(tmp_path / "a", '[run]\napp = "nobody"\n'))
+    refused(
+        "holds an agent of 'nobody', which is not installed here", written(tmp_path / "a", '[run]\napp = "nobody"\n')
+    )
     refused("at least 1, not 0", context=0)
     refused("holds 65 steps, and 5 observed with 61 dreamed are more", horizon=61)
     refused("a row of 500 steps was asked of", context=500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -298,3 +299,12 @@ def test_an_untrained_world_model_does_not_know_the_fact(app: str, watched: tupl
     options = {"data": str(folder), "behaviour": False}
     score = six_controls.untrained(Cell(task, app, 0, app, "tiny", options), rows, next(iter(rows.told)))
     assert (score[0] or 0) < 0.5
+
+
+@pytest.mark.parametrize("name", ["six", "recall"])
+def test_the_page_that_is_kept_is_that_of_its_rows(name: str, tmp_path: Path) -> None:
+    kept = ROOT / "docs" / "results"
+    for path in kept.glob(f"{name}*"):
+        shutil.copy(path, tmp_path)
+    page = six_table.write(name, tmp_path)
+    assert page.read_text() == (kept / page.name).read_text()

@@ -25,6 +25,7 @@ def opened(name: str) -> suites.Suite:
 
 # Of the curves there are tables alone, from before rows were kept; the other two have not been run.
 WITHOUT = {"curves", "six", "recall"}
+OWN = {"six", "recall"}  # pages of tools/six_table.py, which tests/test_six_models.py holds
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,7 +35,7 @@ def test_the_rows_that_are_kept_are_of_their_suites(name: str) -> None:
     assert len(left) < len(suite.cells) or name in WITHOUT
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if (RESULTS / f"{name}.md").exists()])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN and (RESULTS / f"{name}.md").exists()])
 def test_rows_give_the_table_that_is_kept(name: str) -> None:
     """To the byte: that of chains, memory, memory-further, still-learned, var-catch and var-catch-small."""
     suite = opened(name)
