@@ -160,6 +160,17 @@ def test_where_nothing_can_be_noted_it_is_said_and_the_task_is_typed(
         APP.train(preset="tiny", logdir="D", steps=8)
 
 
+def test_an_account_without_a_home_is_told_the_same(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", staticmethod(nowhere))
+    APP.train("walks_here:Walk", preset="tiny", device="cpu", workers=0, final_video=False, steps=6, logdir="D")
+    assert "the list of tasks asked for cannot be written" in capsys.readouterr().err
+    assert "on the word of a folder" in refused(["eval", "D"], capsys)
+
+
 def test_a_received_recording_runs_no_code_that_it_names(place: Path, capsys: Any, monkeypatch: Any) -> None:
     wm_run(["collect", "walks_here:Walk", "--to", "R", "--steps", "60", "--envs", "1", "--workers", "0"])
     learn = ["train", *QUICK, "--data", "R", "--steps", "6", "--length", "4"]

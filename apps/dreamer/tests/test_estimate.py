@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from dreamer.agent import Dreamer
 from dreamer.cli import APP
+from dreamer.config import Config
 from wm_core.errors import UserError
 from wm_core.fast.dispatched import Dispatched
 from wm_run import cost, estimate, loading
@@ -45,6 +46,16 @@ def test_what_is_recorded_is_measured_as_recorded(monkeypatch: pytest.MonkeyPatc
     assert numbers["seconds_per_update"] > 0
 
 
+def updated(config: Config, envs: Any) -> tuple[Any, int]:
+    """An agent after a real update, and the FLOPs of that."""
+    agent = loading.build(APP, config, envs)
+    step = envs.reset(config.seed)
+    _, _, notes = agent.act(agent.initial(1), step)
+    with cost.Flops() as real:
+        agent.learn(cost.filled({**step, **notes}, agent, config.longest))
+    return agent, real.total
+
+
 def test_an_update_is_counted_without_being_made() -> None:
     """Of shapes alone comes what a real update computes and keeps, to the last FLOP."""
     config = dataclasses.replace(
@@ -52,15 +63,11 @@ def test_an_update_is_counted_without_being_made() -> None:
     )
     with closing(loading.environments(APP, config, 1)) as envs:
         found = cost.cost(APP, config, envs)
-        agent = loading.build(APP, config, envs)
-        step = envs.reset(config.seed)
-        _, _, notes = agent.act(agent.initial(1), step)
-        with cost.Flops() as real:
-            agent.learn(cost.filled({**step, **notes}, agent, config.longest))
+        agent, real = updated(config, envs)
         timed = estimate.estimate(
             APP, dataclasses.replace(config, capture="graph"), envs, Dispatched()
         )  # makes a whole update
-    assert found["flops_per_update"] == real.total > 1e6 and found["flops_per_action"] > 1e4
+    assert found["flops_per_update"] == real > 1e6 and found["flops_per_action"] > 1e4
     assert all(found[name] == timed[name] for name in ("updates", "disk_bytes"))
     # a product of oneDNN's keeps other tensors than a plain one
     assert found["vram_bytes"] == pytest.approx(timed["vram_bytes"], rel=0.2)
@@ -74,12 +81,8 @@ def test_an_update_whose_losses_draw_numbers_of_their_own_is_counted() -> None:
     )
     with closing(loading.environments(APP, config, 1)) as envs:
         found = cost.cost(APP, config, envs)
-        agent = loading.build(APP, config, envs)
-        step = envs.reset(config.seed)
-        _, _, notes = agent.act(agent.initial(1), step)
-        with cost.Flops() as real:
-            agent.learn(cost.filled({**step, **notes}, agent, config.longest))
-    assert found["flops_per_update"] == real.total > 1e6
+        _, real = updated(config, envs)
+    assert found["flops_per_update"] == real > 1e6
 
 
 def test_of_what_was_counted_nothing_is_left_in_the_process() -> None:

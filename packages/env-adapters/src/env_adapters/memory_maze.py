@@ -109,9 +109,7 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
     @property
     def told(self) -> dict[str, NDArray[np.float32]]:
         """Where agent and targets are, and which is looked for; zeros before the first episode."""
-        task = vars(
-            self._task
-        )  # the package tells it through observations alone, which would be computed in every step
+        task = vars(self._task)  # told by the package through observations alone, which would be computed in every step
         targets, walker = task["_targets"], task["_walker"]
         flat = np.zeros((len(targets) + 2, 2), np.float32)
         colour = np.zeros(len(targets), np.float32)
@@ -120,9 +118,8 @@ class MemoryMaze(gymnasium.Env[dict[str, Any], Any]):
             body = physics.bind(walker.root_body)
             side = float(task["_maze_arena"].xy_scale)
             places = [physics.bind(one.geom).xpos for one in targets]
-            looks = -np.array(physics.bind(walker.egocentric_camera).xmat).reshape(3, 3)[
-                :, 2
-            ]  # a camera looks along -z
+            turned = np.array(physics.bind(walker.egocentric_camera).xmat).reshape(3, 3)
+            looks = -turned[:, 2]  # a camera looks along -z
             flat[0], flat[1] = np.array(body.xpos[:2]) / side, looks[:2] / np.hypot(*looks[:2])
             flat[2:] = np.array(places)[:, :2] / side
             colour[task["_current_target_ix"]] = 1

@@ -29,6 +29,7 @@ class Agent(Learner):
     """
 
     alone = False  # the world model learns by itself, and the behaviour stays as it is
+    update_world: Callable[..., Update] | None = None  # `update` of the world model alone, on the same batches
 
     def __init__(self, *, world: WorldModel, behaviour: Behaviour, **parts: Any) -> None:
         """world and behaviour, and what every learner has: optimiser, seed, precision, sources."""
@@ -56,15 +57,11 @@ class Agent(Learner):
 
     @property
     def updating(self) -> Callable[..., Update]:
-        return self.update_world if self.alone else self.update
-
-    def update_world(self, *batches: Batch) -> Update:
-        """`update` of the world model alone, on the same batches; a method may have none (`learn_alone` then says so)."""
-        raise NotImplementedError(f"{type(self).__name__} has no update of its world model alone")
+        return (self.update_world if self.alone else None) or self.update
 
     def learn_alone(self) -> None:
         """From now on the world model learns by itself. Raises UserError where the method has no `update_world`."""
-        if type(self).update_world is Agent.update_world:
+        if self.update_world is None:
             raise UserError(f"{type(self).__name__} learns world model and behaviour in one: leave out --behaviour")
         self.alone = True
 

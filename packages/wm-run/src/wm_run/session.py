@@ -124,11 +124,12 @@ class Session:
             checkpoints=config.keep + 1 + (config.steps // config.milestone_every if config.milestone_every else 0),
         )
         check_disk(self.run.logdir, replay=replay, checkpoints=checkpoints)
-        batch = 2 * config.batch * config.length * step  # the one in use and the one before it
+        batch = config.batch * config.length * step
         gradients = weights if agent.device.type == "cpu" else 0
         way_out = "lower --batch, --length or --size"
-        check_memory(batch + gradients, free_memory(), "(gradients and batches)", way_out)
-        check_memory(batch // 2 + weights, free_on(agent.device.type), "(gradients and batches)", way_out)
+        lasting = 2 * batch + gradients  # the batch in use and the one before it
+        check_memory(lasting, free_memory(), "(gradients and batches)", way_out)
+        check_memory(batch + weights, free_on(agent.device.type), "(gradients and batches)", way_out)
         if recorded is not None:
             check_fits(recorded, self.replay, step, config.longest)
 

@@ -42,7 +42,7 @@ def strange(environments: Any, config: RunConfig) -> bool:
         return False
     try:
         return line not in asked_for().read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last of an account without a home
         return True
 
 
@@ -59,14 +59,16 @@ def remember(environments: Any, config: RunConfig) -> str:
     line = _line(environments, config)
     if line is None or not strange(environments, config):
         return ""
-    path = asked_for()
+    where = "the list of tasks asked for"
     try:
+        path = asked_for()
+        where = str(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter of an account without a home
         return (
-            f"{path} cannot be written ({error.strerror or error}), so later commands on this run ask for its task again: give "
+            f"{where} cannot be written ({getattr(error, 'strerror', None) or error}), so later commands on this run ask for its task again: give "
             f"them --task {config.task}, or --trust"
         )
     return ""
