@@ -54,8 +54,12 @@ _MADE = "env-adapters.txt"  # written last, into a folder that is complete: what
 
 
 def folder() -> Path:
-    """Where it lies: below XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "env-adapters" / "meltingpot"
+    """Where it lies: below XDG_CACHE_HOME, or ~/.cache. TaskError for an account that has neither."""
+    try:
+        kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise TaskError("this account has no home to keep Melting Pot's Python in: set XDG_CACHE_HOME") from error
+    return kept / "env-adapters" / "meltingpot"
 
 
 def python() -> Path:

@@ -100,8 +100,11 @@ def cache_folder() -> Path | None:
     told = os.environ.get(CACHE, "")
     if told == "off":
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(told) if told else home / "env-adapters" / "jax") / _machine()
+    try:
+        kept = Path(told or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # an account without a home
+        return None
+    return (kept if told else kept / "env-adapters" / "jax") / _machine()
 
 
 def _machine() -> str:
