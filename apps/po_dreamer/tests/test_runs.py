@@ -27,6 +27,7 @@ from wm_run.configs import resolve
 from wm_run.episodes import Episode
 from wm_run.replay import Replay
 from wm_run.rollout import check_carry, remembered
+from wm_run.stage import Observer
 from wm_run.testing import check_goes_on_alike
 
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "memory", "actor", "critic"]
@@ -132,6 +133,39 @@ def test_an_evaluation_on_the_way_remembers_what_training_knows_then(
     often = ("--steps", 60, "--eval_every", 40, "--eval_episodes", 2)
     run("train", "--preset", "tiny", "--device", "cpu", *often, "--logdir", tmp_path)
     assert len(given) == 1 and given[0]["valid"].any() and given[0]["key"].abs().sum() > 0
+
+
+@pytest.mark.parametrize("dream", [False, True])
+def test_play_begins_as_an_evaluation_does(
+    run: Any, doors: Path, dream: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the first observation meets, in a film of the environment or of a dream: the memory of training's first
+    environment, or nothing; one does not replace the film of the other."""
+    met: list[Any] = []
+    real = Observer.observe
+    monkeypatch.setattr(Observer, "observe", lambda self, carry, step: met.append(carry) or real(self, carry, step))
+    words = ["play", doors, "--show", "video", "--frames", 3, "--observed", 2, "--device", "cpu", *["--dream"] * dream]
+    films = []
+    for memory in ("auto", "empty"):
+        met.clear()
+        run(*words, "--memory", memory)
+        said = capsys.readouterr().out
+        films.append(said.splitlines()[-1])
+        assert ("what training remembered" in said) == (memory == "auto")
+        kept = load(doors).carry
+        if memory == "auto":
+            assert torch.equal(met[0]["key"][0], kept["key"][0]) and kept["valid"][0].any()
+        else:
+            assert not met[0]["valid"].any()
+    assert films[0] != films[1]
+
+
+def test_the_browser_begins_as_an_evaluation_does(run: Any, doors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("wm_run.browser.serve", lambda stage, *_, **__: shown.append(stage))
+    for memory in ("auto", "empty"):
+        run("play", doors, "--browser", "--device", "cpu", "--memory", memory)
+    assert [int(stage.recollection.taken.sum()) > 0 for stage in shown] == [True, False]
 
 
 def test_a_memory_that_does_not_fit_is_refused(run: Any, doors: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Layers, Norm, Rate, Share
 from wm_run.config import RunConfig
+from wm_run.unread import only
+
+WITH_BEHAVIOUR = only(behaviour=True)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Config(RunConfig):
     """Width of an agent's deterministic state."""
     hidden: Count = 512
     """Width of the recurrent and the representation model's hidden layer."""
-    blocks: Count = 8
+    blocks: Annotated[Count, only(cell="block")] = 8
     """Blocks of the block-diagonal GRU."""
     stoch: Count = 32
     """Discrete latents of an agent."""
@@ -29,11 +32,11 @@ class Config(RunConfig):
     """Classes of each."""
     unimix: Share = 0.01
     """Uniform share of posterior and prior."""
-    encoder_units: Count = 512
+    encoder_units: Annotated[Count, only(vectors=True)] = 512
     """Width of the observation encoder's layers."""
-    encoder_layers: Layers = 2
+    encoder_layers: Annotated[Layers, only(vectors=True)] = 2
     """Layers of it."""
-    depth: Count = 32
+    depth: Annotated[Count, only(images=True)] = 32
     """Channel unit of the convolutions."""
     # environment module
     predictor: Literal["transformer", "alone"] = "transformer"
@@ -80,38 +83,38 @@ class Config(RunConfig):
     """Layers of it."""
     actor_unimix: Share = 0.0
     """Uniform share of the policy, over the actions that are available."""
-    horizon: Horizon = 16
+    horizon: Annotated[Horizon, WITH_BEHAVIOUR] = 16
     """Steps of imagination."""
-    dream_last: LastSteps = 0
+    dream_last: Annotated[LastSteps, WITH_BEHAVIOUR] = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
-    masks: Literal["mode", "sample"] = "mode"
+    masks: Annotated[Literal["mode", "sample"], WITH_BEHAVIOUR] = "mode"
     """Available actions of a dream: what is more likely than not, or sampled by their probabilities."""
     discount: Annotated[float, Bounds(above=0, most=1)] = 0.99
     """Of future rewards."""
-    lam: Rate = 0.95
+    lam: Annotated[Rate, WITH_BEHAVIOUR] = 0.95
     """Lambda of the advantages."""
-    epochs: Count = 5
+    epochs: Annotated[Count, WITH_BEHAVIOUR] = 5
     """Of PPO on each dream."""
-    ppo_clip: Annotated[float, Bounds(above=0)] = 0.2
+    ppo_clip: Annotated[float, Bounds(above=0), WITH_BEHAVIOUR] = 0.2
     """How far the ratio may go."""
-    entropy: float = 0.01
+    entropy: Annotated[float, WITH_BEHAVIOUR] = 0.01
     """Scale of the policy's entropy."""
-    advantage_floor: Annotated[float, Bounds(above=0)] = 1e-5
+    advantage_floor: Annotated[float, Bounds(above=0), WITH_BEHAVIOUR] = 1e-5
     """A floor under the spread by which advantages are divided."""
     value_loss: Literal["twohot", "squared"] = "twohot"
     """A.3's, or equation 9 to the letter."""
-    chunks: Count = 1
+    chunks: Annotated[Count, WITH_BEHAVIOUR] = 1
     """Parts in which a PPO epoch is computed, to save memory; the gradient is that of the whole."""
-    model_first: int = 0
+    model_first: Annotated[int, WITH_BEHAVIOUR] = 0
     """First updates in which the world model alone learns."""
     # optimisers
     lr: float = 1e-4
     """Adam's learning rate, of the world model."""
     grad_clip: Norm = 100.0
     """Bound of every gradient's norm."""
-    actor_lr: float = 3e-5
+    actor_lr: Annotated[float, WITH_BEHAVIOUR] = 3e-5
     """Of the policy."""
-    critic_lr: float = 3e-5
+    critic_lr: Annotated[float, WITH_BEHAVIOUR] = 3e-5
     """Of the critic."""
     # environment
     players: Count = 4

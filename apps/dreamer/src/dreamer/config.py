@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Norm, Rate, Share
 from wm_run.config import RunConfig, now
+from wm_run.unread import only
+
+WITH_VAR, WITH_BEHAVIOUR = only(var=True), only(behaviour=True)
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Config(RunConfig):
     """Width of the dynamics' hidden layers."""
     classes: Count = 16
     """Classes of each stochastic latent."""
-    depth: Count = 16
+    depth: Annotated[Count, only(images=True)] = 16
     """Channel unit of the convolutions."""
     units: Count = 256
     """Width of encoder, decoder and head layers."""
@@ -39,41 +42,41 @@ class Config(RunConfig):
     """Scale of the dynamics KL (0.5 in the 2023 version)."""
     rep_scale: float = 0.1
     """Scale of the representation KL."""
-    replay_value_scale: float = 0.3
+    replay_value_scale: Annotated[float, WITH_BEHAVIOUR] = 0.3
     """Scale of the critic's loss on replayed latents, whose gradient reaches the world model."""
     # behaviour
-    horizon: Horizon = 15
+    horizon: Annotated[Horizon, WITH_BEHAVIOUR] = 15
     """Steps of imagination."""
-    dream_last: LastSteps = 0
+    dream_last: Annotated[LastSteps, WITH_BEHAVIOUR] = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
     discount_horizon: Annotated[float, Bounds(above=1)] = 333.0
     """1 / (1 - discount)."""
-    lam: Rate = 0.95
+    lam: Annotated[Rate, WITH_BEHAVIOUR] = 0.95
     """Lambda of the returns."""
-    entropy: float = 3e-4
+    entropy: Annotated[float, WITH_BEHAVIOUR] = 3e-4
     """Scale of the policy's entropy."""
     actor_unimix: Share = 0.01
     """Uniform share of discrete policies (the reference code has 0)."""
-    slow_rate: Rate = 0.02
+    slow_rate: Annotated[Rate, WITH_BEHAVIOUR] = 0.02
     """Rate at which the slow critic follows."""
     # value alignment: Var's regulariser, in `build` only
     var: bool = False
     """Add value alignment to the world model's losses."""
-    var_warmup: int = 10_000
+    var_warmup: Annotated[int, WITH_VAR] = 10_000
     """Agent steps (or updates) before it begins."""
-    var_unit: Literal["steps", "updates"] = "steps"
+    var_unit: Annotated[Literal["steps", "updates"], WITH_VAR] = "steps"
     """What the warm-up counts."""
-    var_dyn: float = now(0.5, was=0.5)
+    var_dyn: Annotated[float, WITH_VAR] = now(0.5, was=0.5)
     """Scale of its term that draws the prior's value to the posterior's."""
-    var_rep: float = now(0.1, was=0.1)
+    var_rep: Annotated[float, WITH_VAR] = now(0.1, was=0.1)
     """Scale of its term that draws the posterior's value to the prior's."""
-    var_weight: float = 0.0
+    var_weight: Annotated[float, WITH_VAR] = 0.0
     """A constant weight in place of the adaptive 1 / max(1, KL); 0: adaptive."""
-    var_state: Literal["sample", "probabilities"] = "sample"
+    var_state: Annotated[Literal["sample", "probabilities"], WITH_VAR] = "sample"
     """The prior's stochastic state: a sample, or its probabilities."""
-    var_critic: Literal["online", "slow"] = "online"
+    var_critic: Annotated[Literal["online", "slow"], WITH_VAR] = "online"
     """Whose values are aligned."""
-    var_detach: bool = False
+    var_detach: Annotated[bool, WITH_VAR] = False
     """Cut the gradient to the deterministic state in both states."""
     # optimiser
     lr: float = 4e-5

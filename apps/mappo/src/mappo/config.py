@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from wm_run.bounds import Bounds, Count, Layers, Norm, Rate, RowLength
 from wm_run.config import Resumable, RunConfig
+from wm_run.unread import only
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,21 @@ class Config(RunConfig):
     """Who chooses: each agent by itself (MAPPO), or one after the other, by what all see and those before it chose (MAT)."""
     units: Count = 128
     """Width of all layers, and of the GRU."""
-    layers: Layers = 2
+    layers: Annotated[Layers, only(policy="mappo")] = 2
     """Layers of MAPPO's actor and critic."""
-    blocks: Layers = 1
+    blocks: Annotated[Layers, only(policy="mat")] = 1
     """Blocks of MAT's encoder, and of its decoder."""
-    heads: Count = 1
+    heads: Annotated[Count, only(policy="mat")] = 1
     """Of their attention."""
-    order: Literal["fixed", "random"] = "fixed"
+    order: Annotated[Literal["fixed", "random"], only(policy="mat")] = "fixed"
     """In which order MAT's agents choose: the environment's, or another after each update."""
     actor: Literal["mlp", "gru"] = "mlp"
     """What the actor knows of the past: nothing, or a GRU's state, zero at the beginning of an episode."""
-    backward: Count = 10
+    backward: Annotated[Count, only(policy="mappo", actor="gru")] = 10
     """Steps that the GRU's gradient goes back; a row has a multiple of them and one more."""
-    depth: Count = 8
+    depth: Annotated[Count, only(images=True)] = 8
     """Channel unit of the convolutions, where there are images."""
-    critic: Literal["central", "own"] = "central"
+    critic: Annotated[Literal["central", "own"], only(policy="mappo")] = "central"
     """What the critic sees: the state of the whole team (where the task has none, everybody's observation) besides the
     agent's own observation; or the latter alone, which is IPPO."""
     identity: bool = True

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Layers, Norm, Rate, RowLength, Share
 from wm_run.config import RunConfig, now
+from wm_run.unread import only
 
 # deter, width, state, ssm_layers, units, layers, depth: the small ones are ours, the others released configurations
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -16,6 +17,8 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "atari": {"deter": 512, "width": 512, "state": 128, "ssm_layers": 4, "units": 512, "layers": 2, "depth": 32},
     "maze": {"deter": 2048, "width": 1024, "state": 512, "ssm_layers": 5, "units": 1024, "layers": 4, "depth": 48},
 }
+
+WITH_BEHAVIOUR = only(behaviour=True)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Config(RunConfig):
     """How the recurrence is discretised (zero-order hold in bsuite)."""
     initial: Literal["learned", "zero"] = "learned"
     """The state with which a sequence begins."""
-    start_stoch: Literal["state", "mode"] = now("state", was="mode")
+    start_stoch: Annotated[Literal["state", "mode"], only(initial="zero")] = now("state", was="mode")
     """z before an episode: "state" is zero where the initial state is zero, else the prior's mode (released); "mode" is
     the prior's mode in both cases."""
     resets: Literal["first", "never"] = "first"
@@ -61,11 +64,11 @@ class Config(RunConfig):
     unimix: Share = 0.01
     """Uniform share of posterior and prior."""
     # encoder, decoder, heads
-    depth: Count = 32
+    depth: Annotated[Count, only(images=True)] = 32
     """Channel unit of the convolutions."""
-    encoder_units: Count = 1024
+    encoder_units: Annotated[Count, only(vectors=True)] = 1024
     """Width of the encoder's and decoder's layers for vectors."""
-    encoder_layers: Layers = 5
+    encoder_layers: Annotated[Layers, only(vectors=True)] = 5
     """Layers of the encoder and decoder for vectors."""
     discrete_observations: Literal["vector", "categorical"] = now("vector", was="categorical")
     """Discrete observations: one-hot vectors like others, squashed and with a squared error (released), or plain one-hots
@@ -90,15 +93,15 @@ class Config(RunConfig):
     dream_continue: Literal["mode", "mean"] = now("mode", was="mean")
     """What a dream makes of the continue head: whether the episode goes on, yes or no (released), or the probability."""
     # behaviour
-    horizon: Horizon = 15
+    horizon: Annotated[Horizon, WITH_BEHAVIOUR] = 15
     """Steps of imagination."""
-    dream_last: LastSteps = 0
+    dream_last: Annotated[LastSteps, WITH_BEHAVIOUR] = 0
     """The last steps of each row from which dreams start; 0, or more than the row has: every step."""
     discount_horizon: Annotated[float, Bounds(above=1)] = 333.0
     """1 / (1 - discount)."""
-    lam: Rate = 0.95
+    lam: Annotated[Rate, WITH_BEHAVIOUR] = 0.95
     """Lambda of the returns."""
-    entropy: float = 3e-4
+    entropy: Annotated[float, WITH_BEHAVIOUR] = 3e-4
     """Scale of the policy's entropy."""
     actor_unimix: Share = 0.01
     """Uniform share of discrete policies."""
@@ -107,7 +110,7 @@ class Config(RunConfig):
     actor_grad: Literal["auto", "reinforce", "dynamics"] = now("auto", was="reinforce")
     """How the policy learns: by REINFORCE, or for continuous actions by the gradient of its dreams, through the dynamics;
     "auto" is the latter where all actions are continuous, as released."""
-    slow_rate: Rate = 0.02
+    slow_rate: Annotated[Rate, WITH_BEHAVIOUR] = 0.02
     """Rate at which the slow critic follows."""
     # optimisers: Adam, each with a norm of its own
     lr: float = 1e-4
@@ -116,13 +119,13 @@ class Config(RunConfig):
     """Gradient norm of the world model, and of each name of the S5 tensors by itself."""
     ssm_lr: float = 1e-4
     """Learning rate of the S5 tensors (spectrum, B, C, D, step)."""
-    actor_lr: float = 3e-5
+    actor_lr: Annotated[float, WITH_BEHAVIOUR] = 3e-5
     """Learning rate of the policy."""
-    actor_clip: Norm = 100.0
+    actor_clip: Annotated[Norm, WITH_BEHAVIOUR] = 100.0
     """Gradient norm of the policy."""
-    critic_lr: float = 3e-5
+    critic_lr: Annotated[float, WITH_BEHAVIOUR] = 3e-5
     """Learning rate of the critic."""
-    critic_clip: Norm = 100.0
+    critic_clip: Annotated[Norm, WITH_BEHAVIOUR] = 100.0
     """Gradient norm of the critic."""
     warmup: int = 0
     """Updates over which every learning rate rises from 0."""

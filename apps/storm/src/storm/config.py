@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from wm_run.bounds import Count, Horizon, Layers, Norm, Rate, Share
 from wm_run.config import RunConfig, now
+from wm_run.unread import only
+
+WITH_VAR, WITH_BEHAVIOUR = only(var=True), only(behaviour=True)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Config(RunConfig):
     """Number of stochastic latents."""
     classes: Count = 32
     """Classes of each of them."""
-    depth: Count = 32
+    depth: Annotated[Count, only(images=True)] = 32
     """Channels of the first convolution; the other three double them."""
     unimix: Share = 0.01
     """Uniform share of posterior and prior."""
@@ -44,7 +47,7 @@ class Config(RunConfig):
     act_on: Literal["prior", "posterior"] = "prior"
     """The state that the policy sees and that a dream starts from: drawn from the prior (public code: the current frame is
     not seen), or from the posterior."""
-    value_index: Literal["t", "t+1"] = "t"
+    value_index: Annotated[Literal["t", "t+1"], WITH_BEHAVIOUR] = "t"
     """Which value the lambda return mixes in at t: V_t as in the public code and the paper's Eq. 7, or V_{t+1}."""
     kl_clip: Literal["mean", "step"] = "mean"
     """Free nats of the batch mean (public code), or of each step."""
@@ -60,48 +63,48 @@ class Config(RunConfig):
     """Rollouts of imagination per update, each from a context of its own."""
     dream_context: Count = 8
     """Observed steps before a dream."""
-    horizon: Horizon = 16
+    horizon: Annotated[Horizon, WITH_BEHAVIOUR] = 16
     """Steps of imagination."""
     discount: Share = 0.985
     """Discount of an imagined step."""
-    lam: Rate = 0.95
+    lam: Annotated[Rate, WITH_BEHAVIOUR] = 0.95
     """Lambda of the returns."""
-    entropy: float = 3e-4
+    entropy: Annotated[float, WITH_BEHAVIOUR] = 3e-4
     """Scale of the policy's entropy."""
-    slow_rate: Rate = 0.02
+    slow_rate: Annotated[Rate, WITH_BEHAVIOUR] = 0.02
     """Rate at which the slow critic follows."""
     # optimisers
     lr: float = 1e-4
     """Learning rate of the world model (Adam)."""
     clip: Norm = 1000.0
     """Bound of its gradient's norm."""
-    behaviour_lr: float = 3e-5
+    behaviour_lr: Annotated[float, WITH_BEHAVIOUR] = 3e-5
     """Learning rate of policy and critic (Adam, eps 1e-5)."""
-    behaviour_clip: Norm = 100.0
+    behaviour_clip: Annotated[Norm, WITH_BEHAVIOUR] = 100.0
     """Bound of their gradient's norm."""
     # value alignment
     var: bool = False
     """Add value alignment to the world model's losses."""
-    var_warmup: int = 10_000
+    var_warmup: Annotated[int, WITH_VAR] = 10_000
     """Agent steps (or updates) before it begins."""
-    var_unit: Literal["steps", "updates"] = "steps"
+    var_unit: Annotated[Literal["steps", "updates"], WITH_VAR] = "steps"
     """What the warm-up counts."""
-    var_dyn: float = now(0.5, was=0.5)
+    var_dyn: Annotated[float, WITH_VAR] = now(0.5, was=0.5)
     """Scale of its term that draws the prior's value to the posterior's."""
-    var_rep: float = now(0.1, was=0.1)
+    var_rep: Annotated[float, WITH_VAR] = now(0.1, was=0.1)
     """Scale of its term that draws the posterior's value to the prior's."""
-    var_weight: float = 0.0
+    var_weight: Annotated[float, WITH_VAR] = 0.0
     """A constant weight in place of the adaptive 1 / max(1, KL); 0: adaptive."""
-    var_state: Literal["sample", "probabilities"] = "sample"
+    var_state: Annotated[Literal["sample", "probabilities"], WITH_VAR] = "sample"
     """The prior's stochastic state: a sample, or its probabilities."""
-    var_critic: Literal["online", "slow"] = "online"
+    var_critic: Annotated[Literal["online", "slow"], WITH_VAR] = "online"
     """Whose values are aligned."""
-    var_detach: bool = False
+    var_detach: Annotated[bool, WITH_VAR] = False
     """Cut the gradient to the transformer's output in both states."""
     # environment
     protocol: Literal["dreamerv3", "storm"] = "storm"
     """Atari 100k protocol: STORM's (sticky, life loss ends the return) or DreamerV3's (no sticky actions, random no-ops)."""
-    eval_episode_seed: Literal["own", "protocol"] = now("own", was="protocol")
+    eval_episode_seed: Annotated[Literal["own", "protocol"], only(protocol="storm")] = now("own", was="protocol")
     """Seeds of Atari's episodes in evaluations: one each, as in the public code's, or as in training, where STORM's protocol
     begins every episode with the same one."""
 

@@ -161,15 +161,22 @@ def _told(envs: Batch, options: Mapping[str, Any]) -> Batch:
 
 
 def _granted(task: str | Factory, wishes: Mapping[str, Any]) -> dict[str, Any]:
-    """The wishes that a task of a suite of ours has an option for. A stranger's option of that name may mean another
-    thing."""
-    if not isinstance(task, str) or not wishes:
-        return {}
+    known = options_of(task, wishes) if isinstance(task, str) else ()
+    return {name: value for name, value in wishes.items() if name in known}
+
+
+def options_of(task: str, names: Collection[str]) -> tuple[str, ...]:
+    """Which of these names are options that a task of a suite of ours has. A stranger's option of that name may mean another
+    thing.
+
+    >>> options_of("atari100k_pong", ["protocol", "players"]), options_of("toy:catch", ["protocol"])
+    (('protocol',), ())
+    """
     for prefix, factory in (_SUITES | {prefix: options_of for prefix, (_, options_of) in _BATCHES.items()}).items():
         if task.startswith(prefix):
             known = inspect.signature(factory).parameters
-            return {name: value for name, value in wishes.items() if name in known}
-    return {}
+            return tuple(name for name in names if name in known)
+    return ()
 
 
 def _check_options(name: str, factory: Factory, leading: tuple[str, ...], options: dict[str, Any]) -> None:

@@ -54,6 +54,7 @@ class Command:
     origin: Origin
     argv: tuple[str, ...] = ()  # the words themselves
     program: str = ""  # what this user typed before them, quoted
+    given: tuple[str, ...] = ()  # fields that are not what they are without the words
     strange: bool = False  # the task names code, on the word of a file alone: see `wm_run.trust`
 
     def changes(self) -> list[str]:
@@ -185,12 +186,16 @@ def settled(
         wish = _automatic(app, config)
         if wish:
             origin = wish
-            config = change(resolve(app, wish.preset, options.size, options.ablation))
+            base = resolve(app, wish.preset, options.size, options.ablation)
+            config = change(base)
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
     check(config)
     strange = saved is not None and unsaid(app.environments, saved, change)
-    command = Command(name, options, config, saved, origin, argv, program, strange)
+    given = tuple(
+        one.name for one in dataclasses.fields(config) if getattr(config, one.name) != getattr(base, one.name)
+    )
+    command = Command(name, options, config, saved, origin, argv, program, given, strange)
     if name == "train" and saved is not None:
         free = resumable(app.config)
         fixed = [c for c in command.changes() if c.split(":")[0] not in free]

@@ -14,7 +14,7 @@ from wm_core.errors import UserError
 from wm_core.learner import Learner
 from wm_core.ranks import Alone, learning_with, ranks
 
-from wm_run import bound, checkpoint, evaluation, launch, scoring, stand_in, typed, watching
+from wm_run import bound, checkpoint, evaluation, launch, scoring, stand_in, typed, unread, watching
 from wm_run.alarm import NotFinite
 from wm_run.allocator import give_back
 from wm_run.app import App
@@ -37,9 +37,10 @@ from wm_run.progress import Progress
 from wm_run.recording import Recording
 from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
-from wm_run.rollout import LONGEST, check_carry
+from wm_run.rollout import LONGEST
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
+from wm_run.teams import team_of
 from wm_run.trust import on_a_strangers_word, remember
 from wm_run.writers import outside
 
@@ -99,6 +100,8 @@ def _train(
     with closing(played(app, config, config.envs, recording)) as envs:
         if recording is None:
             command, config = bound.settle_command(command, envs), bound.settled(config, envs)
+        if not ranks().index:
+            unread.tell(app, config, command.given, envs.observation_space, team_of(envs))
         seed_all(config.seed)
         agent = build(app, dataclasses.replace(config, seed=command.config.seed), envs)  # one seed, one set of weights
         if config.seed != command.config.seed:
@@ -296,17 +299,12 @@ def evaluate(app: App, command: Command) -> int:
     loaded = restore(app, logdir, command.config)
     for changed_log in differences(logdir, kept_marks(logdir)):
         say(changed_log)
+    unread.tell(app, loaded.config, command.given, loaded.observation_space, loaded.team)
     config, agent, protocol = loaded.config, loaded.agent, plain_json(loaded.protocol)
     count = options.episodes or config.final_episodes or scoring.MANY
     acting = "mode" if options.mode else "sample" if options.sample else config.eval_acting
-    usual = scoring.remembers(app, config)
-    if options.memory == "training" and config.data_checksum:
-        raise UserError(
-            "this run learned from a recording and has played nothing that it could remember: leave out --memory training"
-        )
-    if remembers := options.memory == "training" or options.memory == "auto" and usual:
-        check_carry(agent, loaded.carry, loaded.environments)
-    changed |= {"memory": options.memory} if remembers != usual else {}
+    remembers = scoring.begins_remembering(loaded, options.memory)
+    changed |= {"memory": options.memory} if remembers != scoring.remembers(app, config) else {}
     carry = loaded.carry if remembers else None
     scored = scoring.play(app, config, agent, loaded.protocol, episodes=count, acting=acting, carry=carry)
     if len(scored.episodes) < count:

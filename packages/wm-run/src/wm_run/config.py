@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from wm_core.errors import UserError
 
 from wm_run.bounds import LAST, Bounds, Count, RowLength, check_bounds, metadata
+from wm_run.unread import ANY, only
 
 WAS = "was"  # in a field's metadata
 FREE, TRAINING, MACHINE, CHANCE = "resumable", "training", "machine", "chance"  # in a field's type
+PLAYED = only(data="")  # of a field that nobody reads where a recording is learned from
 
 Kind = TypeVar("Kind")
 Resumable = Annotated[Kind, FREE]
@@ -109,7 +111,7 @@ class RunConfig:
     (`workers` 0, or a single one unless `workers` is 1) have no limit."""
     attempts: Machine[Resumable[Count]] = now(5, was=5)
     """Failures of an environment without a step between, after which the run is saved and ends."""
-    restore: Training[Resumable[bool]] = now(True, was=True)
+    restore: Annotated[Training[Resumable[bool]], PLAYED] = now(True, was=True)
     """Put episodes under way back when the run is resumed, by a snapshot or by executing their actions again; False cuts
     them as truncations: for what cannot be put back, as a robot or a server."""
     grids: tuple[str, ...] | None = now(None, was=None)
@@ -127,17 +129,17 @@ class RunConfig:
     """Steps of a row."""
     train_ratio: Training[float] = 128.0
     """Replayed steps per policy step: an update every batch * length / train_ratio policy steps."""
-    ratio_counts: Training[Literal["actions", "records"]] = now("actions", was="actions")
+    ratio_counts: Annotated[Training[Literal["actions", "records"]], PLAYED] = now("actions", was="actions")
     """Policy steps of `train_ratio`: actions, or reset records too, as in DreamerV3's official loop."""
-    online_stride: Training[int] = now(0, was=0)
+    online_stride: Annotated[Training[int], PLAYED] = now(0, was=0)
     """Steps between two of the newest rows that are learned from at once; 0: as many as a row has. DreamerV3's official
     loop has one more, of which it takes the first for context alone."""
-    learning_starts: Training[int] = 1024
+    learning_starts: Annotated[Training[int], PLAYED] = 1024
     """Records in the replay of each process before the first update. The policy acts from the first step on."""
-    first_updates: Training[Count] = now(1, was=1)
+    first_updates: Annotated[Training[Count], PLAYED] = now(1, was=1)
     """Updates at once when learning begins, as for a behaviour that is to begin with a model that has learned something."""
     act_temperature: Training[
-        Annotated[float, Bounds(above=0, why="must be above 0 (0.01 is all but the policy's mode)")]
+        Annotated[float, Bounds(above=0, why="must be above 0 (0.01 is all but the policy's mode)"), PLAYED]
     ] = now(1.0, was=1.0)
     """Of the policy's samples while training collects; dreams and evaluations have none."""
     replay_bytes: Training[Resumable[Count]] = 20_000_000_000
@@ -162,11 +164,11 @@ class RunConfig:
     """Of that recording, filled in when the run begins: it goes on with no other."""
     behaviour: Training[bool] = now(True, was=True)
     """Learn policy and values beside the world model; False: the world model alone, and the policy stays what it was."""
-    held_out_every: Training[Resumable[int]] = now(2_000, was=2_000)
+    held_out_every: Annotated[Training[Resumable[int]], only(data=ANY)] = now(2_000, was=2_000)
     """Steps between two looks at a recording's held-out episodes, `held_out/loss/...` in the log; 0: none."""
     eval_every: Training[Resumable[int]] = 0
     """Environment steps between two evaluations in fresh environments; 0: none."""
-    eval_episodes: Training[Resumable[Count]] = 10
+    eval_episodes: Annotated[Training[Resumable[Count]], only(eval_every=ANY)] = 10
     """Episodes of such an evaluation."""
     eval_acting: Training[Literal["sample", "mode"]] = now("sample", was="sample")
     """How the policy acts in evaluations, and in `eval` where neither --mode nor --sample is given."""

@@ -18,7 +18,7 @@ from wm_core.errors import UserError
 from wm_core.observations import is_image
 from wm_core.types import Batch, Index, Past
 
-from wm_run import evaluation, filmstrip, sensitivity
+from wm_run import evaluation, filmstrip, sensitivity, unread
 from wm_run.app import App
 from wm_run.cli import Command
 from wm_run.config import RunConfig
@@ -57,6 +57,7 @@ def dream(app: App, command: Command) -> int:
     changed = evaluation.changed(command.saved, command.config, "dream")
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
+    unread.tell(app, loaded.config, command.given, loaded.observation_space, loaded.team)
     found, batch = open_loop(app, loaded.config, with_world(app, loaded.agent), options)
     first, name = next(iter(found.values())), evaluation.stem(loaded.step, "sample", changed, app.config)
     with closing(environments(app, loaded.config, 1)) as envs:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from wm_run import stand_in
+from wm_run import stand_in, unread
 from wm_run.app import App
 from wm_run.cli import Command, mistaken
 from wm_run.config import RunConfig
@@ -21,6 +21,7 @@ from wm_run.recording import Recording
 from wm_run.results import plain_json
 from wm_run.rough import Rough
 from wm_run.stop import say
+from wm_run.teams import team_of
 from wm_run.trust import on_a_strangers_word
 
 
@@ -33,6 +34,7 @@ def info(app: App, command: Command) -> int:
         on_a_strangers_word(command.strange),
         closing(played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs,
     ):
+        unread.tell(app, config, command.given, envs.observation_space, team_of(envs))
         with Rough():  # as many, and nobody acts with them
             parameters = build(app, config, envs).parameters_by_module()
         protocol = plain_json({"task": config.task, "repeat": envs.repeat, **envs.protocol})

@@ -10,7 +10,7 @@ from wm_core.errors import UserError
 
 from wm_run import durable, scoring
 from wm_run.results import plain_json
-from wm_run.rollout import LONGEST, check_carry
+from wm_run.rollout import LONGEST
 
 if TYPE_CHECKING:
     from wm_run.loading import Loaded
@@ -50,8 +50,7 @@ def scores(loaded: Loaded, episodes: int, mode: bool | None) -> dict[str, Any]:
         raise UserError(f"episodes must be at least 1, not {episodes}")
     app, config = loaded.app, loaded.config
     acting: Literal["sample", "mode"] = config.eval_acting if mode is None else "mode" if mode else "sample"
-    if remembers := scoring.remembers(app, config):
-        check_carry(loaded.agent, loaded.carry, loaded.environments)
+    remembers = scoring.begins_remembering(loaded)
     carry = loaded.carry if remembers else None
     found = scoring.play(app, config, loaded.agent, loaded.protocol, episodes=episodes, acting=acting, carry=carry)
     if len(found.episodes) < episodes:

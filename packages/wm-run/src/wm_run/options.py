@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Memory = Literal["auto", "training", "empty"]
+
 
 @dataclass(frozen=True)
 class Train:
@@ -49,7 +51,7 @@ class Eval:
     """Act by the policy's mode; the run's `eval_acting` says what is done where neither is given."""
     sample: bool = False
     """Act by a sample of the policy, as in training."""
-    memory: Literal["auto", "training", "empty"] = "auto"
+    memory: Memory = "auto"
     """What the agent remembers at the start: training's last steps, or nothing; auto is training's for an agent whose
     memory outlives episodes."""
 
@@ -104,6 +106,9 @@ class Play:
     """Act by the policy's mode."""
     sample: bool = False
     """Act by a sample of the policy, as in training (the default)."""
+    memory: Memory = "auto"
+    """What the agent remembers at the start: the last steps of training's first environment, or nothing; auto is training's
+    for an agent whose memory outlives episodes, as in `eval`."""
 
 
 @dataclass(frozen=True)

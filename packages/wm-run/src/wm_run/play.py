@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from wm_core.errors import UserError
 
-from wm_run import evaluation
+from wm_run import evaluation, scoring, unread
 from wm_run.canvas import Canvas
 from wm_run.drawing import drawn
 from wm_run.dreams import LONGEST
@@ -24,6 +24,7 @@ from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore, with_world
 from wm_run.recording import Recording
 from wm_run.replaying import Replaying
+from wm_run.rollout import remembered, rows_of
 from wm_run.stage import Choose, Moment, Observer, Stage, by_policy, in_dream, in_environment, key_shown
 from wm_run.teams import team_of
 from wm_run.video import write_video
@@ -94,9 +95,14 @@ def play(app: App, command: Command) -> int:
         raise UserError(f"--observed and --imagined are at most {LONGEST:,} steps")
     changed = evaluation.changed(command.saved, command.config, "play")
     loaded = restore(app, Path(options.logdir), command.config)
+    unread.tell(app, loaded.config, command.given, loaded.observation_space, loaded.team)
     config = loaded.config
     world = with_world(app, loaded.agent, "`play` has no expectation to draw; `eval` plays, and says how well")
-    print(f"{app.name} at step {loaded.step:,}", flush=True)
+    remembers = scoring.begins_remembering(loaded, options.memory)
+    changed |= {"memory": options.memory} if remembers != scoring.remembers(app, config) else {}
+    carry = remembered(loaded.carry, 1, rows_of(world)) if remembers else None
+    known = ", with what training remembered (--memory empty begins with nothing)" if remembers else ""
+    print(f"{app.name} at step {loaded.step:,}{known}", flush=True)
     seed = config.seed + FRESH
     screen = (
         None
@@ -116,15 +122,15 @@ def play(app: App, command: Command) -> int:
         if options.browser:
             from wm_run.browser import serve  # websockets comes with wm-run[play]
 
-            stage = Stage(observer, envs, seed=seed, horizon=options.imagined)
+            stage = Stage(observer, envs, seed=seed, horizon=options.imagined, carry=carry)
             title = f"{app.name}: {config.task} at step {loaded.step:,}"
             serve(stage, hands, title, port=options.port, dreaming=options.dream)
             return 0
         choose: Choose = by_policy if screen is None else hands
         if options.dream:
-            moments = in_dream(observer, envs, seed=seed, observed=options.observed, choose=choose)
+            moments = in_dream(observer, envs, seed=seed, observed=options.observed, choose=choose, carry=carry)
         else:
-            moments = in_environment(observer, envs, seed=seed, choose=choose)
+            moments = in_environment(observer, envs, seed=seed, choose=choose, carry=carry)
         moments = narrate(moments, "dream" if options.dream else "episode")
         if screen is not None:
             with closing(screen):

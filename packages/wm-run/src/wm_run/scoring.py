@@ -18,10 +18,12 @@ from wm_run.config import RunConfig
 from wm_run.episodes import Episode
 from wm_run.loading import environments
 from wm_run.loop import Environments
-from wm_run.rollout import evaluate, remembered, rows_of
+from wm_run.rollout import check_carry, evaluate, remembered, rows_of
 
 if TYPE_CHECKING:
     from wm_run.app import App
+    from wm_run.loading import Loaded
+    from wm_run.options import Memory
 
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
 MANY = 10  # episodes of `eval`, where the run says nothing
@@ -93,6 +95,19 @@ def remembers(app: App, config: RunConfig) -> bool:
     """Whether an evaluation begins with what training remembered at its end: that of an agent whose memory outlives episodes,
     unless it has learned from a recording, and so has acted nowhere."""
     return app.remembers and not config.data_checksum
+
+
+def begins_remembering(loaded: Loaded, memory: Memory = "auto") -> bool:
+    """Whether what is played now begins with `loaded.carry`, as was asked for. Raises UserError where there is nothing of
+    training to remember, or where it does not fit."""
+    usual = remembers(loaded.app, loaded.config)
+    if memory == "training" and loaded.config.data_checksum:
+        raise UserError(
+            "this run learned from a recording and has played nothing that it could remember: leave out --memory training"
+        )
+    if wanted := memory == "training" or memory == "auto" and usual:
+        check_carry(loaded.agent, loaded.carry, loaded.environments)
+    return wanted
 
 
 def result(

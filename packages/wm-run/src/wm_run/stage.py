@@ -207,10 +207,11 @@ def by_policy(action: Vector) -> tuple[Vector, str]:
 
 
 def in_environment(
-    observer: Observer, envs: Environments, *, seed: int, choose: Choose = by_policy
+    observer: Observer, envs: Environments, *, seed: int, choose: Choose = by_policy, carry: Carry = None
 ) -> Iterator[Moment]:
-    """For ever, episode after episode of one environment."""
-    step, carry, t, score = envs.reset(seed), observer.agent.initial(1), 0, 0.0
+    """For ever, episode after episode of one environment. carry: what the agent knows at the start; None: nothing."""
+    step, t, score = envs.reset(seed), 0, 0.0
+    carry = observer.agent.initial(1) if carry is None else carry
     while True:
         trace, predicted = observer.observe(carry, step)
         carry, first = trace.carry, bool(step["first"][0])
@@ -223,12 +224,20 @@ def in_environment(
 
 
 def in_dream(
-    observer: Observer, envs: Environments, *, seed: int, observed: int, choose: Choose = by_policy
+    observer: Observer,
+    envs: Environments,
+    *,
+    seed: int,
+    observed: int,
+    choose: Choose = by_policy,
+    carry: Carry = None,
 ) -> Iterator[Moment]:
     """For ever: `observed` real steps, then a dream until the model expects the end or can hold no more, and so on.
 
-    Environments that follow a recording say what was `acted` there: no promise of Environments."""
-    carry, step = observer.agent.initial(1), envs.reset(seed)
+    carry: what the agent knows at the start; None: nothing. Environments that follow a recording say what was `acted` there: no
+    promise of Environments."""
+    step = envs.reset(seed)
+    carry = observer.agent.initial(1) if carry is None else carry
     dynamics = observer.agent.world.dynamics
     while True:
         for t in range(observed):
@@ -256,12 +265,15 @@ class Stage:
     """One environment and the dream of it, from which either goes on at any step: what is shown is `now`.
 
     A dream begins at the real step that is shown, and the environment waits there until it is over: at `horizon` steps, where
-    the model expects the end, or where it can hold no more.
+    the model expects the end, or where it can hold no more. carry: what the agent knows at the start; None: nothing.
     """
 
-    def __init__(self, observer: Observer, envs: Environments, *, seed: int, horizon: int = 45) -> None:
+    def __init__(
+        self, observer: Observer, envs: Environments, *, seed: int, horizon: int = 45, carry: Carry = None
+    ) -> None:
         self.observer, self.envs, self.horizon = observer, envs, horizon
-        self.step, self.carry = envs.reset(seed), observer.agent.initial(1)
+        self.step = envs.reset(seed)
+        self.carry = observer.agent.initial(1) if carry is None else carry
         self.t, self.score, self.dreamt = 0, 0.0, 0
         self.dream: Carry | None = None
         self.album = Album()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,14 +52,16 @@ class MakeVec(Protocol):
 class Tasks:
     """n environments of a config's task.
 
-    options: fields of the config that are an option of some suites, handed to tasks that have it and dropped elsewhere.
-    make: who makes them, imported when it is needed: this package does without env-adapters. code: task -> the code that its
-    name chooses, or None (see `wm_run.trust`); asked of names alone, so None as well where `make` is the caller's own.
+        options: fields of the config that are an option of some suites, handed to tasks that have it and dropped elsewhere.
+        make: who makes them, imported when it is needed: this package does without env-adapters. code: task -> the code that its
+    name chooses, or None (see `wm_run.trust`); asked of names alone, so None as well where `make` is the caller's own. known:
+        task, names of options -> those that the task has.
     """
 
     options: tuple[str, ...] = ()
     make: str | MakeVec = "env_adapters:make_vec"
     code: str = "env_adapters.make:code_of"
+    known: str = "env_adapters.make:options_of"
 
     def code_of(self, task: str) -> str | None:
         """The module that is run because the task's name says so, and where it lies; None where it names none."""
@@ -67,6 +69,13 @@ class Tasks:
             return None
         found: str | None = _part(self.code)(task)
         return found
+
+    def foreign(self, config: RunConfig) -> tuple[str, ...]:
+        """The fields that are options of other tasks than this one, and dropped for it."""
+        if not self.options or not isinstance(self.make, str):
+            return self.options
+        known: Collection[str] = _part(self.known)(config.task, self.options)
+        return tuple(name for name in self.options if name not in known)
 
     def __call__(self, config: RunConfig, n: int, **more: Any) -> Environments:
         """Raises what the maker raises of a task that does not exist or lacks its extra. more: further options."""
