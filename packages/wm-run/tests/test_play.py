@@ -17,10 +17,11 @@ from wm_run import stage
 from wm_run import window as window_module
 from wm_run.canvas import Canvas
 from wm_run.cli import main
+from wm_run.filmstrip import LINE
 from wm_run.play import film, watch
 from wm_run.rollout import rollout
 from wm_run.stage import Moment, Observer, Predictions, in_dream, in_environment, key_shown
-from wm_run.window import Keyboard
+from wm_run.window import Keyboard, keys_told
 
 DISCOUNT = 0.9
 
@@ -130,7 +131,7 @@ def test_every_frame_of_a_film_has_one_size(seen):
     canvas = Canvas()
     shapes = {
         canvas.draw(moment(seen=seen, predicted=predicted)).shape,
-        canvas.draw(moment(seen=None, predicted=predicted, imagined=True, reward=None), window_module.KEYS).shape,
+        canvas.draw(moment(seen=None, predicted=predicted, imagined=True, reward=None), keys_told((18,), 2)).shape,
     }
     assert len(shapes) == 1
 
@@ -191,9 +192,11 @@ class Script:
 
     def __init__(self, *plan: tuple[list[str], list[str]]) -> None:
         self.plan, self.pages, self.closed = list(plan), 0, False
+        self.shown: list[Any] = []
 
     def show(self, page: Any) -> None:
         self.pages += 1
+        self.shown.append(page)
 
     def poll(self) -> tuple[list[str], list[str]]:
         return self.plan.pop(0) if self.plan else ([], ["quit"])
@@ -224,6 +227,9 @@ def test_a_window_passes_keys_pauses_and_ends():
     watch(noted(), screen, hands, 1)
     assert [one.who for one in seen] == ["policy", "policy", "you", "nobody", "nobody", "policy"]
     assert screen.pages == len(plan) + 1  # drawn while paused too
+    going, paused, still = screen.shown[3:6]
+    assert np.array_equal(paused, still)
+    assert np.array_equal(going[:-LINE], paused[:-LINE]) and not np.array_equal(going, paused)  # the last line tells
 
 
 def test_a_window_ends_after_its_episodes():

@@ -70,10 +70,11 @@ class Canvas:
 def caption(moment: Moment) -> list[str]:
     """Predictions and choices in words."""
     predicted = moment.predicted
+    expected = round(predicted.reward, 3) + 0.0  # no -0.000
     real = "" if moment.reward is None else f"  (arrived {moment.reward:+.3f})"
     end = "  END" if moment.over else ""
     return [
-        f"reward predicted {predicted.reward:+.3f}{real}",
+        f"reward predicted {expected:+.3f}{real}",
         f"value {predicted.value:.3f}   continue {predicted.cont:.3f}{end}",
         f"score {'dreamed ' if moment.imagined else ''}{round(moment.score, 2) + 0.0:.2f}",
         f"action {action_words(moment.action)}  by {moment.who}",

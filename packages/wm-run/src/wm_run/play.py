@@ -28,7 +28,7 @@ from wm_run.rollout import remembered, rows_of
 from wm_run.stage import Choose, Moment, Observer, Stage, by_policy, in_dream, in_environment, key_shown
 from wm_run.teams import team_of
 from wm_run.video import write_video
-from wm_run.window import FPS, KEYS, Keyboard, Screen, open_window
+from wm_run.window import FPS, Keyboard, Screen, keys_told, open_window
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -43,9 +43,10 @@ FRESH = 20_000  # added to a run's seed, so that neither training nor evaluation
 def watch(moments: Iterator[Moment], screen: Screen, hands: Keyboard, episodes: int) -> None:
     """Show until that many episodes or dreams are over, or the user ends it."""
     canvas, paused = Canvas(), False
+    hint = keys_told(hands.discrete, hands.continuous)
     moment = next(moments)
     while True:
-        screen.show(canvas.draw(moment, KEYS))
+        screen.show(canvas.draw(moment, f"PAUSED   {hint}" if paused else hint))
         screen.wait()
         hands.held, pressed = screen.poll()
         if "escape" in pressed or "quit" in pressed:

@@ -21,8 +21,8 @@ FPS = 15
 Vector = NDArray[np.float32]
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+UNSEEN = ("offscreen", "dummy")  # drivers that SDL falls back to, or is told to take
 ARROWS = {"left": (0, -1.0), "right": (0, 1.0), "down": (1, -1.0), "up": (1, 1.0)}
-KEYS = "0-9 a-z: discrete action   arrows: continuous   space: pause   tab: hands off   esc: end"
 
 
 def by_keys(held: Sequence[str], discrete: Sequence[int], continuous: int, action: Vector) -> Vector | None:
@@ -45,6 +45,21 @@ def by_keys(held: Sequence[str], discrete: Sequence[int], continuous: int, actio
         if where < continuous:
             chosen[sum(discrete) + where], any_chosen = value, True
     return chosen if any_chosen else None
+
+
+def keys_told(discrete: Sequence[int], continuous: int) -> str:
+    """What keys do in a window, of those that choose something here; a line, without the policy's part.
+
+    >>> keys_told((3,), 0)
+    'hold 0-2: action   space: pause   tab: hands off   esc: end'
+    >>> keys_told((), 1)
+    'hold left, right: action   space: pause   tab: hands off   esc: end'
+    """
+    letters = DIGITS[: discrete[0]] if discrete else ""
+    spans = [span for span in (letters[:10], letters[10:]) if span]
+    names = [span if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans]
+    names += [", ".join(("left, right", "down, up")[:continuous])] if continuous else []
+    return f"hold {' or '.join(names)}: action   space: pause   tab: hands off   esc: end"
 
 
 def nothing(discrete: Sequence[int], continuous: int) -> Vector:
@@ -79,7 +94,11 @@ class Window:
         pygame: Any = importlib.import_module("pygame")
         self._pygame, self._fps, self._title = pygame, fps, title
         pygame.display.init()
-        pygame.display.set_mode((320, 240))
+        pygame.display.set_mode((320, 240), pygame.HIDDEN)  # does one open at all?
+        if (driver := pygame.display.get_driver()) in UNSEEN and os.environ.get("SDL_VIDEODRIVER") != driver:
+            raise pygame.error("no screen answers, and SDL would draw where nobody sees it")
+        pygame.display.quit()  # the next begins with the first page, whose size places it
+        pygame.display.init()
         self._clock = pygame.time.Clock()
         self._size = (0, 0)
 
