@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from wm_suite import durable, worker
 from wm_suite.job import Job
+from wm_suite.spent import cpu_of
 from wm_suite.worker import Halt, carry_out
 
 Make = Callable[..., Job]
@@ -115,7 +116,7 @@ def test_a_limit_of_time_under_which_nothing_begins_is_said(job: Make) -> None:
 
 
 def test_the_limit_of_time_ends_a_run_and_more_time_goes_on(job: Make, comes_to: Total) -> None:
-    short = job(minutes=1 / 60, steps=60, pace=0.05)
+    short = job(minutes=1 / 60, steps=60, pace=0.1)  # it sleeps between steps, and four seconds by the clock end it
     row = carry_out(short).row
     assert row is not None and row["ended"] == "time" and 0 < row["step"] < 60
     assert row["trained"] == [comes_to(row["step"])]
@@ -123,6 +124,27 @@ def test_the_limit_of_time_ends_a_run_and_more_time_goes_on(job: Make, comes_to:
     more = carry_out(dataclasses.replace(short, minutes=5)).row
     assert more is not None and more["ended"] == "whole" and more["trained"] == [comes_to(60)]
     assert more["wall_s"] >= 2 and len(begun(short)) == 2
+
+
+def test_a_run_that_waits_for_the_machine_is_not_cut_short(job: Make) -> None:
+    """By the clock it takes more than its minutes, and it computes for less."""
+    row = carry_out(job(minutes=2 / 60, steps=40, pace=0.1)).row
+    assert row is not None and row["ended"] == "whole" and row["wall_s"] >= 4 > row["spent_s"]
+
+
+def test_what_a_process_and_its_children_compute_counts_and_their_sleep_does_not() -> None:
+    """Two children at once, one of which has ended; nobody else's children count."""
+    work = "import time; end = time.process_time() + 0.4\nwhile time.process_time() < end: pass"
+    both = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {work!r}]); {work}\nprint(1, flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", both], start_new_session=True, stdout=subprocess.PIPE) as one:
+        try:
+            assert one.stdout is not None and one.stdout.readline()
+            first = cpu_of(one.pid)
+            time.sleep(0.3)
+            assert first is not None and 0.75 < first < 3 and cpu_of(one.pid) == pytest.approx(first, abs=0.05)
+        finally:
+            one.kill()
+    assert cpu_of(one.pid) is None
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["settings in the diary", "none, for it was lost"])

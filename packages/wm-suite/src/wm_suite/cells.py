@@ -33,6 +33,7 @@ KNOWN = frozenset(
         "step",
         "ended",
         "wall_s",
+        "spent_s",
         "curve",
         "measure",
         "protocol",

@@ -1,6 +1,6 @@
 """LOGDIR.json beside a run: the settings it was begun with, what it has cost over all its processes, and how it ended.
 
-settings; wall_s; done ("whole", "time" where it was ended by its limit, else ""); attempts, the processes that have trained
+settings; wall_s; spent_s, what of it counts against its limit (`wm_suite.spent`); done ("whole", "time" where it was ended by its limit, else ""); attempts, the processes that have trained
 it; error, the last line of the log of the one that failed, else "".
 """
 
@@ -27,20 +27,30 @@ def read(job: Job) -> Diary:
     that more steps are asked for.
     """
     file, kept = job.beside("json"), job.folder / "config.toml"
-    spent: Diary = {"settings": job.cell.settings, "wall_s": 0.0, "done": "", "attempts": 0, "error": ""}
+    new: Diary = {"settings": job.cell.settings, "wall_s": 0.0, "spent_s": 0.0, "done": "", "attempts": 0, "error": ""}
     found = _parsed(file, kept)
     if not kept.exists():  # nothing has begun, whatever the diary says
-        return spent | {"attempts": found.get("attempts", 0)}
+        return new | {"attempts": found.get("attempts", 0)}
     made = _begun_with(job.cell, found, _config(kept))
     more = longer(job.cell, made)
     if not more and (odd := differing(job.cell, made)):
         raise SuiteError(
             f"was begun with {'; '.join(odd)}: say so in the suite, or move {job.folder} away to begin anew"
         )
-    found = spent | {name: value for name, value in found.items() if name in spent} | {"settings": job.cell.settings}
-    if more or (found["done"] == "time" and found["wall_s"] < 60 * job.minutes):
+    found |= {"spent_s": spent(found), "settings": job.cell.settings}
+    found = new | {name: value for name, value in found.items() if name in new}
+    if more or (found["done"] == "time" and found["spent_s"] < 60 * job.minutes):
         found["done"] = ""
     return found
+
+
+def spent(found: Mapping[str, Any]) -> float:
+    """Seconds of a diary, or of a row, that count against a limit; before these were told apart, all did.
+
+    >>> spent({"wall_s": 9.0}), spent({"wall_s": 9.0, "spent_s": 5.0})
+    (9.0, 5.0)
+    """
+    return float(found.get("spent_s", found.get("wall_s", 0.0)))
 
 
 def write(job: Job, found: Diary) -> None:

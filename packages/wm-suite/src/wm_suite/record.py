@@ -40,6 +40,7 @@ def row_of(job: Job, diary: Mapping[str, Any], measured: Mapping[str, Any]) -> d
         "step": step,
         "ended": diary["done"],
         "wall_s": round(diary["wall_s"]),
+        "spent_s": round(diary["spent_s"]),
         "curve": [[round(at), round(score, 4)] for at, score in spans(logged, step)],
         "suite": job.suite,
         "measure": job.cell.measure,
