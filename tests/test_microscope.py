@@ -27,7 +27,7 @@ from wm_run.microscope.__main__ import main as command
 from wm_run.microscope.command import Microscope, microscope
 from wm_run.microscope.measured import fitted, measure, probed
 from wm_run.microscope.passing import folded, look
-from wm_run.microscope.rows import recorded
+from wm_run.microscope.rows import Rows, recorded
 from wm_run.recorder import Writer
 from wm_run.recording import About
 
@@ -221,6 +221,21 @@ def test_probes_are_tested_on_rows_that_share_no_record_with_those_fitted_to(
         for half in (fit, test)
     ]
     assert not spans[0] & spans[1]
+
+
+def test_halves_by_time_and_by_streams_share_no_record() -> None:
+    """Rows of 4 records by hand, two streams side by side: by time the one that reaches into the later half is in neither, by
+    streams nobody is left out."""
+    start = torch.tensor([0, 3, 6, 10, 0, 4, 8, 12])
+    stream = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    by_time = Rows({"first": torch.zeros(8, 4)}, {}, 2, stream, start, {})
+    by_streams = dataclasses.replace(by_time, parted="streams")
+    assert [sorted(half.tolist()) for half in by_time.halves()] == [[0, 4], [2, 3, 6, 7]]  # 3-6 and 4-7 reach into 6
+    assert [half.tolist() for half in by_streams.halves()] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    uneven = dataclasses.replace(by_streams, stream=torch.tensor([0, 0, 0, 0, 0, 0, 5, 9]))
+    assert [half.tolist() for half in uneven.halves()] == [[0, 1, 2, 3, 4, 5], [6, 7]]
+    with pytest.raises(UserError, match="all of one stream, which only time parts: leave out --halves streams"):
+        dataclasses.replace(by_streams, stream=torch.zeros(8, dtype=torch.long)).halves()
 
 
 def test_a_published_agent_is_beside_the_run_that_it_was(

@@ -83,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from wm_run.cli import main
 
     folder = tmp_path_factory.mktemp("run") / "catch"
-    line = f"train --preset tiny --task toy:catch --logdir {folder} --steps 80 --final-episodes 0 --device cpu"
+    line = f"train --preset tiny --task toy:catch --logdir {folder} --steps 80 --final-episodes 0 --device cpu --final-video False"
     main(APP, [*line.split(), "--tensorboard", "False"])
     return folder
 

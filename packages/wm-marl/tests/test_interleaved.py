@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,13 +37,6 @@ def given(length: int = T) -> tuple[Tensor, Tensor, Tensor]:
 def observe(dynamics: Dynamics, embed: Tensor, upto: int = T) -> Trace:
     _, action, reset = given()
     return dynamics.observe(dynamics.initial(ROWS), {"obs": embed[:, :upto]}, action[:, :upto], reset[:, :upto])
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def code(last: int = K) -> Tensor:

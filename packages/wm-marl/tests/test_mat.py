@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,11 @@ from wm_core.contracts import Head
 from wm_core.testing import assert_same
 from wm_marl import MATActions, MATPolicy, Squared, mat_critic, plain
 
+pytestmark = pytest.mark.usefixtures("float64")
 B, K, N, D, S, C, A = 2, 3, 4, 8, 2, 3, 5
 WIDTHS = {"deter": D, "stoch": S * C}
 ROWS = B * N
 SPECS = {"one": ((A,), 0), "several": ((3, 2), 0), "continuous": ((), 2), "mixed": ((3,), 2)}
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def policy(discrete: tuple[int, ...] = (A,), continuous: int = 0, **more: Any) -> MATPolicy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,18 +19,11 @@ from wm_core.optim import Adam, Together
 from wm_core.testing import assert_same
 from wm_marl import PPO, AgentTransformer, Interleaved, MATPolicy, Squared, mat_critic, plain, team_critic, team_heads
 
+pytestmark = pytest.mark.usefixtures("float64")
 B, K, N, H, D, S, C, A = 2, 3, 3, 4, 8, 2, 3, 5
 TEAMS = B * K
 M = TEAMS * N
 WIDTHS = {"deter": D, "stoch": S * C}
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def behaviour(order: Any = "fixed", agents: int = N, width: int = 16, value: Any = Squared, **numbers: Any) -> PPO:

@@ -16,17 +16,10 @@ from wm_core.testing import assert_same
 from wm_marl import PPO, AgentTransformer, clipped_loss, plain, standardised, team_critic
 from wm_marl.critic import Squared
 
+pytestmark = pytest.mark.usefixtures("float64")
 B, K, N, H, D, S, C, A = 2, 3, 2, 4, 8, 2, 3, 5
 M = B * K * N
 WIDTHS = {"deter": D, "stoch": S * C}
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Any:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def behaviour(value: Any = None, unimix: float = 0.01, **numbers: Any) -> PPO:

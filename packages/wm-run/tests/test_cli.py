@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from wm_run import cli, commands, dreams
+from wm_core.errors import UserError
+from wm_run import cli, commands, dreams, evaluation
 from wm_run.bounds import Count
 from wm_run.cli import main, parse
-from wm_run.config import Resumable, RunConfig, now, resumable
+from wm_run.config import TRAINING, Resumable, RunConfig, marked, now, resumable
 from wm_run.configs import resolve
 
 
@@ -85,6 +86,34 @@ def test_paths_may_begin_at_home(fakes, monkeypatch):
     assert (command.options.logdir, command.config.init_from) == ("/there/x", "/there/y")
     options = parse(fakes.app, ["plot", "~/x", "a~b", "--out=~/z"]).options
     assert (options.logdirs, options.out, options.export) == (("/there/x", "a~b"), "/there/z", "")
+
+
+@pytest.mark.parametrize("command", ["eval", "dream", "play", "export", "publish"])
+def test_no_command_suggests_a_field_that_it_refuses(fakes, command):
+    """A letter is too many in every field that is for training; what is suggested instead is read."""
+    refused = {f"--{name.replace('_', '-')}" for name in marked(fakes.app.config, TRAINING)}
+    for name in refused:
+        with pytest.raises(UserError) as error:
+            parse(fakes.app, [command, "somewhere", f"{name}x", "3"])
+        said = str(error.value)
+        assert f"there is no option '{name}x'" in said and not refused & set(re.findall(r"'(--[a-z-]+)'", said))
+    with pytest.raises(UserError, match=r"did you mean '--batch'\?"):
+        parse(fakes.app, ["train", "--preset", "tiny", "--batc", "3"])
+
+
+@pytest.mark.parametrize(
+    "command, way_out",
+    [("eval", "give --episodes"), ("play", "give --episodes"), ("dream", "leave it out"), ("export", "leave it out")],
+)
+def test_instead_of_a_field_a_command_names_options_that_it_has(command, way_out):
+    with pytest.raises(UserError, match=way_out):
+        evaluation.changed(RunConfig(), RunConfig(eval_episodes=7), command)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_is_short_names_options_of_the_command_alone(fakes, error):
+    assert "--batch" in str(cli.sentence_of(fakes.app, error, "train"))
+    assert "--" not in str(cli.sentence_of(fakes.app, error, "eval"))
 
 
 def test_a_preset_may_hold_lists_and_whole_numbers_for_floats(fakes):

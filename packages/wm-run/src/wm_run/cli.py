@@ -123,12 +123,16 @@ def sentence_of(app: App, error: Exception, command: str = "train") -> str | Non
     names = {kind.__name__ for kind in type(error).__mro__}
     if mistaken(app, error):
         return str(error)
-    if told := exhausted(error):
+    trains = OPTIONS.get(command, Train) in (Train, Info)
+    if told := exhausted(error, trains):
         return told
     if isinstance(error, OSError) and (told := places.sentence(error, command)):
         return told
     if "OutOfMemoryError" in names and "torch" in type(error).__module__:
-        return "the GPU has too little memory for this run: choose a smaller --size, --batch or --length"
+        smaller = (
+            "choose a smaller --size, --batch or --length" if trains else "give --device cpu, or end what else is on it"
+        )
+        return f"the GPU has too little memory for this run: {smaller}"
     if isinstance(error, ModuleNotFoundError) and error.name in ("wm_suite", "matplotlib"):
         return f"the package {error.name} is missing: install wm-run[plot]"
     if isinstance(error, ModuleNotFoundError) and error.name in ("tyro", "rich", "tensorboard", "imageio", "av", "PIL"):

@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from wm_core.errors import UserError
 
 from wm_run.config import MACHINE, TRAINING, RunConfig, marked
+from wm_run.options import OPTIONS
 from wm_run.task_options import flat
 
-INSTEAD = {  # of a field, the option of `eval`
-    "eval_episodes": "give --episodes",
-    "final_episodes": "give --episodes",
-    "eval_acting": "give --mode or --sample",
+INSTEAD = {  # of a field, options that a command may have, and what to do with them
+    "eval_episodes": (("episodes",), "give --episodes"),
+    "final_episodes": (("episodes",), "give --episodes"),
+    "eval_acting": (("mode", "sample"), "give --mode or --sample"),
 }
 
 
@@ -38,7 +39,9 @@ def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") ->
     found = {name: new.get(name) for name in (old | new if old else {}) if old.get(name) != new.get(name)}
     for name in marked(type(asked), TRAINING):
         if name in found:
-            instead = INSTEAD.get(name, "leave it out") if command == "eval" else "leave it out"
+            taken = {one.name for one in fields(OPTIONS[command])}
+            options, instead = INSTEAD.get(name, ((), ""))
+            instead = instead if options and taken.issuperset(options) else "leave it out"
             raise UserError(f"--{name} is for training, and `{command}` does not read it: {instead}")
     return found
 

@@ -56,8 +56,9 @@ def check_environments(count: int) -> None:
     check_memory(count * ENVIRONMENT, free_memory(), f"for {count:,} environments", "take fewer (--envs)")
 
 
-def exhausted(error: BaseException) -> str | None:
-    """A sentence where an error says that memory could not be had, though nothing foresaw it; else None.
+def exhausted(error: BaseException, trains: bool = True) -> str | None:
+    """A sentence where an error says that memory could not be had, though nothing foresaw it; else None. trains: the command
+    takes numbers of a run, which need less where they are smaller.
 
     >>> exhausted(ImportError("libtorch_cpu.so: failed to map segment from shared object"))[:69]
     'there is too little memory (libtorch_cpu.so: failed to map segment fr'
@@ -66,9 +67,9 @@ def exhausted(error: BaseException) -> str | None:
     lines = str(error).strip().splitlines() or ["none is left"]
     kinds = (RuntimeError, ImportError, OSError)
     if isinstance(error, MemoryError) or isinstance(error, kinds) and any(word in lines[0].lower() for word in WORDS):
+        smaller = "choose a smaller --size, --batch, --length or --envs, " if trains else ""
         return (
-            f"there is too little memory ({lines[0][:200]}): choose a smaller --size, --batch, --length or --envs, end other "
-            "programs, or raise a limit (ulimit -v)"
+            f"there is too little memory ({lines[0][:200]}): {smaller}end other programs, or raise a limit (ulimit -v)"
         )
     return None
 

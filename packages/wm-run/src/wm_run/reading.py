@@ -101,6 +101,9 @@ def _diagnose(app: App, name: str, args: list[str], program: str) -> str:
     """Why tyro refused, in one sentence."""
     hints = typing.get_type_hints(OPTIONS[name])
     hints |= {} if OPTIONS[name] is Plot else typing.get_type_hints(app.config)
+    refused = (
+        () if OPTIONS[name] in (Train, Info) else marked(app.config, TRAINING)
+    )  # later, in a sentence of their own
     required = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.default is dataclasses.MISSING]
     flags = [f.name for f in dataclasses.fields(OPTIONS[name]) if f.type in (bool, "bool")]
     loose: list[str] = []
@@ -115,7 +118,7 @@ def _diagnose(app: App, name: str, args: list[str], program: str) -> str:
         if key not in hints:
             if key in ("preset", "size", "ablation"):
                 return f"`{name}` takes {option} from the run in LOGDIR: leave it out"
-            return unknown("option", option, [f"--{one.replace('_', '-')}" for one in hints])
+            return unknown("option", option, [f"--{one.replace('_', '-')}" for one in hints if one not in refused])
         if key in flags:
             continue
         values = [inline] if equals else []

@@ -37,6 +37,7 @@ class Microscope:
     imagined: int = 15
     seed: int = 0
     device: str = "auto"
+    halves: str = "time"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--imagined", type=int, default=default.imagined, help="steps of the dream after them")
     add("--seed", type=int, default=default.seed, help="of the rows, and of all that is drawn")
     add("--device", choices=("auto", "cpu", "cuda"), default=default.device, help="where the networks run")
+    add(
+        "--halves",
+        choices=("time", "streams"),
+        default=default.halves,
+        help="what parts the rows that probes are fitted to from those they are tested on",
+    )
     add(
         "--trust",
         action="store_true",
@@ -176,7 +183,12 @@ def taken(options: Microscope, loaded: Loaded) -> Rows:
     from wm_run.microscope.rows import played, recorded
 
     sizes = (options.rows, options.context, options.imagined, options.seed)
-    return recorded(Path(options.data), options.part, *sizes) if options.data else played(loaded, *sizes)
+    rows = recorded(Path(options.data), options.part, *sizes) if options.data else played(loaded, *sizes)
+    if options.halves == "time":
+        return rows
+    apart = dataclasses.replace(rows, parted="streams", about={**rows.about, "halves": "streams"})
+    apart.halves()  # refused before a run is looked at
+    return apart
 
 
 def fits(loaded: Loaded, rows: Rows, logdir: Path) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from wm_run.scoring import fresh
 TOLD = "told/"  # entries of this prefix are no observations
 DRAWN = 4  # times as many rows are drawn as are kept, and those kept that stay within an episode longest
 STREAMS = 4
+Parting = Literal["time", "streams"]
 RECORDS = 600  # of each stream, of which rows are taken where there is no recording
 
 
@@ -35,7 +36,7 @@ RECORDS = 600  # of each stream, of which rows are taken where there is no recor
 class Rows:
     """steps (B, T, ...) as a replay gives them, without notes; told (B, T, ...) by name; about: where they come from, as JSON.
 
-    stream and start (B,) say where each row lies.
+    stream and start (B,) say where each row lies. parted: how `halves` parts them.
     """
 
     steps: Steps
@@ -45,6 +46,7 @@ class Rows:
     start: Tensor
     about: dict[str, Any]
     space: Any = None  # of the observations, where it is known
+    parted: Parting = "time"
 
     @property
     def length(self) -> int:
@@ -56,8 +58,21 @@ class Rows:
         return ahead(self.steps["first"], self.context)
 
     def halves(self) -> tuple[Tensor, Tensor]:
-        """Rows to fit a probe to and rows to test it on, by number: the earlier half of the records and the later one, less
-        those of the first that reach into the second."""
+        """Rows to fit a probe to and rows to test it on, by number; none of them share a record. By time these are the earlier
+        half of the records and the later one, less those of the first that reach into the second, and every stream may stand in
+        both; by streams those of the first streams and those of the others. Raises UserError for a single stream, which
+        time alone parts."""
+        return self._by_streams() if self.parted == "streams" else self._by_time()
+
+    def _by_streams(self) -> tuple[Tensor, Tensor]:
+        streams, rows = torch.unique(self.stream, return_counts=True)
+        if len(streams) < 2:
+            raise UserError("the rows are all of one stream, which only time parts: leave out --halves streams")
+        until = int((rows.cumsum(0) <= (len(self.stream) + 1) // 2).sum().clamp(1, len(streams) - 1))
+        late = torch.isin(self.stream, streams[until:])
+        return torch.nonzero(~late)[:, 0], torch.nonzero(late)[:, 0]
+
+    def _by_time(self) -> tuple[Tensor, Tensor]:
         order = torch.argsort(self.start * (int(self.stream.max()) + 1) + self.stream, stable=True)
         middle = len(order) // 2
         cut = int(self.start[order[middle]]) if len(order) > 1 else 0
