@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors  # noqa: PLC2701 - torch's own list of what makes tensors
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
 from torch.utils._pytree import tree_leaves  # noqa: PLC2701 - torch's own, and it has no other door
+from wm_core.dispatched import Dispatched
 from wm_core.fast.capture import WARMUP
 from wm_core.fast.compiled import compile_parts
-from wm_core.fast.dispatched import Dispatched
 from wm_core.testing import assert_same
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))

@@ -11,7 +11,7 @@ of the newest rows is docs/results/gpu.md. What was done stays done: run it agai
 (--minutes) was up or a part took the process down with it. A rehearsal's rows say so and go to a file of their own
 (--out), never to that one. Exit code 1 where a check failed.
 
-A recording on a CPU is that of `wm_core.fast.dispatched`, Triton runs in its interpreter, two ranks meet over gloo, networks
+A recording on a CPU is that of `wm_core.dispatched`, Triton runs in its interpreter, two ranks meet over gloo, networks
 have the size `tiny`; a stand-in plays r2dreamer.
 """
 

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 import torch
+from wm_core.dispatched import Dispatched
 from wm_core.fast.capture import CudaGraphs, Recorder
-from wm_core.fast.dispatched import Dispatched
 
 TINY = ("--preset", "tiny", "--task", "toy:catch")
 

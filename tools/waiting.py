@@ -99,7 +99,7 @@ def measure(ms: float, updates: int, *, ahead: bool, rows: int = 16, length: int
         if i == 5:
             begin = time.perf_counter(), time.process_time()
         learner.learn(source)
-        source.turn()
+        source.advance()
     return 1e3 * (time.perf_counter() - begin[0]) / updates, 1e3 * (time.process_time() - begin[1]) / updates
 
 

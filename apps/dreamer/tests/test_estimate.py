@@ -11,8 +11,8 @@ import pytest
 from dreamer.agent import Dreamer
 from dreamer.cli import APP
 from dreamer.config import Config
+from wm_core.dispatched import Dispatched
 from wm_core.errors import UserError
-from wm_core.fast.dispatched import Dispatched
 from wm_run import cost, estimate, loading
 from wm_run.configs import resolve
 

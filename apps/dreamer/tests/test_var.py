@@ -11,8 +11,8 @@ import torch
 from dreamer.agent import Dreamer, build
 from dreamer.cli import APP
 from env_adapters import make_vec
+from wm_core.dispatched import Dispatched
 from wm_core.fast.capture import WARMUP as CALLS
-from wm_core.fast.dispatched import Dispatched
 from wm_core.testing import assert_same
 from wm_run.cli import parse
 from wm_run.configs import resolve

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from storm.agent import make_dynamics
 from storm.cli import APP
+from storm.parts import make_dynamics
 from wm_run import checkpoint, dreams, stage
 from wm_run.configs import resolve
 from wm_run.loading import environments

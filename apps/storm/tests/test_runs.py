@@ -14,10 +14,11 @@ import torch
 from env_adapters import ActionSpec, VectorEnv, make
 from gymnasium import spaces
 from storm import load
-from storm.agent import build, make_dynamics
+from storm.agent import build
 from storm.cli import APP
 from storm.config import Config
 from storm.environments import fresh
+from storm.parts import make_dynamics
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import check_dynamics

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from wm_core import draws
+from wm_core.dispatched import Dispatched
 from wm_core.fast.capture import WARMUP, Captured, due
 from wm_core.fast.compiled import compile_parts
-from wm_core.fast.dispatched import Dispatched
 from wm_core.testing import assert_same
 
 

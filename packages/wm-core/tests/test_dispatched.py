@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from wm_core.fast.dispatched import Dispatched
+from wm_core.dispatched import Dispatched
 from wm_core.fast.product import prepared
 from wm_core.fast.resting import resting
 from wm_core.testing import assert_same

@@ -55,7 +55,7 @@ def learn(feed: Feed, k: int, shapes: Any = (SHAPE,)) -> tuple[Batch, ...]:
     given = [feed.sample(*shape) for shape in shapes]
     for batch in given:
         feed.annotate(batch.index, deter=torch.full_like(batch.steps["deter"], k))
-    return feed.turn()
+    return feed.advance()
 
 
 def test_without_a_lane_nothing_is_early_and_nothing_late() -> None:

@@ -17,7 +17,7 @@ from wm_core.joint import model_scales, model_update
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together
 from wm_core.types import Batch, Carry, Steps, Trace
-from wm_marl import PPO, absent, by_rows, fold_steps, masks_told, muted
+from wm_marl import PPO, absent, by_rows, fold_steps, mask_metrics, muted
 from wm_run.teams import Team
 
 from dmawm.config import Config
@@ -88,7 +88,7 @@ class Dmawm(Agent):
         self.behaviour.follow()
         seen = by_rows(dream, self.team.agents, min(self.dream_last, steps["first"].shape[1]))
         metrics |= health.dreamed(seen, steps, self.world.discount)
-        return metrics | masks_told(seen.mask, steps["action_mask"]), {}
+        return metrics | mask_metrics(seen.mask, steps["action_mask"]), {}
 
     def update_world(self, *batches: Batch) -> Update:
         """The first of them alone."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
-import wm_var
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
@@ -16,12 +14,12 @@ from wm_core.heads import reward_and_continue
 from wm_core.joint import joint_update, loss_scales, world_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
-from wm_core.optim import AdaptiveClip, LaProp
 from wm_core.rssm import RSSM
 from wm_core.types import Batch
 from wm_core.world import WorldModel
 
 from dreamer.config import Config
+from dreamer.parts import make_optimiser, value_alignment
 
 
 class Dreamer(Agent):
@@ -90,45 +88,23 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Dreamer:
             discount=discount,
             **value_alignment(config, behaviour, own),
         )
-        params = [*world.parameters(), *behaviour.parameters()]
-        apart = behaviour.actor.components() if config.agc_policy == "tensor" else ()
-        clip = AdaptiveClip(config.agc, apart=apart)
-        optimiser = LaProp(params, lr=config.lr, warmup=config.warmup, clip=clip)
-    scales = loss_scales(
-        seen.keys,
-        reconstruction=config.reconstruction_scale,
-        dyn=config.dyn_scale,
-        rep=config.rep_scale,
-        replay_value=config.replay_value_scale,
-        **dict.fromkeys(world.regularisers, 1.0),
-    )
     return Dreamer(
         world=world,
         behaviour=behaviour,
-        optimiser=optimiser,
+        optimiser=make_optimiser(config, world, behaviour),
         seed=config.seed,
         precision=config.precision,
         batch=config.batch,
         length=config.length,
         horizon=config.horizon,
         dream_last=config.dream_last,
-        scales=scales,
+        scales=loss_scales(
+            seen.keys,
+            reconstruction=config.reconstruction_scale,
+            dyn=config.dyn_scale,
+            rep=config.rep_scale,
+            replay_value=config.replay_value_scale,
+            **dict.fromkeys(world.regularisers, 1.0),
+        ),
         sources={"own": own},
     )
-
-
-def value_alignment(config: Config, behaviour: ActorCritic, own: draws.Generator) -> dict[str, Any]:
-    """What `--var` adds to the world model: nothing, or one regulariser."""
-    if not config.var:
-        return {}
-    var = wm_var.ValueAlignment(
-        behaviour.slow if config.var_critic == "slow" else behaviour.critic,
-        warmup=config.var_warmup,
-        unit=config.var_unit,
-        dyn=config.var_dyn,
-        rep=config.var_rep,
-        weight=config.var_weight or None,
-        detach=("deter",) if config.var_detach else (),
-    )
-    sample = partial(wm_var.sample, generator=own.generator)
-    return {"regularisers": {"var": var}, "draw": sample if config.var_state == "sample" else wm_var.probabilities}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,16 +15,13 @@ from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.joint import joint_update, loss_scales, model_scales, world_update
 from wm_core.observations import describe
-from wm_core.optim import Together
 from wm_core.types import Batch
-from wm_marl import absent, shared
-from wm_memory import MemoryEncoder
 from wm_run.teams import Team
 
-from po_dreamer.behaviour import make_actor_critic, make_team_behaviour
+from po_dreamer.behaviour import make_actor_critic, make_credited, make_relabel, make_team_behaviour
 from po_dreamer.config import Config
 from po_dreamer.diagnosis import diagnose
-from po_dreamer.parts import make_model_rule, make_optimiser, make_world
+from po_dreamer.parts import make_optimiser, make_refresh, make_team_optimiser, make_world
 from po_dreamer.refresh import Refresh
 from po_dreamer.team import PODreamerTeam
 
@@ -106,14 +102,13 @@ def build(
             parts |= {"behaviour": behaviour, "optimiser": make_optimiser(config, world, behaviour)}
         else:
             ppo = make_team_behaviour(config, widths, action_spec, team.agents)
-            parts |= {"behaviour": ppo, "optimiser": Together(model=make_model_rule(config, world), **ppo.rules)}
+            parts |= {"behaviour": ppo, "optimiser": make_team_optimiser(config, world, ppo)}
     scale: dict[str, float] = {
         "reconstruction": config.reconstruction_scale,
         "dyn": config.dyn_scale,
         "rep": config.rep_scale,
         **({"memory": config.memory_scale} if "memory" in world.heads else {}),
     }
-    encoder, fresh = world.encoder, config.memory_keys == "fresh"
     parts |= {
         "batch": config.batch,
         "length": config.length,
@@ -122,20 +117,15 @@ def build(
         "diagnose_every": config.diagnose_every,
         "online": config.online,
         "past": max(world.dynamics.stores.values(), default=0),
-        "refresh": Refresh(encoder, seen, config.memory_window)
-        if isinstance(encoder, MemoryEncoder) and fresh
-        else None,
+        "refresh": make_refresh(config, seen, world.encoder),
     }
     if team is None:
         more = {"replay_value": config.replay_value_scale} if config.replay_value_scale else {}
         return PODreamer(scales=loss_scales(seen.keys, **scale, **more), **parts)
-    own_end = config.absent == "own"
     return PODreamerTeam(
         agents=team.agents,
-        relabel=partial(absent, observations=seen.keys, noop=team.noop, records=0, own_end=own_end),
-        credited=partial(shared, agents=team.agents, cont=not own_end)
-        if config.credit == "mean"
-        else lambda dream: dream,
+        relabel=make_relabel(config, seen.keys, team),
+        credited=make_credited(config, team),
         model_first=config.model_first,
         scales=model_scales(seen.keys, **scale, action_mask=1.0),
         **parts,

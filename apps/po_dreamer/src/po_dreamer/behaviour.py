@@ -1,14 +1,20 @@
-"""Who acts and learns from dreams: DreamerV3's actor-critic for one agent, PPO on a Multi-Agent Transformer for a team."""
+"""Who acts and learns from dreams: DreamerV3's actor-critic for one agent, PPO on a Multi-Agent Transformer for a team.
+
+Of a team also what is learned from: steps of the dead, and the reward that each agent is credited with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 from wm_core.actor_critic import ActorCritic
 from wm_core.heads import PolicyHead
-from wm_marl import PPO, AgentTransformer, MATPolicy, mat_critic, team_critic
+from wm_core.types import Dream, Steps
+from wm_marl import PPO, AgentTransformer, MATPolicy, absent, mat_critic, shared, team_critic
+from wm_run.teams import Team
 
 from po_dreamer.config import Config
 
@@ -91,3 +97,16 @@ def decentralised(
         identity=config.identity,
     )
     return policy, team_critic(mixer, reads=policy.reads, **sizes)
+
+
+def make_relabel(config: Config, observations: Iterable[str], team: Team) -> Callable[[Steps], Steps]:
+    """Steps of rows -> steps in which who is dead has nothing to see and nothing to choose."""
+    own_end = config.absent == "own"
+    return partial(absent, observations=tuple(observations), noop=team.noop, records=0, own_end=own_end)
+
+
+def make_credited(config: Config, team: Team) -> Callable[[Dream], Dream]:
+    """What the agents dreamed of the team's reward, each by itself -> what each is credited with."""
+    if config.credit != "mean":
+        return lambda dream: dream
+    return partial(shared, agents=team.agents, cont=config.absent != "own")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from wm_core.actor_critic import ActorCritic
-from wm_core.contracts import Dynamics
+from wm_core.contracts import Dynamics, Encoder
 from wm_core.contracts import Head as HeadContract
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
 from wm_core.heads import Head, reward_and_continue
@@ -20,7 +20,7 @@ from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Rule, Together
 from wm_core.rssm import RSSM, Prior
 from wm_core.types import Steps
 from wm_core.world import WorldModel
-from wm_marl import MASKS, Interleaved
+from wm_marl import MASKS, PPO, Interleaved
 from wm_memory import (
     ActionEncoder,
     AgePositions,
@@ -51,6 +51,7 @@ from wm_memory.norms import BatchNorm
 from wm_memory.recall import Positions
 
 from po_dreamer.config import Config
+from po_dreamer.refresh import Refresh
 
 
 def norm_of(config: Config) -> Callable[[int], nn.Module]:
@@ -202,11 +203,11 @@ def make_world(config: Config, seen: Observations, action_spec: Any, agents: int
     )
 
 
-def make_model_rule(config: Config, world: nn.Module) -> Rule:
-    """What the world model learns by where the behaviour takes its own steps."""
-    if config.optimiser == "laprop":
-        return LaProp(world.parameters(), lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
-    return Adam(world.parameters(), lr=config.lr, clip=NormClip(1000.0))
+def make_refresh(config: Config, seen: Observations, encoder: Encoder) -> Refresh | None:
+    """What computes keys of a batch's past anew, where none are kept."""
+    if config.memory_keys != "fresh" or not isinstance(encoder, MemoryEncoder):
+        return None
+    return Refresh(encoder, seen, config.memory_window)
 
 
 def make_optimiser(config: Config, world: nn.Module, behaviour: ActorCritic) -> Any:
@@ -221,3 +222,11 @@ def make_optimiser(config: Config, world: nn.Module, behaviour: ActorCritic) -> 
         actor=Adam(behaviour.actor.parameters(), lr=config.lr, clip=NormClip(100.0)),
         critic=Adam(behaviour.critic.parameters(), lr=config.lr, clip=NormClip(100.0)),
     )
+
+
+def make_team_optimiser(config: Config, world: nn.Module, behaviour: PPO) -> Together:
+    """Of a team the behaviour takes its own steps, and the world model one before them."""
+    rule: Rule = Adam(world.parameters(), lr=config.lr, clip=NormClip(1000.0))
+    if config.optimiser == "laprop":
+        rule = LaProp(world.parameters(), lr=config.lr, warmup=config.warmup, clip=AdaptiveClip(config.agc))
+    return Together(model=rule, **behaviour.rules)

@@ -18,7 +18,7 @@ from wm_core.contracts import Experience, Metrics, Update
 from wm_core.joint import model_update
 from wm_core.optim import Together
 from wm_core.types import Batch, Carry, Dream, Steps, Trace
-from wm_marl import PPO, by_rows, fold, fold_steps, masks_told, unfold
+from wm_marl import PPO, by_rows, fold, fold_steps, mask_metrics, unfold
 
 from po_dreamer.diagnosis import diagnose
 from po_dreamer.refresh import Refresh
@@ -104,7 +104,7 @@ class PODreamerTeam(Agent):
             self.behaviour.follow()
         seen = by_rows(dream, self.agents, min(self.dream_last, batch.steps["first"].shape[1]))
         metrics |= health.dreamed(seen, batch.steps, world.discount)
-        metrics |= masks_told(seen.mask, batch.steps["action_mask"])
+        metrics |= mask_metrics(seen.mask, batch.steps["action_mask"])
         return metrics, unfold(world.stored(trace), self.agents)
 
     def update_world(self, *batches: Batch) -> Update:

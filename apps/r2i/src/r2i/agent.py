@@ -14,34 +14,19 @@ from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
 from wm_core.distributions import Bernoulli, HardContinue
-from wm_core.encoders import (
-    Discretes,
-    MultiDecoder,
-    MultiEncoder,
-    OneHotVectors,
-    SymlogInput,
-    VectorInput,
-)
+from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import reward_and_continue
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.joint import Imagine, joint_update, loss_scales, world_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
-from wm_core.pathwise import PathwiseActorCritic, dream_by_actions
-from wm_core.twohot import SettledTwoHot, TwoHot
+from wm_core.pathwise import dream_by_actions
 from wm_core.types import Batch, Carry
 from wm_core.world import WorldModel
 from wm_ssm import S5
 
 from r2i.config import Config
-from r2i.parts import optimiser, sequence_model
-
-# what predicts an entry of a discrete observation, and what the encoder sees of it
-VALUES: dict[str, dict[str, Any]] = {
-    "vector": {"values": OneHotVectors, "inputs": SymlogInput},
-    "categorical": {"values": Discretes, "inputs": VectorInput},
-}
-READS = {"output": ("deter", "stoch"), "hidden": ("stoch", "hidden"), "full": ("deter", "stoch", "hidden")}
+from r2i.parts import VALUES, is_pathwise, make_actor_critic, optimiser, sequence_model, twohot
 
 
 class R2I(Agent):
@@ -105,17 +90,14 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
     """The agent of a config for one environment's spaces; UserError for a space that the encoder cannot read."""
     torch.manual_seed(config.seed)
     seen, discount = describe(observation_space), 1 - 1 / config.discount_horizon
+    pathwise = is_pathwise(config, action_spec)
     nets = {"units": config.encoder_units, "layers": config.encoder_layers, "depth": config.depth}
     values = VALUES[config.discrete_observations]
-    by_actions = config.actor_grad == "dynamics" or config.actor_grad == "auto" and not action_spec.discrete
-    if by_actions and action_spec.discrete:
-        raise ValueError("a policy of discrete actions has no gradient through the dynamics: actor_grad reinforce")
-    twohot = SettledTwoHot if by_actions else TwoHot  # whoever climbs a mean wants its gradient without rounding
     hard = config.dream_continue == "mode"  # then the discount is no part of the head's target, but of what it gives
     with torch.device(config.device):
         encoder = MultiEncoder(seen, **nets, images=StridedEncoder, inputs=values["inputs"])
         dynamics = sequence_model(config, encoder.width, action_spec.size)
-        reads, widths = READS[config.policy_input], dynamics.widths
+        widths = dynamics.widths
         world = WorldModel(
             encoder=encoder,
             dynamics=dynamics,
@@ -125,29 +107,12 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
                 units=config.units,
                 layers=config.layers,
                 cont=partial(HardContinue, discount=discount) if hard else Bernoulli,
-                reward=twohot,
+                reward=twohot(pathwise),
             ),
             kl=BalancedKL(config.free_nats),
             discount=1.0 if hard else discount,
         )
-        behaviour = (PathwiseActorCritic if by_actions else ActorCritic).of(
-            action_spec.discrete,
-            action_spec.continuous,
-            widths=widths,
-            units=config.units,
-            layers=config.layers,
-            unimix=config.actor_unimix,
-            outscale=config.actor_outscale,
-            reads=reads,
-            value=twohot,
-            lam=config.lam,
-            entropy=config.entropy,
-            discount=discount,
-            slow_rate=config.slow_rate,
-        )
-    scales = loss_scales(
-        seen.keys, reconstruction=config.reconstruction_scale, dyn=config.dyn_scale, rep=config.rep_scale
-    )
+        behaviour = make_actor_critic(config, widths, action_spec, pathwise)
     return R2I(
         world=world,
         behaviour=behaviour,
@@ -158,7 +123,9 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> R2I:
         length=config.length,
         horizon=config.horizon,
         dream_last=config.dream_last,
-        scales=scales,
-        imagine=partial(dream_by_actions, world) if by_actions else world.dream,
+        scales=loss_scales(
+            seen.keys, reconstruction=config.reconstruction_scale, dyn=config.dyn_scale, rep=config.rep_scale
+        ),
+        imagine=partial(dream_by_actions, world) if pathwise else world.dream,
         ends={"truncate": "terminal", "terminate": "last"}[config.time_outs],
     )

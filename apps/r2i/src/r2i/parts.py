@@ -1,21 +1,36 @@
-"""The parts of R2I that a config chooses among: the sequence model and the optimiser."""
+"""The parts of R2I that a config chooses among: the sequence model, policy and critic, the optimiser."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from wm_core.actor_critic import ActorCritic
 from wm_core.blocks import MLP
 from wm_core.contracts import Backbone
+from wm_core.encoders import Discretes, OneHotVectors, SymlogInput, VectorInput
 from wm_core.fast import product
 from wm_core.optim import Adam, NormClip, Together
 from wm_core.parallel import Parallel
+from wm_core.pathwise import PathwiseActorCritic
 from wm_core.rssm import Prior
+from wm_core.twohot import SettledTwoHot, TwoHot
 from wm_core.world import WorldModel
 from wm_ssm import S5Stack, bilinear, by_name, zoh
 
 from r2i.config import Config
 from r2i.dynamics import S3M, NoResets, Recurrent, prior_mode, zeros
+
+# what predicts an entry of a discrete observation, and what the encoder sees of it
+VALUES: dict[str, dict[str, Any]] = {
+    "vector": {"values": OneHotVectors, "inputs": SymlogInput},
+    "categorical": {"values": Discretes, "inputs": VectorInput},
+}
+READS = {
+    "output": ("deter", "stoch"),
+    "hidden": ("stoch", "hidden"),
+    "full": ("deter", "stoch", "hidden"),
+}  # by policy and critic
 
 
 def sequence_model(config: Config, embed: int, action: int) -> Parallel:
@@ -45,6 +60,37 @@ def sequence_model(config: Config, embed: int, action: int) -> Parallel:
         token=MLP(config.stoch * config.classes + action, config.width, 1),
         prior=Prior(config.deter, config.stoch * config.classes, hidden=config.width, layers=config.prior_layers),
         start=zeros if zero else prior_mode,
+    )
+
+
+def is_pathwise(config: Config, action_spec: Any) -> bool:
+    """Whether the policy learns through the dynamics; ValueError where its actions carry no gradient."""
+    if action_spec.discrete and config.actor_grad == "dynamics":
+        raise ValueError("a policy of discrete actions has no gradient through the dynamics: actor_grad reinforce")
+    return config.actor_grad == "dynamics" or config.actor_grad == "auto" and not action_spec.discrete
+
+
+def twohot(pathwise: bool) -> type[TwoHot]:
+    """Of rewards and values: whoever climbs a mean wants its gradient without rounding."""
+    return SettledTwoHot if pathwise else TwoHot
+
+
+def make_actor_critic(config: Config, widths: Mapping[str, int], action_spec: Any, pathwise: bool) -> ActorCritic:
+    """Policy and critic of what `policy_input` says: the output h, the hidden states x, or both, beside z."""
+    return (PathwiseActorCritic if pathwise else ActorCritic).of(
+        action_spec.discrete,
+        action_spec.continuous,
+        widths=widths,
+        units=config.units,
+        layers=config.layers,
+        unimix=config.actor_unimix,
+        outscale=config.actor_outscale,
+        reads=READS[config.policy_input],
+        value=twohot(pathwise),
+        lam=config.lam,
+        entropy=config.entropy,
+        discount=1 - 1 / config.discount_horizon,
+        slow_rate=config.slow_rate,
     )
 
 

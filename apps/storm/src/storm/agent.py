@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-import wm_var
 from torch import Tensor
 from wm_core import draws, names
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.fast.product import Linear
 from wm_core.health import latents
 from wm_core.kl import BalancedKL
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together, total
-from wm_core.parallel import Parallel
 from wm_core.types import Batch, Steps, Trace
-from wm_tssm import TransformerStack, across_episodes, within_episode
 
 from storm.behaviour import StormActorCritic
 from storm.config import Config
-from storm.dynamics import Unbroken
 from storm.heads import BINS, StormHead, StormPolicy, SymlogTwoHot, reward_and_continue
-from storm.layers import mixer
 from storm.observations import ObservationDecoder, ObservationEncoder
+from storm.parts import make_dynamics, value_alignment
 from storm.world import PriorWorld, StormWorld, rows
 
 SEES = ("stoch", "deter")  # what policy and critic look at
@@ -166,51 +160,3 @@ def build(config: Config, observation_space: Any, action_spec: Any) -> Storm:
         observed=seen.keys,
         sources={"own": own},
     )
-
-
-def make_dynamics(config: Config, embed: int, action: int) -> Parallel:
-    """The posterior from the observation alone, the transformer, and the prior on its output."""
-    flat = config.stoch * config.classes
-    stack = TransformerStack(
-        config.width,
-        layers=config.layers,
-        heads=config.heads,
-        hidden=config.hidden,
-        positions=config.positions,
-        context=config.acting_context,
-        dropout=config.dropout,
-        sight=within_episode if config.resets else across_episodes,
-        room=config.horizon,
-        linear=Linear,
-    )
-    return (Parallel if config.resets else Unbroken)(
-        stack,
-        deter=config.width,
-        stoch=(config.stoch, config.classes),
-        embed=embed,
-        action=action,
-        hidden=config.width,
-        unimix=config.unimix,
-        token=mixer(flat, action, config.width),
-        posterior=Linear(embed, flat),
-        prior=Linear(config.width, flat),
-    )
-
-
-def value_alignment(config: Config, behaviour: StormActorCritic, own: draws.Generator) -> dict[str, Any]:
-    """What `--var` adds to the world model: nothing, or one regulariser."""
-    if not config.var:
-        return {}
-    var = wm_var.ValueAlignment(
-        behaviour.slow if config.var_critic == "slow" else behaviour.critic,
-        warmup=config.var_warmup,
-        unit=config.var_unit,
-        dyn=config.var_dyn,
-        rep=config.var_rep,
-        weight=config.var_weight or None,
-        detach=("deter",) if config.var_detach else (),
-    )
-    draw: Any = wm_var.probabilities
-    if config.var_state == "sample":
-        draw = partial(wm_var.sample, generator=own.generator)
-    return {"regularisers": {"var": var}, "draw": draw}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from wm_core.contracts import ActionDistribution, Metrics
 from wm_core.health import values
+from wm_core.optim import polyak
 from wm_core.returns import Percentiles, accumulate
 from wm_core.types import Dream, Latent
 
@@ -98,9 +99,6 @@ class StormActorCritic(nn.Module):
     def networks(self) -> dict[str, nn.Module]:
         return {"actor": self.actor, "critic": self.critic, "slow": self.slow}
 
-    @torch.no_grad()
     def follow(self) -> None:
-        """Move the slow critic towards the critic: slow <- rate * critic + (1 - rate) * slow."""
-        slow: list[Tensor] = list(self.slow.parameters())
-        fast: list[Tensor] = list(self.critic.parameters())
-        torch._foreach_lerp_(slow, fast, self.slow_rate)
+        """Move the slow critic towards the critic."""
+        polyak(self.slow, self.critic, self.slow_rate)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wm_core import health
 from wm_core.contracts import ActionDistribution, Metrics, ScalarDistribution
 from wm_core.heads import Head, PolicyHead
+from wm_core.optim import polyak
 from wm_core.ranks import mean
 from wm_core.returns import Percentiles, lambda_return, replay_return
 from wm_core.twohot import TwoHot
@@ -142,12 +143,9 @@ class ActorCritic(nn.Module):
     def networks(self) -> dict[str, nn.Module]:
         return {"actor": self.actor, "critic": self.critic, "slow": self.slow}
 
-    @torch.no_grad()
     def follow(self) -> None:
-        """Move the slow critic towards the critic: slow <- rate * critic + (1 - rate) * slow."""
-        slow: list[Tensor] = list(self.slow.parameters())
-        fast: list[Tensor] = list(self.critic.parameters())
-        torch._foreach_lerp_(slow, fast, self.slow_rate)
+        """Move the slow critic towards the critic."""
+        polyak(self.slow, self.critic, self.slow_rate)
 
     @torch.no_grad()
     def metrics(self, dream: Dream, evaluation: Evaluation) -> Metrics:

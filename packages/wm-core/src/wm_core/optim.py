@@ -273,6 +273,20 @@ class Together:
             rule.load_state_dict(state[name], named)
 
 
+@torch.no_grad()
+def polyak(slow: nn.Module, fast: nn.Module, rate: float) -> None:
+    """Polyak averaging of parameters, in place: slow <- rate * fast + (1 - rate) * slow.
+
+    >>> slow, fast = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.zeros_(slow.weight), nn.init.ones_(fast.weight)
+    >>> polyak(slow, fast, 0.25)
+    >>> slow.weight.item()
+    0.25
+    """
+    moved: list[Tensor] = list(slow.parameters())
+    torch._foreach_lerp_(moved, list(fast.parameters()), rate)
+
+
 def averages(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """The plain mean of every loss: 0-d, float32.
 

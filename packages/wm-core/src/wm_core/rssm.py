@@ -84,6 +84,20 @@ def stoch_onehot(index: Tensor, classes: int) -> Tensor:
     return empty.scatter_(-1, index.long()[..., None], 1.0)
 
 
+def remembered(carry: Carry, past: Past) -> Carry:
+    """deter (B, D) and stoch (B, S, K) as they were stored at the last step of the past, or the carry's where that step is
+    not valid; without a past the carry itself."""
+    if past.valid.shape[1] == 0:
+        return carry
+    ok = past.valid[:, -1:]
+    deter = past.stored["deter"][:, -1].float()
+    stoch = stoch_onehot(past.stored["stoch"][:, -1], carry["stoch"].shape[-1])
+    return {
+        "deter": torch.where(ok, deter, carry["deter"]),
+        "stoch": torch.where(ok[..., None], stoch, carry["stoch"]),
+    }
+
+
 class RSSM(nn.Module):
     """A Dynamics: the recurrent state-space model of DreamerV3 (Nature 2025, eq. 1). Read `wm_core.plain` first: one step,
     and the loop over steps, in straight lines.
@@ -147,15 +161,7 @@ class RSSM(nn.Module):
         return {"deter": zeros, "stoch": torch.zeros(*lead, *self.shape, device=where.device)}
 
     def prefill(self, carry: Carry, past: Past) -> Carry:
-        if past.valid.shape[1] == 0:
-            return carry
-        ok = past.valid[:, -1:]
-        deter = past.stored["deter"][:, -1].float()
-        stoch = stoch_onehot(past.stored["stoch"][:, -1], self.shape[1])
-        return {
-            "deter": torch.where(ok, deter, carry["deter"]),
-            "stoch": torch.where(ok[..., None], stoch, carry["stoch"]),
-        }
+        return remembered(carry, past)
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
         keep = (~reset).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan

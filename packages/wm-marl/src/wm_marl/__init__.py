@@ -6,7 +6,7 @@ from wm_marl.alone import Alone, alone_like
 from wm_marl.critic import Squared, team_critic
 from wm_marl.interaction import interaction_predictor
 from wm_marl.interleaved import Interleaved, by_moments, by_rows
-from wm_marl.masks import MASKS, SampledBernoullis, masks_told
+from wm_marl.masks import MASKS, SampledBernoullis, mask_metrics
 from wm_marl.mat import MATPolicy
 from wm_marl.mat_actions import MATActions
 from wm_marl.mat_critic import mat_critic
@@ -42,7 +42,7 @@ __all__ = [
     "fold",
     "fold_steps",
     "interaction_predictor",
-    "masks_told",
+    "mask_metrics",
     "mat_critic",
     "muted",
     "rows_of",

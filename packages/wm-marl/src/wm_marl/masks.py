@@ -29,16 +29,16 @@ MASKS: Mapping[str, Masks] = {"mode": Bernoullis, "sample": SampledBernoullis}  
 
 
 @torch.no_grad()
-def masks_told(told: Tensor | None, true: Tensor) -> Metrics:
+def mask_metrics(predicted: Tensor | None, true: Tensor) -> Metrics:
     """Of dreams' first masks (M, H+1, A), rows in the batch's order, against the records' (R, T, A): health/mask_recall, the
     share of what was available that was said to be, and mask_precision.
 
     >>> true = torch.tensor([[[True, True, False]]])
-    >>> {name: value.item() for name, value in masks_told(torch.tensor([[[True, False, False]]]), true).items()}
+    >>> {name: value.item() for name, value in mask_metrics(torch.tensor([[[True, False, False]]]), true).items()}
     {'health/mask_recall': 0.5, 'health/mask_precision': 1.0}
     """
-    assert told is not None
-    first = told[:, 0].unflatten(0, (len(true), -1))
+    assert predicted is not None
+    first = predicted[:, 0].unflatten(0, (len(true), -1))
     true = true[:, -first.shape[1] :]
     both = (first & true).sum()
     return {

@@ -19,7 +19,7 @@ from wm_core import Dream, Latent, Metrics, health
 from wm_core.contracts import ActionDistribution
 from wm_core.distributions import sum_of
 from wm_core.heads import PolicyHead
-from wm_core.optim import Adam, NormClip
+from wm_core.optim import Adam, NormClip, polyak
 from wm_core.precision import wide
 from wm_core.ranks import mean, ranks
 from wm_core.returns import gae
@@ -149,8 +149,7 @@ class PPO(nn.Module):
         if isinstance(self.actor, MATPolicy):
             self.actor.follow()
         if self.slow is not None and self.slow_rate is not None:
-            slow: list[Tensor] = list(self.slow.parameters())
-            torch._foreach_lerp_(slow, list(self.critic.parameters()), self.slow_rate)
+            polyak(self.slow, self.critic, self.slow_rate)
 
     def optimise(self, dream: Dream) -> Metrics:
         """`epochs` steps of policy and critic on a dream. Metrics are of the first epoch where they describe the dream, of

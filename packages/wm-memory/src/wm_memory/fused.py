@@ -17,14 +17,14 @@ from wm_core import draws
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import mixed_logits, unimix_logits
 from wm_core.fast.scan import posterior_scan
-from wm_core.rssm import RSSM, Posterior, Prior, draw_latent, stoch_index, stoch_onehot
+from wm_core.rssm import RSSM, Posterior, Prior, draw_latent, remembered, stoch_index
 from wm_core.types import Carry, Latent, Past, Recollection, Start, Trace
 
 from wm_memory.diagnostics import diagnose, recollection
 from wm_memory.memory import Memory
 from wm_memory.norm_gru import NormGRU
 from wm_memory.pair import PairAttention
-from wm_memory.rows import begun, resets
+from wm_memory.rows import Around, begun, resets
 
 Cell = BlockGRU | NormGRU  # or any module of the same two calls: drive(action), forward(deter, state, driven)
 
@@ -120,14 +120,7 @@ class FusedRSSM(nn.Module):
             return begun({**carry, **self.memory.prefill(carry, past)})
         if past.valid.shape[1] == 0:
             return carry
-        ok = past.valid[:, -1:]
-        deter = past.stored["deter"][:, -1].float()
-        stoch = stoch_onehot(past.stored["stoch"][:, -1], self.shape[1])
-        return {
-            "deter": torch.where(ok, deter, carry["deter"]),
-            "stoch": torch.where(ok[..., None], stoch, carry["stoch"]),
-            **self.memory.prefill(carry, past),
-        }
+        return {**remembered(carry, past), **self.memory.prefill(carry, past)}
 
     def observe(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Trace:
         recalled = self.memory(carry, embed, action, reset)
@@ -200,7 +193,7 @@ class FusedRSSM(nn.Module):
         return self.memory.bottleneck.nats(trace.each["recalled"])  # type: ignore[operator]
 
 
-class RecalledRSSM(nn.Module):
+class RecalledRSSM(Around):
     """A Dynamics: an RSSM that sees only what it recalls ("MG only").
 
     Args:
@@ -245,18 +238,6 @@ class RecalledRSSM(nn.Module):
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {**(self.rssm.stored(trace) if self.keeps else {}), "key": trace.each["key"].half()}
-
-    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
-        return self.rssm.imagine(start, action)
-
-    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
-        return self.rssm.starts(trace, last)
-
-    def left(self, carry: Carry) -> float:
-        return math.inf
-
-    def prior_logits(self, deter: Tensor) -> Tensor:
-        return self.rssm.prior_logits(deter)
 
     def diagnose(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> dict[str, Tensor]:
         """What recall did on these steps, as 0-d tensors; see `diagnostics.diagnose`."""

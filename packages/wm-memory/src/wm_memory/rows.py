@@ -35,7 +35,25 @@ def resets(carry: Carry, reset: Tensor) -> Tensor:
     return torch.cat([reset[:, :1] | carry[BEGINS][:, None], reset[:, 1:]], 1)
 
 
-class InitialRows(nn.Module):
+class Around(nn.Module):
+    """What a Dynamics around an RSSM leaves to it: dreams. How rows begin and what they see is its own."""
+
+    rssm: RSSM
+
+    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
+        return self.rssm.imagine(start, action)
+
+    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
+        return self.rssm.starts(trace, last)
+
+    def left(self, carry: Carry) -> float:
+        return math.inf
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        return self.rssm.prior_logits(deter)
+
+
+class InitialRows(Around):
     """A Dynamics: an RSSM that stores nothing, since rows begin with its initial state.
 
     Args:
@@ -63,15 +81,3 @@ class InitialRows(nn.Module):
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {}
-
-    def imagine(self, start: Start, action: Tensor) -> tuple[Start, Latent]:
-        return self.rssm.imagine(start, action)
-
-    def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
-        return self.rssm.starts(trace, last)
-
-    def left(self, carry: Carry) -> float:
-        return math.inf
-
-    def prior_logits(self, deter: Tensor) -> Tensor:
-        return self.rssm.prior_logits(deter)

@@ -87,7 +87,7 @@ class _Late(NamedTuple):
 
 
 class Feed:
-    """An `Experience` over a replay. `turn` after every update says that the update is on its way.
+    """An `Experience` over a replay. `advance` after every update says that the update is on its way.
 
     >>> import numpy as np
     >>> replay = Replay(None, streams=1, stores={}, limit_bytes=10**6, chunk=64, length=2)
@@ -95,7 +95,7 @@ class Feed:
     ...     replay.add({"action": np.zeros((1, 1), np.float32), "first": np.full(1, t == 0), "x": np.full(1, t)})
     >>> feed = Feed(replay)
     >>> batch = feed.sample(batch=1, length=2)
-    >>> [len(given.steps["x"]) for given in feed.turn()]
+    >>> [len(given.steps["x"]) for given in feed.advance()]
     [1]
     """
 
@@ -134,7 +134,7 @@ class Feed:
         else:
             self._notes.append(_Late(index, self.lane.download({k: torch.as_tensor(v) for k, v in arrays.items()})))
 
-    def turn(self) -> tuple[Batch, ...]:
+    def advance(self) -> tuple[Batch, ...]:
         """An update was told to the device: write back the notes of the one before, draw for the next one.
 
         Gives the batches of this update, in the host's memory, in the order in which they were asked for.

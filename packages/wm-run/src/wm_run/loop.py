@@ -213,7 +213,7 @@ def train(
                 at.due, at.fresh = at.ratio.due(at.fresh), 0
         while at.due:
             metrics = agent.learn(feed)
-            sentinel.look(metrics, feed.turn())
+            sentinel.look(metrics, feed.advance())
             at.meter.add(metrics)
             at.updates += 1
             at.due -= 1

@@ -109,7 +109,7 @@ def learn(
     sentinel = Sentinel()
     while go_on(at):
         metrics = agent.learn(feed)
-        sentinel.look(metrics, feed.turn())
+        sentinel.look(metrics, feed.advance())
         at.meter.add(metrics)
         agent.clock.count_steps(at.made_update(repeat))
         if at.steps // log_every > at.logged:

@@ -98,7 +98,7 @@ class Captured:
     row is recorded instead. say: told once, in a sentence that begins with `name`, where nothing is recorded any more;
     `otherwise` is then called. Whether plain, recorded or compared, every call leaves the state one step further.
 
-    >>> from wm_core.fast.dispatched import Dispatched
+    >>> from wm_core.dispatched import Dispatched
     >>> double = Captured(lambda x: 2 * x, Dispatched())
     >>> [double(torch.tensor(float(i))).item() for i in range(6)], double.recorded is not None
     ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], True)

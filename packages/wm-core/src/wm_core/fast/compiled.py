@@ -23,11 +23,8 @@ def compile_parts(parts: Iterable[Part], backend: Any = "inductor") -> None:
     import torch._dynamo  # slow to import, and not needed elsewhere
 
     torch._dynamo.config.suppress_errors = True  # noqa: SLF001 - documented by that name
-    for name in (
-        "uniform",
-        "normal",
-        "exponential",
-    ):  # a list that grows shorter at every draw would be traced anew each time
+    # a list that grows shorter at every draw would be traced anew each time
+    for name in ("uniform", "normal", "exponential"):
         drawn = getattr(draws, name)
         if not getattr(drawn, "_torchdynamo_disable", False):
             setattr(draws, name, torch.compiler.disable(drawn))
