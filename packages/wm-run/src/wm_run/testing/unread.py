@@ -119,7 +119,7 @@ def weights(app: App, config: RunConfig, envs: StandIn) -> Mapping[str, Tensor]:
         feed = Feed(replay)
         for _ in range(2):
             agent.learn(feed)
-            feed.turn()
+            feed.advance()
     return begun | {name: value.detach().clone() for name, value in agent.state_dict().items()}
 
 
