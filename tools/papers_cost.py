@@ -8,6 +8,9 @@ A kind are runs of one network, learned equally long, on tasks of one suite of e
 actions, and the first stands for all. It is named by the numbers in which its config differs from its app's defaults, less those
 on which what a run takes does not depend, so that a field that is new since keeps the rows that there are. FLOPs: 2 for a multiply-add in products, convolutions and attention, of updates alone. Hours stand
 nowhere before a card has measured that very network (docs/results/gpu.jsonl).
+
+SMAC wants its packages, SMACv2's code and StarCraft II: `SMACV2_SOURCE=FOLDER uv run --with pysc2 tools/papers_cost.py count`.
+Where SC2PATH names no game, the tests' server stands in for it: shapes are those of SMACv2's code, no battle is fought.
 """
 
 from __future__ import annotations
@@ -17,8 +20,12 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
+import runpy
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import papers
@@ -33,6 +40,7 @@ from wm_suite.rows import append_row, read_rows
 
 ROWS = papers.FILE.with_suffix(".jsonl")
 CARD = papers.FILE.with_name("gpu.jsonl")
+SERVER = Path(__file__).parents[1] / "packages" / "env-adapters" / "tests" / "starcraft_server.py"
 BEGIN, END = "<!-- what they take -->\n", "<!-- its end, too -->\n"
 # fields of a run that neither its network depends on, nor how many updates it makes, nor its replay
 LEFT = frozenset(
@@ -115,7 +123,8 @@ def counted(kind: str, cell: suites.Cell, config: Any) -> dict[str, Any]:
 
 def count(names: Sequence[str], dry: bool = False) -> None:
     """Rows of the kinds that have none."""
-    have = {row["kind"] for row in read_rows(ROWS)}
+    rows = read_rows(ROWS)
+    have, failed = ({row["kind"] for row in rows if ("error" in row) == wrong} for wrong in (False, True))
     for kind, cell, config in kinds(names):
         if kind in have:
             continue
@@ -124,8 +133,22 @@ def count(names: Sequence[str], dry: bool = False) -> None:
             print(cell.app, cell.preset, cell.ablation, cell.task, dict(cell.options))
             continue
         row = counted(kind, cell, config)
-        append_row(ROWS, row)
+        if "error" not in row or kind not in failed:
+            append_row(ROWS, row)  # the last row of a kind is the one that counts
         print(cell.app, cell.preset, cell.task, row.get("error", f"{row.get('flops_per_update', 0):.3e}"), flush=True)
+
+
+@contextmanager
+def game() -> Iterator[None]:
+    """Whatever plays SMAC: StarCraft II where SC2PATH names it, else the tests' server."""
+    if os.environ.get("SC2PATH"):
+        yield
+        return
+    server = runpy.run_path(str(SERVER))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SC2PATH"] = str(server["install"](Path(folder) / "StarCraftII"))
+        yield
+    del os.environ["SC2PATH"]
 
 
 def table() -> str:
@@ -166,7 +189,8 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true")
     args = parser.parse_args()
     if args.what == "count":
-        count(args.suites or papers.of_papers(), args.dry)
+        with game():
+            count(args.suites or papers.of_papers(), args.dry)
         return
     before, _, rest = papers.FILE.read_text().partition(BEGIN)
     papers.FILE.write_text(f"{before}{BEGIN}{table()}{END}{rest.partition(END)[2]}")

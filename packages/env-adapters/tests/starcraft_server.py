@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 BUILD = 75689  # 4.10
 SIZE = 32  # cells of a side of every map
-TYPES = 100  # how many there are; the last nine are the ones that SMACv2's allies are of
+TYPES = 200  # how many there are; the last nine are the ones that SMACv2's allies are of
 CUSTOM = TYPES - 9
 MOVE, ATTACK, STOP, HEAL = 16, 23, 4, 386  # abilities
 RANGE, SIGHT, SPEED, COOLDOWN = 6.0, 9.0, 0.2, 8  # cells, cells, cells a game loop, game loops
@@ -35,13 +35,25 @@ STATS = {
 }  # fmt: skip
 MEDIVAC = 54
 BASE = {kind: kind for kind in STATS} | {CUSTOM + at: kind for at, kind in enumerate(STATS)}  # what a type is like
+STATS[98], BASE[98] = (300, 0), 98  # a spine crawler, which no ally is
 # map -> (type, count) of each side; allies have types of the map's own, in this order
 ROSTERS: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
     "3m": (((48, 3),),) * 2,
+    "8m": (((48, 8),),) * 2,
+    "25m": (((48, 25),),) * 2,
+    "5m_vs_6m": (((48, 5),), ((48, 6),)),
     "2m_vs_1z": (((48, 2),), ((73, 1),)),
+    "2s_vs_1sc": (((74, 2),), ((98, 1),)),
+    "3s_vs_3z": (((74, 3),), ((73, 3),)),
+    "3s_vs_4z": (((74, 3),), ((73, 4),)),
+    "3s_vs_5z": (((74, 3),), ((73, 5),)),
+    "2c_vs_64zg": (((4, 2),), ((105, 64),)),
+    "corridor": (((73, 6),), ((105, 24),)),
+    "3s5z": (((74, 3), (73, 5)),) * 2,
     "2s3z": (((74, 2), (73, 3)),) * 2,
     "1c3s5z": (((4, 1), (74, 3), (73, 5)),) * 2,
     "MMM": (((51, 2), (48, 7), (54, 1)),) * 2,
+    "MMM2": (((51, 2), (48, 7), (54, 1)), ((51, 3), (48, 8), (54, 1))),
     "bane_vs_bane": (((9, 4), (105, 20)),) * 2,
 }
 OWN = 1900  # the first type of a map's own
@@ -321,7 +333,7 @@ def main() -> None:
 
     if given.dataDir is not None and (given.dataDir / "pids").is_dir():
         (given.dataDir / "pids" / str(os.getpid())).touch()
-    with serve(talk, given.listen, given.port, max_size=None, compression=None) as server:
+    with serve(talk, given.listen, given.port, max_size=None, compression=None, ping_interval=None) as server:  # the game pings nobody
         server.serve_forever()
 
 
