@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from wm_run import trials
+from wm_run.retained import Retained
 from wm_run.trials import Cost, shared
 
 
@@ -28,3 +29,36 @@ def test_threads_gain_what_a_product_gains_and_no_more_than_there_are(
     monkeypatch.setattr(trials, "spend", told)
     before = torch.get_num_threads()
     assert shared(2) == pytest.approx(expected) and torch.get_num_threads() == before
+
+
+def test_an_update_of_several_passes_keeps_those_of_one_at_a_time():
+    """Each pass keeps the output of its sigmoid, 400 bytes; all are dropped before the next, or at the end."""
+
+    def most(passes: int, at_once: bool) -> int:
+        weight = torch.ones(100, requires_grad=True)
+        retained = Retained([weight])
+        with retained.hooks():
+            losses = []
+            for _ in range(passes):
+                losses.append(weight.sigmoid().sum())
+                if not at_once:
+                    losses.pop().backward()
+            for loss in losses:
+                loss.backward()
+        del losses
+        assert retained.now == 0
+        return retained.most
+
+    assert most(1, False) == most(5, False) == 400 and most(5, True) == 2000
+
+
+def test_what_two_keep_is_there_once_until_both_are_served():
+    weight = torch.ones(100, requires_grad=True)
+    retained = Retained([weight])
+    with retained.hooks():
+        product = weight * torch.ones(100)  # keeps the ones
+        twice = product.square() + product.sin()  # both keep the product
+    assert retained.now == 800
+    twice.sum().backward()
+    del product, twice
+    assert (retained.now, retained.most) == (0, 800)

@@ -22,6 +22,7 @@ from wm_core.types import Batch
 from wm_run.config import RunConfig
 from wm_run.loading import build
 from wm_run.replay import Replay
+from wm_run.retained import Retained
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -55,8 +56,8 @@ def cost(app: App, config: RunConfig, envs: Environments) -> dict[str, Any]:
 
 
 def amounts(config: RunConfig, repeat: int, *, held: int, kept: int, record: int) -> dict[str, Any]:
-    """Updates of a run, and bytes of memory and disk. held: bytes of the weights; kept: those that an update's forward pass
-    keeps for its backward pass; record: those of one step of one environment."""
+    """Updates of a run, and bytes of memory and disk. held: bytes of the weights; kept: the most that
+    an update keeps at once for its backward passes; record: those of one step of one environment."""
     actions = config.steps / repeat
     # actions while it learns, near enough: reset records count as well; from a recording it learns from the start
     learning = actions if config.data else actions - config.before_learning
@@ -105,7 +106,7 @@ def handed(agent: Learner, replay: Replay) -> tuple[Batch, ...]:
 
 
 def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
-    """FLOPs of an update, and bytes that its forward pass keeps for the backward pass. The agent draws no more afterwards:
+    """FLOPs of an update, and the most bytes that are kept at once for backward passes. The agent draws no more afterwards:
     throw it away. Raises UserError for an update that asks its numbers anything."""
     from torch._subclasses.fake_tensor import (  # noqa: PLC2701 - torch documents it, and has no other door
         DataDependentOutputException,
@@ -122,22 +123,13 @@ def count(agent: Learner, *batches: Batch) -> tuple[int, int]:
         if getattr(module, "probed", None) is False:
             module.probed = True  # value alignment's look at its critic asks numbers, and here are none
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    kept: dict[int, int] = {}
-    own = {p.untyped_storage()._cdata for p in agent.parameters()}  # noqa: SLF001 - a fake one has no other identity
-
-    def pack(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage._cdata not in own:  # noqa: SLF001
-            kept[storage._cdata] = storage.nbytes()  # noqa: SLF001
-        return value
-
-    saving = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
+    retained = Retained(agent.parameters())
     try:
-        with _unpacked(), _unkept(), fake, saving, _Undrawn(), Flops() as counter:
+        with _unpacked(), _unkept(), fake, retained.hooks(), _Undrawn(), Flops() as counter:
             agent.updating(*(_fake(fake, batch) for batch in batches))
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise UserError(f"an update of this agent asks its numbers something ({error}): leave --count out") from error
-    return counter.total, sum(kept.values())
+    return counter.total, retained.most
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from wm_core.learner import Learner
 
 from wm_run.config import RunConfig
 from wm_run.cost import Flops
 from wm_run.replay import Replay
+from wm_run.retained import Retained
 
 STEPS = 4  # of a row of the small updates
 LONGER = 16  # of a longer one, where updates are quick
@@ -97,7 +97,7 @@ class Measured:
     spent: Cost
     flops: int
     kept: int
-    """Bytes that its forward pass keeps for the backward pass."""
+    """The most bytes that are kept at once for a backward pass."""
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,8 @@ def predicted(one: Trial, longer: Trial | None, wider: Trial | None, whole: RunC
 
 
 def _first_update(agent: Learner, replay: Replay) -> tuple[int, int]:
-    """FLOPs of an update, and bytes that its forward pass keeps for the backward pass."""
-    kept: dict[int, int] = {}
-    own = {p.untyped_storage().data_ptr() for p in agent.parameters()}
-
-    def pack(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return value
-
-    with Flops() as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+    """FLOPs of an update, and the most bytes that are kept at once for backward passes."""
+    retained = Retained(agent.parameters())
+    with Flops() as counter, retained.hooks():
         agent.learn(replay)
-    return counter.total, sum(kept.values())
+    return counter.total, retained.most
