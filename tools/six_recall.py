@@ -18,7 +18,10 @@ these steps ("seen", where `toy:doors` shows the door), and with the last record
 record alone, and this episode alone, are what is to be had without it. A score that is not above those is no sign of memory. (On `toy:doors` one record alone does
 better than the most frequent door, for rows to fit and rows to test share rules: the probe itself learns which door a cue means.) The reward
 that is imagined needs no probe, since the fact decides it: who knows it errs 0, who knows only that one of four pays errs about
-0.19 = p (1 - p), and more where what was learned is the recording's own and no rule of these rows."""
+0.19 = p (1 - p), and more where what was learned is the recording's own and no rule of these rows. PO-Dreamer's memory is as long as
+the context, 48 records. With the 400 of its preset `doors` it was trained on windows in which all 24 records that it recalls have the cue
+that is asked for, learned to average over them, and read nothing of a context in which three have it: 0.30 of probes right on
+`toy:doors` after 1,500 and after 2,250 updates (seed 0), where 48 give what stands below."""
 MEANING = {
     "fact": "the fact itself",
     "context": "a perfect memory of the context",

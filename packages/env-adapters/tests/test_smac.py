@@ -123,7 +123,7 @@ def test_a_missing_game_is_named_with_the_line_that_installs_it(whole, monkeypat
     assert smac_installed.starcraft() == whole / "StarCraftII"
 
 
-@pytest.mark.parametrize(("task", "file"), [("smac:corridor", "corridor"), ("smacv2:zerg_5_vs_5", "32x32_flat")])
+@pytest.mark.parametrize(("task", "file"), [("smac:6h_vs_8z", "6h_vs_8z"), ("smacv2:zerg_5_vs_5", "32x32_flat")])
 def test_a_missing_map_is_named_with_the_line_that_copies_it(whole, task, file) -> None:
     (whole / "StarCraftII/Maps/SMAC_Maps/32x32_flat.SC2Map").unlink()
     with pytest.raises(
@@ -192,7 +192,7 @@ assert joined.player_id == 1 and not joined.HasField("error")
 info = ask(game_info=api.RequestGameInfo()).start_raw
 assert len(info.pathing_grid.data) == 128 and len(info.terrain_height.data) == 1024 and info.map_size.x == 32
 types = ask(text=False, data=api.RequestData(unit_type_id=True)).units  # binary frames do as well
-assert len(types) == 100
+assert len(types) == 200
 
 first = units()
 mine, theirs = ([one for one in first if one.owner == owner] for owner in (1, 2))
