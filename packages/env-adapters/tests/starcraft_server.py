@@ -333,7 +333,9 @@ def main() -> None:
 
     if given.dataDir is not None and (given.dataDir / "pids").is_dir():
         (given.dataDir / "pids" / str(os.getpid())).touch()
-    with serve(talk, given.listen, given.port, max_size=None, compression=None, ping_interval=None) as server:  # the game pings nobody
+    with serve(
+        talk, given.listen, given.port, max_size=None, compression=None, ping_interval=None
+    ) as server:  # the game pings nobody
         server.serve_forever()
 
 
