@@ -31,6 +31,7 @@ def refused(run: Any, capsys: pytest.CaptureFixture[str], line: str) -> str:
         (f"{TINY} --ablation co-onyl", "there is no ablation 'co-onyl'; did you mean 'co-only'"),
         (f"{TINY} --memory_windwo 3", "did you mean '--memory-window'"),
         (f"{TINY} --memory_sight far", "--memory_sight takes one of across, episode, not 'far'"),
+        (f"{TINY} --branches mg --co_bottleneck gaussian", "which branches mg does not see: leave out one of them"),
     ],
 )
 def test_a_mistake_is_one_sentence(run: Any, capsys: pytest.CaptureFixture[str], line: str, words: str) -> None:
