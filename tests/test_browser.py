@@ -16,7 +16,8 @@ from wm_core.agent import Agent
 from wm_run import browser, loading
 from wm_run.audience import Audience
 from wm_run.configs import resolve
-from wm_run.stage import Observer, Stage
+from wm_run.observer import Observer
+from wm_run.stage import Stage
 from wm_run.window import Keyboard
 
 

@@ -20,7 +20,8 @@ from wm_run import play
 from wm_run.browser import Show
 from wm_run.cli import main, parse
 from wm_run.loading import environments
-from wm_run.stage import Observer, Stage, in_dream, in_environment
+from wm_run.observer import Observer
+from wm_run.stage import Stage, in_dream, in_environment
 from wm_run.teams import team_of
 from wm_run.testing import check_killed
 from wm_run.window import Keyboard

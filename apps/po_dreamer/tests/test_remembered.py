@@ -14,7 +14,8 @@ from wm_core.agent import Agent
 from wm_run.browser import Show
 from wm_run.configs import resolve
 from wm_run.loading import build, environments, runtime
-from wm_run.stage import Observer, Stage, key_shown
+from wm_run.observer import Observer, key_shown
+from wm_run.stage import Stage
 from wm_run.teams import team_of
 from wm_run.window import Keyboard
 

@@ -25,9 +25,9 @@ from wm_core.testing import assert_same
 from wm_run import checkpoint, scoring
 from wm_run.configs import resolve
 from wm_run.episodes import Episode
+from wm_run.observer import Observer
 from wm_run.replay import Replay
 from wm_run.rollout import check_carry, remembered
-from wm_run.stage import Observer
 from wm_run.testing import check_goes_on_alike
 
 MODULES = ["encoder", "dynamics", "decoder", "reward", "cont", "memory", "actor", "critic"]

@@ -17,8 +17,9 @@ from wm_run import checkpoint, dreams, stage
 from wm_run.configs import resolve
 from wm_run.loading import environments
 from wm_run.loop import Environments
+from wm_run.observer import Observer
 from wm_run.rollout import rollout
-from wm_run.stage import Observer, in_dream, in_environment
+from wm_run.stage import in_dream, in_environment
 
 
 @pytest.fixture

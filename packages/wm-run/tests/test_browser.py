@@ -21,7 +21,8 @@ from wm_run import browser as browser_module
 from wm_run.audience import WATCHING, WHEEL, Audience, Gone, Seat
 from wm_run.browser import Doors, Show
 from wm_run.cli import main
-from wm_run.stage import Observer, Stage
+from wm_run.observer import Observer
+from wm_run.stage import Stage
 from wm_run.window import Keyboard
 
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from wm_run.dreams import show
 from wm_run.filmstrip import GONE
+from wm_run.observer import Observer
 from wm_run.openloop import OpenLoop
-from wm_run.stage import Observer
 
 
 def grey(values: NDArray[Any]) -> NDArray[np.uint8]:

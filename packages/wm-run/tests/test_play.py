@@ -18,9 +18,10 @@ from wm_run import window as window_module
 from wm_run.canvas import Canvas
 from wm_run.cli import main
 from wm_run.filmstrip import LINE
+from wm_run.observer import Observer, Predictions, key_shown
 from wm_run.play import film, watch
 from wm_run.rollout import rollout
-from wm_run.stage import Moment, Observer, Predictions, in_dream, in_environment, key_shown
+from wm_run.stage import Moment, in_dream, in_environment
 from wm_run.window import Keyboard, keys_told
 
 DISCOUNT = 0.9

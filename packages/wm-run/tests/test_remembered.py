@@ -13,8 +13,9 @@ import pytest
 import torch
 from wm_core.types import Recollection
 from wm_run.browser import Show
+from wm_run.observer import Observer
 from wm_run.remembered import KEPT, MOST, Album
-from wm_run.stage import Observer, Stage
+from wm_run.stage import Stage
 from wm_run.window import Keyboard
 
 PLACES = ((1, 0, 0.2), (3, 1, 0.5), (4, 1, 0.3), (900, 7, 0.0))  # steps and episodes ago, weight; the last is not taken

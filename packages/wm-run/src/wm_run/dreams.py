@@ -25,6 +25,7 @@ from wm_run.config import RunConfig
 from wm_run.drawing import Draw, drawn
 from wm_run.loading import build, environments, has_world, restore, with_world
 from wm_run.loop import Environments
+from wm_run.observer import key_shown
 from wm_run.openloop import OpenLoop, openloop
 from wm_run.options import Dream
 from wm_run.recording import Recording
@@ -33,7 +34,6 @@ from wm_run.results import plain_json, write_json
 from wm_run.rollout import rollout
 from wm_run.scoring import FRESH, fresh
 from wm_run.session import Session
-from wm_run.stage import key_shown
 from wm_run.stop import say
 from wm_run.traces import traces
 from wm_run.video import write_video

@@ -22,10 +22,11 @@ from wm_run.drawing import drawn
 from wm_run.dreams import LONGEST
 from wm_run.filmstrip import Pixels
 from wm_run.loading import environments, restore, with_world
+from wm_run.observer import Observer, key_shown
 from wm_run.recording import Recording
 from wm_run.replaying import Replaying
 from wm_run.rollout import remembered, rows_of
-from wm_run.stage import Choose, Moment, Observer, Stage, by_policy, in_dream, in_environment, key_shown
+from wm_run.stage import Choose, Moment, Stage, by_policy, in_dream, in_environment
 from wm_run.teams import team_of
 from wm_run.video import write_video
 from wm_run.window import FPS, Keyboard, Screen, keys_told, open_window

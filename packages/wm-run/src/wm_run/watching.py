@@ -18,12 +18,12 @@ from wm_run.held_out import held_out
 from wm_run.loading import has_world
 from wm_run.loop import Position
 from wm_run.memory import exhausted
+from wm_run.observer import key_shown
 from wm_run.progress import Progress
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import LONGEST
 from wm_run.scoring import Unmade
 from wm_run.session import Session
-from wm_run.stage import key_shown
 from wm_run.stop import say
 
 T = TypeVar("T")
