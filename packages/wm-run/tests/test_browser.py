@@ -177,21 +177,21 @@ def test_a_single_step_is_one(served: Any) -> None:
 
 
 def test_a_second_browser_watches_and_is_told_so_and_follows(served: Any) -> None:
-    with connect(served.live) as second:
-        with connect(served.live) as first:
-            pass  # the order is that of coming: `second` came first
-        assert wheel(second) == {"wheel": True, "told": WHEEL}
+    with connect(served.live) as driver:
+        assert wheel(driver) == {"wheel": True, "told": WHEEL}  # known to have come before the others do
+        with connect(served.live) as guest:
+            assert not wheel(guest)["wheel"]
         with connect(served.live) as other:
             assert wheel(other) == {"wheel": False, "told": WATCHING}
             said(other, pause=True, keys=["2"])
             frame(other), frame(other)
             assert not served.show.paused and not served.show.hands.held
-            second.close()
+            driver.close()
             assert wheel(other)["wheel"]
             said(other, pause=False)
             frame(other, lambda found: not found["paused"])
         with pytest.raises(ConnectionClosed):
-            first.send("x")
+            guest.send("x")
 
 
 def test_a_closed_socket_pauses_lets_the_keys_go_and_may_come_back(served: Any) -> None:
