@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import sys
 import tomllib
 from importlib import resources
@@ -130,3 +131,26 @@ def test_a_kind_is_of_the_network_and_of_how_long_it_learns():
         assert papers_cost.kind_of(cell.app, dataclasses.replace(config, **other), cell.task) != kind
     assert papers_cost.kind_of(cell.app, config, "memory_maze_9x9") != kind
     assert papers_cost.kind_of("r2i", config, cell.task) != kind
+
+
+def test_a_kind_that_could_not_be_counted_is_tried_again_and_stands_once(monkeypatch, tmp_path) -> None:
+    file, answers = tmp_path / "papers.jsonl", [{"error": "no game"}, {"error": "no game"}, {"updates": 5}]
+    cell = next(cell for _, cell, _ in papers_cost.kinds(["var-cost"]))
+    monkeypatch.setattr(papers_cost, "ROWS", file)
+    monkeypatch.setattr(papers_cost, "kinds", lambda names: iter([("a", cell, None)]))
+    monkeypatch.setattr(papers_cost, "counted", lambda kind, cell, config: {"kind": kind, **answers.pop(0)})
+    for found in (1, 1, 2, 2):  # rows: the error, once; then the numbers, which nothing counts again
+        papers_cost.count([])
+        assert len(read_rows(file)) == found
+    assert answers == [] and read_rows(file)[-1] == {"kind": "a", "updates": 5}
+
+
+def test_where_no_game_is_named_the_tests_server_stands_in_and_goes_again(monkeypatch) -> None:
+    monkeypatch.delenv("SC2PATH", raising=False)
+    with papers_cost.game():
+        folder = Path(os.environ["SC2PATH"])
+        assert (folder / "Maps" / "SMAC_Maps" / "corridor.SC2Map").is_file()
+    assert "SC2PATH" not in os.environ and not folder.exists()
+    monkeypatch.setenv("SC2PATH", "mine")
+    with papers_cost.game():
+        assert os.environ["SC2PATH"] == "mine"

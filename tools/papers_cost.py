@@ -147,8 +147,10 @@ def game() -> Iterator[None]:
     server = runpy.run_path(str(SERVER))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SC2PATH"] = str(server["install"](Path(folder) / "StarCraftII"))
-        yield
-    del os.environ["SC2PATH"]
+        try:
+            yield
+        finally:
+            del os.environ["SC2PATH"]
 
 
 def table() -> str:
