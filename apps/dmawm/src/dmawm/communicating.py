@@ -42,5 +42,5 @@ class CommunicatingCell(nn.Module):
         return told
 
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
-        """A single step."""
+        """A single step: the next deter (N, D)."""
         return self(deter, state, action)

@@ -60,7 +60,7 @@ def norm_of(config: Config) -> Callable[[int], nn.Module]:
 
 
 class NoObservation(nn.Module):
-    """The encoder of an agent that sees only what it recalls."""
+    """The `Encoder` of an agent that sees only what it recalls: it gives no embedding."""
 
     width: int = 0
 

@@ -35,7 +35,7 @@ def storm_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float, index:
 
 
 class StormActorCritic(nn.Module):
-    """Policy, critic and slow critic, both losses plain means over a dream.
+    """A `Behaviour` for STORM's own update: policy, critic and slow critic, both losses plain means over a dream.
 
     Policy loss: -log pi(a) sg((G - V) / max(1, S)) - entropy * H(pi). Value loss: CE(V, G) + CE(V, G_slow), where G_slow
     is the return with the slow critic's values, not its value.
@@ -59,6 +59,7 @@ class StormActorCritic(nn.Module):
         self.value_index: Literal["t", "t+1"] = value_index
 
     def policy(self, latent: Latent, mask: Tensor | None = None) -> ActionDistribution:
+        """See `Behaviour`; ValueError for a mask, which this policy does not know."""
         if mask is not None:
             raise ValueError("this policy knows no action mask")
         return self.actor(latent)
@@ -68,7 +69,7 @@ class StormActorCritic(nn.Module):
         return self.evaluate(dream)[0]
 
     def evaluate(self, dream: Dream) -> tuple[dict[str, Tensor], Metrics]:
-        """The losses, and size and spread of what they were made of."""
+        """The losses, each (M, H), and size and spread of what they were made of."""
         features = dream.latent.read(*self.critic.reads).detach()
         policy = self.actor.from_features(dream.latent.read(*self.actor.reads).detach()[:, :-1])
         value = self.critic.from_features(features)

@@ -150,7 +150,7 @@ class Smax:
         return self.receive()
 
     def send(self, action: NDArray[Any]) -> None:
-        """Begin one step; `receive` gives its records. ValueError for an action that the last record's mask forbids."""
+        """Begin one step with action (n, N, A); `receive` gives its records. ValueError for an action that the last record's mask forbids."""
         self._settled()
         if self._last is None:
             raise RuntimeError("call reset(seed) or load_state(state) before step")

@@ -38,7 +38,7 @@ class Evaluation:
 
 
 class ActorCritic(nn.Module):
-    """A JointBehaviour: policy, critic and slow critic of DreamerV3 (Nature 2025, eq. 5 to 7).
+    """A `JointBehaviour`: policy, critic and slow critic of DreamerV3 (Nature 2025, eq. 5 to 7).
 
     Policy loss, for discrete and continuous actions: -w [log pi(a) sg((R - V) / S) + entropy * H(pi)].
     Value loss: w [CE(R) + slow_weight * CE(V_slow)]. R are lambda returns, S is their running 5th to 95th percentile
@@ -88,8 +88,8 @@ class ActorCritic(nn.Module):
         **numbers: Any,
     ) -> Self:
         """Policy and critic of one size, for actions of `discrete` sizes and `continuous` numbers (see `PolicyHead`), on
-        the latent features `reads`, whose sizes `widths` has; the critic's 255 bins begin at zero. numbers: `lam` and the
-        other numbers of the class.
+        the latent features `reads`, whose sizes `widths` has; the critic's 255 bins begin at zero. value: the critic's
+        logits (..., 255) -> their distribution; numbers: `lam` and the other numbers of the class.
         """
         sizes: dict[str, Any] = {"widths": widths, "units": units, "layers": layers, "reads": reads}
         policy = PolicyHead(discrete=discrete, continuous=continuous, unimix=unimix, outscale=outscale, **sizes)

@@ -25,7 +25,7 @@ class Agent(Learner):
     """A learner that has a world model and a behaviour.
 
     Subclasses write `learn(replay)` and `update(batch)`, see `Learner`; and, where the world model can learn without the
-    behaviour, `update_world(batch)`.
+    behaviour, `update_world(batch)`, `update` of the world model alone.
     """
 
     alone = False  # the world model learns by itself, and the behaviour stays as it is

@@ -79,8 +79,8 @@ class Remembering(Protocol):
     def recalled(
         self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor, /
     ) -> Recollection | None:
-        """What each step of `observe` recalls, without gradient or draws; None where it is of a dynamics that recalls
-        nothing."""
+        """What each step of `observe`, called with the same, recalls, without gradient or draws: values (B, T, K); None where
+        it is of a dynamics that recalls nothing."""
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ class Distribution(Protocol):
     """What a head or a policy returns."""
 
     def mode(self) -> Tensor:
-        """The prediction: for two-hot the mean, for an image the image."""
+        """The prediction (..., event): for two-hot the mean (...), for an image the image (..., H, W, C)."""
 
     def loss(self, target: Tensor) -> Tensor:
         """Negative log-likelihood or the loss that stands for it, reduced over the event alone: (B, T)."""
@@ -134,16 +134,20 @@ class MaskDistribution(Distribution, Protocol):
 class ActionDistribution(Protocol):
     """A policy's distribution over action vectors (..., A)."""
 
-    def sample(self) -> Tensor: ...
+    def sample(self) -> Tensor:
+        """An action (..., A) by the draws in force (`wm_core.draws`)."""
 
-    def mode(self) -> Tensor: ...
+    def mode(self) -> Tensor:
+        """The likeliest action (..., A), one-hot in each of its discrete parts."""
 
     def tempered(self, temperature: float) -> ActionDistribution:
         """The density to the power of 1 / temperature, normalised."""
 
-    def log_prob(self, action: Tensor) -> Tensor: ...
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Of actions (..., A), in nats: (...), summed over the parts of an action."""
 
-    def entropy(self) -> Tensor: ...
+    def entropy(self) -> Tensor:
+        """In nats: (...), summed over the parts of an action."""
 
 
 @runtime_checkable
@@ -152,7 +156,8 @@ class Head(Protocol):
 
     reads: tuple[str, ...]
 
-    def __call__(self, latent: Latent) -> Distribution: ...
+    def __call__(self, latent: Latent) -> Distribution:
+        """At latents (...)."""
 
     def from_features(self, features: Tensor) -> Distribution:
         """The same from what `Latent.read(*reads)` gave: (..., F)."""
@@ -177,22 +182,25 @@ class JointBehaviour(Behaviour, Protocol):
     """One whose losses join the world model's, all learned by one step (`wm_core.joint.joint_update`)."""
 
     def evaluate(self, dream: Dream) -> Any:
-        """What losses, replay value and metrics share of a dream, made once."""
+        """What losses, replay value and metrics share of a dream of M starts and H steps, made once."""
 
     def losses(self, dream: Dream, evaluation: Any = None) -> dict[str, Tensor]:
         """Each (M, H), weighted; an evaluation that is not given is made."""
 
     def replay_value(self, trace: Trace, steps: Steps, evaluation: Any) -> dict[str, Tensor]:
-        """The critic's loss on the replayed steps that the dream began at."""
+        """The critic's loss (B, ...) on the replayed steps, of trace and steps (B, T, ...), that the dream began at,
+        weighted by what each record counts."""
 
-    def metrics(self, dream: Dream, evaluation: Any) -> Metrics: ...
+    def metrics(self, dream: Dream, evaluation: Any) -> Metrics:
+        """How returns, values and policy stand in this dream: 0-d, without gradient."""
 
 
 @runtime_checkable
 class OptimisingBehaviour(Behaviour, Protocol):
     """One that takes its own steps on a finished dream: PPO's epochs, a second optimiser."""
 
-    def optimise(self, dream: Dream) -> Metrics: ...
+    def optimise(self, dream: Dream) -> Metrics:
+        """Learn from a dream of M starts and H steps, which stays as it is: 0-d metrics of the steps taken."""
 
 
 @runtime_checkable
@@ -220,8 +228,12 @@ class Probing(Protocol):
 class Experience(Protocol):
     """What an agent's `learn` asks of a replay, or of a feed before it."""
 
-    def ready(self, length: int) -> bool: ...
+    def ready(self, length: int) -> bool:
+        """Whether a row of `length` steps can be sampled."""
 
-    def sample(self, batch: int, length: int, past: int = 0) -> Batch: ...
+    def sample(self, batch: int, length: int, past: int = 0) -> Batch:
+        """B rows of T steps, every entry (B, T, ...), and what was stored of at most `past` steps before each row. Raises
+        where `ready` would be False."""
 
-    def annotate(self, index: Index, **arrays: NDArray[Any] | Tensor) -> None: ...
+    def annotate(self, index: Index, **arrays: NDArray[Any] | Tensor) -> None:
+        """Write notes (B, T, ...) back to the steps of a batch, which `index` names, by the names of their entries."""

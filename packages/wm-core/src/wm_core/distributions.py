@@ -33,9 +33,8 @@ def mixed_logits(probs: Tensor, unimix: float) -> Tensor:
 
 
 class OneHot:
-    """A categorical over one-hot vectors (..., K) from logits, the uniform mixed in; samples are straight-through.
-
-    `logits` are the normalised log-probabilities, computed when asked for.
+    """A categorical over one-hot vectors (..., K) from logits, the uniform mixed in; samples are straight-through. An
+    `ActionDistribution`, and a `Distribution` whose loss is -log p of a one-hot target: (...).
 
     >>> dist = OneHot(torch.log(torch.tensor([0.1, 0.9])))
     >>> dist.mode().tolist(), round(dist.entropy().item(), 3)
@@ -47,10 +46,11 @@ class OneHot:
 
     @cached_property
     def logits(self) -> Tensor:
+        """The normalised log-probabilities (..., K), computed when asked for."""
         return unimix_logits(self.raw, self.unimix)
 
     def sample(self) -> Tensor:
-        """A one-hot sample with the gradient of the probabilities."""
+        """A one-hot sample (..., K) with the gradient of the probabilities."""
         return sample_mixed(F.softmax(self.raw, -1), draws.exponential(self.raw.shape, self.raw.device), self.unimix)
 
     def mode(self) -> Tensor:
@@ -100,7 +100,7 @@ def one_hots(classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 class OneHots:
-    """Several independent one-hots side by side in one vector, a MultiDiscrete action."""
+    """Several independent one-hots side by side in one vector, a MultiDiscrete action: an `ActionDistribution`."""
 
     def __init__(self, parts: Sequence[OneHot]) -> None:
         self.parts, self.sizes = list(parts), [p.raw.shape[-1] for p in parts]
@@ -132,7 +132,8 @@ def sum_of(parts: Iterable[Tensor]) -> Tensor:
 class BoundedNormal:
     """Continuous policy: mean = tanh(m), std = 0.1 + 0.9 sigmoid(s + 2); a plain normal, the sample is not squashed.
 
-    The environment clips to [-1, 1]; the world model rescales by max(1, |a|); log-prob and entropy are summed over A.
+    An `ActionDistribution`, and `Reparametrised`: its samples carry the gradient of mean and deviation, both (..., A). The
+    environment clips to [-1, 1]; the world model rescales by max(1, |a|); log-prob and entropy are summed over A.
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
@@ -164,7 +165,10 @@ class BoundedNormal:
 
 
 class Joint:
-    """Independent discrete and continuous parts side by side in one action vector."""
+    """Independent discrete and continuous parts side by side in one action vector: an `ActionDistribution`.
+
+    discrete: of the first `width` numbers of an action; continuous: of the rest.
+    """
 
     def __init__(self, discrete: OneHot | OneHots, continuous: BoundedNormal, width: int) -> None:
         self.parts, self.width = (discrete, continuous), width
@@ -188,13 +192,14 @@ class Joint:
 
 
 class Bernoulli:
-    """A probability from a logit (..., 1); the target may lie between 0 and 1 (a discount inside)."""
+    """A probability (...) from a logit (..., 1): a `Distribution` whose target (...) may lie between 0 and 1 (a discount
+    inside), with the cross-entropy as its loss."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = wide(logits)[..., 0]
 
     def mode(self) -> Tensor:
-        """The probability."""
+        """The probability: (...)."""
         return torch.sigmoid(self.logits)
 
     def loss(self, target: Tensor) -> Tensor:
@@ -202,9 +207,9 @@ class Bernoulli:
 
 
 class Bernoullis:
-    """Independent probabilities of an event (..., K) from its logits: which actions are allowed.
+    """Independent probabilities of an event (..., K) from its logits: which actions are allowed, a `MaskDistribution`.
 
-    `loss` is summed over the event; `mode` (..., K) bool is what is more likely than not.
+    `loss` of a target (..., K), bool, is summed over the event; `mode` (..., K) bool is what is more likely than not.
 
     >>> told = Bernoullis(torch.tensor([[-3.0, 2.0], [-3.0, -2.0]]))
     >>> told.mode().tolist(), told.allowed().tolist()
@@ -222,7 +227,7 @@ class Bernoullis:
         return draws.uniform(self.logits.shape, self.logits.device) < torch.sigmoid(self.logits)
 
     def allowed(self) -> Tensor:
-        """As a mask of actions: the mode, and the most likely where that is empty."""
+        """As a mask of actions (..., K) bool: the mode, and the most likely where that is empty."""
         return filled(self.mode(), self.logits)
 
     def loss(self, target: Tensor) -> Tensor:
@@ -258,7 +263,10 @@ class HardContinue(Bernoulli):
 
 
 class SymlogMSE:
-    """sum (pred - symlog(target))^2 over the last axis, no 1/2."""
+    """sum (pred - symlog(target))^2 over the last axis, no 1/2: a `Distribution` of vectors (..., n) in raw units.
+
+    pred: (..., n), of their symlog.
+    """
 
     def __init__(self, pred: Tensor) -> None:
         self.pred = wide(pred)
@@ -271,7 +279,7 @@ class SymlogMSE:
 
 
 class Categorical:
-    """A discrete observation: cross-entropy with an index (...); logits (..., K)."""
+    """A discrete observation: a `Distribution` of an index (...) int, by cross-entropy; logits (..., K)."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = wide(logits)
@@ -285,7 +293,10 @@ class Categorical:
 
 
 class ImageMSE:
-    """sum over H, W, C of (pred - image / 255)^2, no 1/2, no mean; pred (..., H, W, C) lies in [0, 1]."""
+    """sum over H, W, C of (pred - image / 255)^2, no 1/2, no mean: a `Distribution` of images.
+
+    pred: (..., H, W, C) in [0, 1], as `mode` gives it. The target of the loss is an image of bytes, 0 to 255.
+    """
 
     def __init__(self, pred: Tensor) -> None:
         self.pred = wide(pred)

@@ -18,20 +18,20 @@ from torch import Tensor
 
 
 class Source(Protocol):
-    """Where numbers come from."""
+    """Where numbers come from: each call gives a new tensor of that shape, (...), on that device."""
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Numbers in (0, 1), float32."""
+        """Numbers in [0, 1), float32: (...)."""
 
     def normal(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Standard normal numbers, float32."""
+        """Standard normal numbers, float32: (...)."""
 
     def exponential(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Exponential numbers of mean 1, float32."""
+        """Exponential numbers of mean 1, float32: (...)."""
 
 
 class Generator:
-    """Random numbers from one torch generator, whose state is saved with the run.
+    """A `Source`: random numbers from one torch generator, whose state is saved with the run.
 
     >>> source = Generator(seed=0)
     >>> with drawing(source):
@@ -56,6 +56,7 @@ class Generator:
         return torch.empty(shape, device=device).exponential_(generator=self.generator)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The generator's state, for `load_state_dict`."""
         return {"state": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -68,7 +69,8 @@ class Generator:
 
 
 class Fixed:
-    """The same number every time: samples become modes and noise vanishes. Laws are checked under it."""
+    """A `Source` of the same number every time (0.5, 0, 1): samples become modes and noise vanishes. Laws are checked under
+    it."""
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.full(shape, 0.5, device=device)
@@ -81,7 +83,7 @@ class Fixed:
 
 
 class Global:
-    """torch's global generator: what applies outside of any `drawing`."""
+    """torch's global generator as a `Source`: what applies outside of any `drawing`."""
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.rand(shape, device=device)
@@ -128,7 +130,7 @@ def gumbel(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor
 
 
 class Ahead:
-    """Draws for `steps` requests of one shape at a time from another source, and hands them out one by one."""
+    """A `Source` that draws for `steps` requests of one shape at a time from another, and hands them out one by one."""
 
     def __init__(self, source: Source, steps: int) -> None:
         self.source, self.steps = source, steps

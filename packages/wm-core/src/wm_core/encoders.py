@@ -181,14 +181,15 @@ def alike(sizes: Sequence[int]) -> bool:
 
 
 class Vector(SymlogMSE):
-    """Squared symlog error of a vector of any rank, flattened."""
+    """Squared symlog error of a vector of any rank, flattened: a `Distribution`, its `mode` flat (..., n)."""
 
     def loss(self, target: Tensor) -> Tensor:
         return super().loss(target.reshape(self.pred.shape))
 
 
 class Discretes:
-    """Independent categoricals side by side: cross-entropy with indices (..., k), summed over the k entries."""
+    """Independent categoricals side by side, a `Distribution` of indices (..., k) int: cross-entropy, summed over the k
+    entries. logits: (..., the sum of `sizes`)."""
 
     def __init__(self, logits: Tensor, sizes: tuple[int, ...]) -> None:
         self.logits, self.sizes = logits, sizes
@@ -217,6 +218,8 @@ class Discretes:
 
 class OneHotVectors(SymlogMSE):
     """Discrete values as the vector of their one-hots: its squared symlog error, summed. As in DreamerV3 of 2023.
+
+    A `Distribution` of indices (..., k) int. pred: (..., the sum of `sizes`).
 
     >>> seen = OneHotVectors(symlog(torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0]])), (2, 3))
     >>> seen.mode().tolist(), seen.loss(torch.tensor([[1, 0]])).item()

@@ -161,7 +161,8 @@ class Learner(nn.Module, abc.ABC):
         return [common, *(one.generator for one in owned if isinstance(one, draws.Generator))]
 
     def changing(self) -> Iterator[Tensor]:
-        """What `update` changes in place: weights, buffers, the optimiser's state, the number of updates."""
+        """What `update` changes in place, of any shape (...): weights, buffers, the optimiser's state, the number of
+        updates."""
         yield from self.parameters()
         yield from self.buffers()
         yield from self.optimiser.tensors()

@@ -15,7 +15,8 @@ from wm_core.distributions import OneHot, straight_through, unimix_logits
 
 
 class MaskedOneHot(OneHot):
-    """`OneHot` with the uniform mixed in, then restricted to the actions that `mask` allows, and renormalised.
+    """`OneHot` with the uniform mixed in, then restricted to the actions that `mask` allows, and renormalised: an
+    `ActionDistribution`.
 
     logits (..., K); mask (..., K) bool, True where an action may be chosen. The mask comes after the uniform share, which
     would otherwise give a forbidden action unimix / K. A forbidden action has log-probability finfo.min instead of minus
@@ -34,6 +35,7 @@ class MaskedOneHot(OneHot):
 
     @cached_property
     def logits(self) -> Tensor:
+        """The normalised log-probabilities (..., K) of what is allowed, finfo.min elsewhere."""
         least = torch.finfo(self.raw.dtype).min
         # Without a uniform share what is allowed may be as unlikely as rounding lets it: forbidden logits go first.
         raw = self.raw if self.unimix else self.raw.masked_fill(~self.mask, least)

@@ -22,10 +22,10 @@ from wm_core.types import Carry, Latent, Past, Start, Trace
 
 
 class Parallel(nn.Module):
-    """A Dynamics whose posterior does not see its own state, so that time runs in parallel.
+    """A `Dynamics` whose posterior does not see its own state, so that time runs in parallel.
 
     z_t ~ q(z | e_t); token_t = f(z_{t-1}, a_t), both zero at a reset; deter_{1:T}, hidden = backbone(tokens);
-    prior p(z_t | deter_t). It stores nothing: sample with past=0.
+    prior p(z_t | deter_t). It stores nothing: sample with past=0. The carry is the last z and the backbone's own.
 
     Args:
         backbone: tokens (B, T, D) -> deter (B, T, D), and hidden (B, T, X) if it has any.
@@ -129,7 +129,7 @@ class Parallel(nn.Module):
 
 
 class GRUBackbone(nn.Module):
-    """The plainest Backbone: h_t = GRU(h_{t-1}, token_t), h zero at a reset, by torch's cell; h is output and carry.
+    """The plainest `Backbone`: h_t = GRU(h_{t-1}, token_t), h zero at a reset, by torch's cell; h is output and carry.
 
     Args:
         width: D, of tokens, state and output.

@@ -22,7 +22,9 @@ from wm_core.world import Policy, WorldModel
 class Reparametrised(Protocol):
     """A distribution whose sample is a differentiable function of its parameters and of noise."""
 
-    def resampled(self, action: Tensor) -> Tensor: ...
+    def resampled(self, action: Tensor) -> Tensor:
+        """An action (..., A) that it gave, as a function of mean and deviation, the noise of it held: the same numbers, with
+        their gradient."""
 
 
 def dream_by_actions(world: WorldModel, start: tuple[Start, Latent], policy: Policy, horizon: int) -> Dream:

@@ -24,10 +24,10 @@ class Ranks(Protocol):
     count: int
 
     def average(self, tensors: list[Tensor]) -> None:
-        """Each tensor becomes its mean over the ranks, in place."""
+        """Each tensor, of any shape (...), becomes its mean over the ranks, in place."""
 
     def sums(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """Each tensor summed over the ranks; gradients pass, of every rank's loss to every rank's values."""
+        """Each tensor (...) summed over the ranks; gradients pass, of every rank's loss to every rank's values."""
 
     def gather(self, value: Tensor) -> Tensor:
         """The values (n, ...) of all ranks, in rank order: (count * n, ...)."""
@@ -37,7 +37,7 @@ class Ranks(Protocol):
 
 
 class Alone:
-    """One process.
+    """One process: `Ranks` that give back what they are given.
 
     >>> Alone().gather(torch.ones(2)).tolist()
     [1.0, 1.0]
@@ -58,7 +58,7 @@ class Alone:
 
 
 class Group:
-    """The default process group of torch.distributed, which must be initialised: nccl on GPUs, gloo on CPUs."""
+    """The `Ranks` of the default process group of torch.distributed, which must be initialised: nccl on GPUs, gloo on CPUs."""
 
     def __init__(self) -> None:
         self.index, self.count = distributed.get_rank(), distributed.get_world_size()

@@ -25,7 +25,7 @@ from wm_core.types import Carry, Latent, Past, Start, Trace
 
 
 class Cell(Protocol):
-    """A recurrent cell: BlockGRU, or any module of the same two calls."""
+    """A recurrent cell: BlockGRU, or any module of the same calls. Sizes: N rows, A action, D deter."""
 
     def drive(self, action: Tensor) -> Tensor:
         """What the action (..., A) adds, for all steps at once."""
@@ -99,7 +99,7 @@ def remembered(carry: Carry, past: Past) -> Carry:
 
 
 class RSSM(nn.Module):
-    """A Dynamics: the recurrent state-space model of DreamerV3 (Nature 2025, eq. 1). Read `wm_core.plain` first: one step,
+    """A `Dynamics`: the recurrent state-space model of DreamerV3 (Nature 2025, eq. 1). Read `wm_core.plain` first: one step,
     and the loop over steps, in straight lines.
 
     h_t = cell(h_{t-1}, z_{t-1}, a_t), all three zero at a reset; z_t ~ q(z | h_t, e_t) where e_t is seen, else p(z | h_t).

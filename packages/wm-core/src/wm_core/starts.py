@@ -21,7 +21,7 @@ class Laid(Protocol):
     """A part of a start whose rows are not its first axis."""
 
     def rows(self, index: Tensor) -> Any:
-        """Those rows, in that order, of which one may come several times."""
+        """The rows `index` (K,), in that order, of which one may come several times."""
 
     def joined(self, others: Sequence[Any]) -> Any:
         """Its rows, and after them those of the others."""

@@ -126,7 +126,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def measured(self, carry: Carry, steps: Steps) -> tuple[dict[str, Tensor], Trace]:
-        """`losses` of steps that are only looked at, without gradient: those of the regularisers, which keep something of
+        """`losses` (B, T) of steps that are only looked at, without gradient: those of the regularisers, which keep something of
         their last call and draw from a source of their own, are left out."""
         losses, _, trace = self._predicted(carry, steps)
         return _weighted(losses, steps["weight"]), trace
@@ -190,7 +190,7 @@ class WorldModel(nn.Module):
 
     @staticmethod
     def act(policy: Policy, latent: Latent, mask: Tensor | None) -> ActionDistribution:
-        """The policy in a latent, which is told of a mask where there is one."""
+        """The policy in a latent (...), which is told of a mask (..., A) where there is one."""
         return policy(latent) if mask is None else policy(latent, mask)
 
     def regularised(self, weight: Tensor) -> Metrics:

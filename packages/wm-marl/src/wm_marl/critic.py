@@ -20,7 +20,8 @@ from wm_marl.transformer import AgentTransformer
 
 
 class Squared:
-    """A number (..., 1) as it is, learned by its squared error: eq. 9 to the letter, where the paper's A.3 has a two-hot.
+    """A `ScalarDistribution` of a number (...) as it is, given as (..., 1), learned by its squared error: eq. 9 to the
+    letter, where the paper's A.3 has a two-hot.
 
     >>> value = Squared(torch.tensor([[2.0]]))
     >>> value.mode().tolist(), value.loss(torch.tensor([5.0])).tolist()

@@ -47,7 +47,7 @@ def by_rows(value: Whole, agents: int, last: int) -> Whole:
 
 
 class Interleaved(nn.Module):
-    """Any dynamics over rows of agents, its starts in the order of `by_moments`; all else is the dynamics' own.
+    """Any `Dynamics` over rows of agents, its starts in the order of `by_moments`; all else is the dynamics' own.
 
     With one agent it is that dynamics. Raises TypeError where a start holds anything but tensors with rows first, which
     cannot be reordered from here.
@@ -107,6 +107,6 @@ class Interleaved(nn.Module):
         return self.dynamics.prior_logits(deter)
 
     def recalled(self, carry: Carry, embed: Mapping[str, Tensor], action: Tensor, reset: Tensor) -> Recollection | None:
-        """Which past steps each agent recalls, of its own, in the order of rows; None where the dynamics recalls nothing."""
+        """Which past steps each agent recalls, of its own, (B*N, T, K) in the order of rows; None where the dynamics recalls nothing."""
         inner = self.dynamics
         return inner.recalled(carry, embed, action, reset) if isinstance(inner, Remembering) else None

@@ -86,8 +86,8 @@ class MATActions:
 
 
 class Rearranged:
-    """A distribution of actions that lie elsewhere: `there` takes (..., X) to where the distribution has them, `back` is its
-    inverse."""
+    """An `ActionDistribution` of actions that lie elsewhere: `there` takes (..., N, X) to where the distribution has them,
+    `back` is its inverse."""
 
     def __init__(
         self, inner: ActionDistribution, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]

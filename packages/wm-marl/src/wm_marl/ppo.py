@@ -202,8 +202,8 @@ class PPO(nn.Module):
         return [part.flatten(0, 1) for part in teams.tensor_split(min(self.chunks, len(teams)))]
 
     def gradients(self, parts: list[Part], old: list[Tensor]) -> tuple[dict[str, list[Tensor]], Metrics]:
-        """Of an epoch's mean loss, by the optimisers' names, and what it was made of. `old` takes the first epoch's
-        log-probabilities: the ratio is exactly 1 there, whatever the precision."""
+        """Of an epoch's mean loss, by the optimisers' names, each of its parameter's shape (...), and what it was made of.
+        `old` takes the first epoch's log-probabilities: the ratio is exactly 1 there, whatever the precision."""
         params = [param for rule in self.rules.values() for param in rule.params]
         total: list[Tensor] = []
         sums: list[Tensor] = []

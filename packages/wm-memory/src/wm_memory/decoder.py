@@ -18,7 +18,8 @@ from wm_memory.norms import BatchNorm
 
 
 class SoftmaxMatch:
-    """-sum softmax(f) log_softmax(prediction): the paper's "catxent" of a continuous vector, taken at its word.
+    """-sum softmax(f) log_softmax(prediction): the paper's "catxent" of a continuous vector, taken at its word. A
+    `Distribution` of f (..., E), of which `mode` is the prediction.
 
     The only reading of it that fits the stated 512 outputs; about ln 512 = 6.2 at first. The target gets no gradient, or
     it would collapse. A weak target where f is normalised: `Squared` is the alternative.

@@ -38,7 +38,7 @@ class Branch(nn.Module):
 
 
 class FusedRSSM(nn.Module):
-    """A Dynamics: the fused recurrent state-space model, whose carry also holds a bank of what was seen (Eq. 1, 2, 7-9).
+    """A `Dynamics`, and `Remembering`: the fused recurrent state-space model, whose carry also holds a bank of what was seen (Eq. 1, 2, 7-9).
 
     h_t = [cell(h_{t-1}, z_{t-1}, a_t) of either branch], each of which reads the whole state; z_co ~ q(z | h_co, e_t),
     z_mg ~ q(z | h_mg, what `memory` recalled); the priors read the pair (h_co, h_mg) after `attention`.
@@ -162,7 +162,7 @@ class FusedRSSM(nn.Module):
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def drive(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """What the action adds to either cell, for all steps at once."""
+        """What the action (..., A) adds to either cell, for all steps at once: see `wm_core.rssm.Cell`."""
         return self.co.cell.drive(action), self.mg.cell.drive(action)
 
     def prior(self, deter: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class FusedRSSM(nn.Module):
 
 
 class RecalledRSSM(Around):
-    """A Dynamics: an RSSM that sees only what it recalls ("MG only").
+    """A `Dynamics`, and `Remembering`: an RSSM that sees only what it recalls ("MG only").
 
     Args:
         memory: what recalls, and keeps the bank.

@@ -36,7 +36,7 @@ def resets(carry: Carry, reset: Tensor) -> Tensor:
 
 
 class Around(nn.Module):
-    """What a Dynamics around an RSSM leaves to it: dreams. How rows begin and what they see is its own."""
+    """What a `Dynamics` around an RSSM leaves to it: dreams. How rows begin and what they see is its own."""
 
     rssm: RSSM
 
@@ -54,7 +54,7 @@ class Around(nn.Module):
 
 
 class InitialRows(Around):
-    """A Dynamics: an RSSM that stores nothing, since rows begin with its initial state.
+    """A `Dynamics`: an RSSM that stores nothing, since rows begin with its initial state.
 
     Args:
         rssm: the model itself.

@@ -24,7 +24,8 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Runner(Protocol):
-    """One program, run from its file: arrays by their names -> arrays by their names."""
+    """One program, run from its file: arrays by their names -> arrays by their names, each of the shape (...) that it has
+    in the `Program`."""
 
     def __call__(self, given: Mapping[str, NDArray[Any]]) -> Arrays: ...
 

@@ -38,7 +38,7 @@ class Starts(Protocol):
 
 
 class Kept:
-    """Rows out of chunks on a disk, [oldest, position) of every stream.
+    """`Starts`: rows out of chunks on a disk, [oldest, position) of every stream.
 
     keys: the observations that are read. length: T.
     """
@@ -78,7 +78,7 @@ class Kept:
 
 
 class Given:
-    """Rows that were handed over: observations (n, T, ...) and `action` (n, T, A), the vector that led to each step.
+    """`Starts`, rows that were handed over: observations (n, T, ...) and `action` (n, T, A), the vector that led to each step.
 
     `first` says where episodes begin, False where it is not given; a row whose last step is `last` begins no dream.
     """

@@ -26,14 +26,14 @@ class Lane(Protocol):
     """The way between the host's memory and a device that works by itself. Both calls begin something and return."""
 
     def upload(self, batch: Batch) -> Callable[[], Batch]:
-        """Send a batch; what is returned gives it on the device, for whatever the device is told next."""
+        """Send a batch (B, T, ...); what is returned gives it on the device, for whatever the device is told next."""
 
     def download(self, notes: Mapping[str, Tensor]) -> Callable[[], Mapping[str, Tensor]]:
-        """Fetch tensors as they are when the device gets there; what is returned waits for them."""
+        """Fetch tensors (...) as they are when the device gets there; what is returned waits for them."""
 
 
 class CudaLane:
-    """Pinned memory, a stream beside the main one for what goes up, events for both."""
+    """A `Lane`: pinned memory, a stream beside the main one for what goes up, events for both."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.stream = device, torch.cuda.Stream(device)

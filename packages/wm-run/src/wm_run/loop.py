@@ -32,7 +32,12 @@ PRIVATE = ("fps/", "usage/", "time/")  # metrics that are no function of the run
 
 
 class Environments(Protocol):
-    """What the loop asks of n environments: batched step dictionaries under next-step auto-reset."""
+    """What the loop asks of n environments: batched step dictionaries under next-step auto-reset.
+
+    A record holds of every environment `action` (n, A), which led here, `reward` (n,), `first`, `last`, `terminal` (n,) bool
+    and the observations (n, ...). After one with `last` the next is the reset record of that row, whatever its action. Of
+    several agents: `env_adapters.vector.VectorEnv`.
+    """
 
     num_envs: int
     repeat: int  # environment steps per action
@@ -41,37 +46,51 @@ class Environments(Protocol):
     action_spec: Any
 
     @property
-    def protocol(self) -> Mapping[str, Any]: ...  # what a score means
+    def protocol(self) -> Mapping[str, Any]:
+        """What a score means: task, suite, versions and the options it was played with."""
 
-    def reset(self, seed: int) -> Step: ...
+    def reset(self, seed: int) -> Step:
+        """Every environment anew, with its first episode: the reset records."""
 
-    def step(self, action: NDArray[np.float32]) -> Step: ...
+    def step(self, action: NDArray[np.float32]) -> Step:
+        """One step of every environment with action (n, A): `send`, then `receive`."""
 
-    def send(self, action: NDArray[np.float32]) -> None: ...  # the first half of `step`
+    def send(self, action: NDArray[np.float32]) -> None:
+        """Begin one step with action (n, A). ValueError for what is no such action; RuntimeError before `reset`, and where
+        records were not received."""
 
-    def receive(self) -> Step: ...  # the second
+    def receive(self) -> Step:
+        """The records of what was sent. RuntimeError where nothing was."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """All that the future depends on, of what a checkpoint takes."""
 
-    def load_state(self, state: dict[str, Any]) -> Step | None: ...  # records to go on from, if not those saved
+    def load_state(self, state: dict[str, Any]) -> Step | None:
+        """Go on where `state` was taken; gives records to go on from, where they are not those saved."""
 
-    def take_faults(self) -> list[str]: ...
+    def take_faults(self) -> list[str]:
+        """Sentences about what went wrong since the last call and was got over."""
 
     @property
-    def cut(self) -> NDArray[np.bool_]: ...  # (n,) whose episode a fault has cut short with the last records
+    def cut(self) -> NDArray[np.bool_]:
+        """(n,) whose episode a fault has cut short with the last records."""
 
     @property
-    def failure(self) -> str: ...  # why nothing more may be sent, or empty; the state may still be saved
+    def failure(self) -> str:
+        """Why nothing more may be sent, or empty; the state may still be saved."""
 
-    def close(self) -> None: ...  # twice does no harm
+    def close(self) -> None:
+        """Twice does no harm."""
 
 
 class Log(Protocol):
     """Where numbers go: the run folder, or a list in a test."""
 
-    def metrics(self, step: int, values: Mapping[str, float], /) -> None: ...
+    def metrics(self, step: int, values: Mapping[str, float], /) -> None:
+        """One row of numbers at an environment step."""
 
-    def score(self, step: int, score: float, length: int, /, **outcomes: float) -> None: ...
+    def score(self, step: int, score: float, length: int, /, **outcomes: float) -> None:
+        """An episode that ended at an environment step: its score, its length in steps, and what else came of it (`won`)."""
 
 
 class Ratio:

@@ -17,7 +17,7 @@ MODE: dict[str, float] = {"uniform": 0.5, "normal": 0.0}  # the same number for 
 
 
 class Given:
-    """A source of draws (`wm_core.draws`) that hands out what it asks `give` for.
+    """A `wm_core.draws.Source` that hands out what it asks `give` for.
 
     >>> from wm_core import draws
     >>> with draws.drawing(Given(lambda kind, shape: torch.full(shape, MODE[kind]))):

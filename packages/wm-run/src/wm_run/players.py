@@ -26,11 +26,14 @@ Record = Mapping[str, NDArray[Any]]
 class Player(Protocol):
     """Sees every record of every stream, also where others play, as their actions are in the records."""
 
-    def act(self, record: Record) -> NDArray[np.float32]: ...
+    def act(self, record: Record) -> NDArray[np.float32]:
+        """Actions (n, A) at records (n, ...)."""
 
-    def state(self) -> Any: ...  # of what a checkpoint takes
+    def state(self) -> Any:
+        """All that it will act by, of what a checkpoint takes."""
 
-    def load_state(self, state: Any) -> None: ...
+    def load_state(self, state: Any) -> None:
+        """Stand where `state` was taken."""
 
 
 class Wish(NamedTuple):
@@ -152,7 +155,7 @@ class Scripted:
         return cls(name, found)
 
     def act(self, record: Record) -> NDArray[np.float32]:
-        """Raises UserError for what are no actions of these environments."""
+        """Actions (n, A). Raises UserError for what are none of these environments'."""
         given = np.asarray(self.function({key: value.copy() for key, value in record.items()}))
         wanted = record["action"].shape
         if given.shape != wanted or given.dtype.kind not in "biuf" or not np.isfinite(given).all():
@@ -191,7 +194,7 @@ class Trained:
         self._carry: Any = self._agent.initial(envs.num_envs)
 
     def act(self, record: Record) -> NDArray[np.float32]:
-        """Its carry goes on within each stream; it is told by `first` where an episode begins."""
+        """Actions (n, A). Its carry goes on within each stream; it is told by `first` where an episode begins."""
         from wm_run.rollout import drawing_from
 
         with drawing_from(self._agent, self._source):

@@ -109,7 +109,7 @@ class Replay:
         return self._chunks.step_bytes
 
     def check(self, step: Mapping[str, Array | Tensor]) -> None:
-        """Raises ReplayError where the first step could not be such a one, for its entries or for want of room."""
+        """Raises ReplayError where the first step, every value (n, ...), could not be such a one, for its entries or for want of room."""
         if not self.schema:
             self._chunks.schema_of({key: _array(value) for key, value in step.items()}, self.stores)
 

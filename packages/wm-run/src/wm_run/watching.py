@@ -31,7 +31,7 @@ DUE = "updates due"
 
 
 class Watch:
-    """Asked before every iteration: saves, evaluates and films by step, and says whether to go on. Passes logs on."""
+    """Asked before every iteration: saves, evaluates and films by step, and says whether to go on. A `Log` that passes on."""
 
     def __init__(self, session: Session, progress: Progress, at: Position) -> None:
         self.session, self.progress, self.stopped, self.at = session, progress, session.stopped, at

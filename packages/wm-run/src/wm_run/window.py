@@ -76,18 +76,21 @@ def nothing(discrete: Sequence[int], continuous: int) -> Vector:
 class Screen(Protocol):
     """A window, or what a test puts in its place."""
 
-    def show(self, page: Pixels) -> None: ...
+    def show(self, page: Pixels) -> None:
+        """A picture (H, W, 3) of bytes; the window takes its size."""
 
     def poll(self) -> tuple[list[str], list[str]]:
         """Names of the keys held now, and of those pressed since the last call; "quit" where the window was closed."""
 
-    def wait(self) -> None: ...
+    def wait(self) -> None:
+        """Until it is time for the next picture."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """No more is shown."""
 
 
 class Window:
-    """A pygame window. Raises ModuleNotFoundError without pygame, pygame.error where no window opens."""
+    """A `Screen`: a pygame window. Raises ModuleNotFoundError without pygame, pygame.error where no window opens."""
 
     def __init__(self, title: str, fps: int = FPS) -> None:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -32,25 +32,31 @@ def say_on_stderr(sentence: str) -> None:
 class Writer(Protocol):
     """What the run folder passes its numbers to; neither method raises."""
 
-    def scalars(self, step: int, values: Numbers, /) -> None: ...
+    def scalars(self, step: int, values: Numbers, /) -> None:
+        """Numbers by their names at an environment step."""
 
-    def file(self, step: int, name: str, path: Path, /) -> None: ...  # a film (.mp4) or a picture (.png)
+    def file(self, step: int, name: str, path: Path, /) -> None:
+        """A film (.mp4) or a picture (.png) at an environment step."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The run has ended, or stops; nothing comes after it."""
 
 
 class Service(Protocol):
     """A connected service, used from one thread; everything here may raise."""
 
-    def log(self, step: int, values: dict[str, float], /) -> None: ...
+    def log(self, step: int, values: dict[str, float], /) -> None:
+        """Numbers by their names at an environment step."""
 
-    def show(self, step: int, name: str, path: Path, /) -> None: ...
+    def show(self, step: int, name: str, path: Path, /) -> None:
+        """A film (.mp4) or a picture (.png), where the service takes such."""
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Send what is left; nothing comes after it."""
 
 
 class Outside:
-    """A Writer that hands numbers to a service made by `connect`, in a thread of its own.
+    """A `Writer` that hands numbers to a service made by `connect`, in a thread of its own.
 
     >>> class Broken:
     ...     def log(self, step, values): raise ConnectionError("the network is gone")
@@ -147,7 +153,7 @@ def outside(
 
 
 class Wandb:
-    """Weights & Biases. `step` is a metric of its own and every other's axis: a resumed run may go back in steps, which
+    """Weights & Biases as a `Service`. `step` is a metric of its own and every other's axis: a resumed run may go back in steps, which
     the service's own counter refuses. The run's id stays in the folder (wandb-id), so that resuming goes on there.
     """
 
@@ -181,7 +187,7 @@ class Wandb:
 
 
 class Trackio:
-    """Trackio: a local database, looked at with `trackio show`. It gets numbers and the config; films stay in the folder."""
+    """Trackio as a `Service`: a local database, looked at with `trackio show`. It gets numbers and the config; films stay in the folder."""
 
     def __init__(self, logdir: Path, config: Mapping[str, Any], project: str) -> None:
         self._trackio = importlib.import_module("trackio")

@@ -39,7 +39,7 @@ class Cache:
 
     @classmethod
     def of(cls, layers: list[KeysValues], *, room: int, position: Tensor, visible: Tensor | None = None) -> Cache:
-        """A cache that holds the keys and values of every layer and has room for `room` more tokens."""
+        """A cache that holds the keys and values (M, H, P, d) of every layer and has room for `room` more tokens."""
         held = torch.stack([torch.stack(pair) for pair in layers])
         used = held.shape[-2]
         if not held.requires_grad:

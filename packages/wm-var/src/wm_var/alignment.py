@@ -20,7 +20,7 @@ class BlindCritic(ValueError):
 
 
 class ValueAlignment(nn.Module):
-    """A Regulariser: beta (dyn KL[sg V(s) || V(s~)] + rep KL[V(s) || sg V(s~)]), beta = 1 / max(1, sg KL[q || p]), after a warm-up.
+    """A `Regulariser`, and `Probing`: beta (dyn KL[sg V(s) || V(s~)] + rep KL[V(s) || sg V(s~)]), beta = 1 / max(1, sg KL[q || p]), after a warm-up.
 
     V(s) is the critic's categorical over its bins, s the posterior features, s~ the prior's with the same deterministic
     part (paper: Eq. 4 and 5). Gradient goes through the critic to its inputs and never to its parameters: the critic is
@@ -126,7 +126,7 @@ class ValueAlignment(nn.Module):
 
     @torch.no_grad()
     def probe(self, posterior: Any, prior: Any, kl: Tensor) -> bool:
-        """Whether the critic is seen to tell s from s~; False where these cannot decide. Reads from the device.
+        """Whether the critic is seen to tell s (B, T, ...) from s~, kl (B, T); False where these cannot decide. Reads from the device.
 
         A critic that gives one value everywhere (zero at initialisation) decides nothing. Raises BlindCritic for one
         that does not, although the features differ, or for features that are the same although the KL is above 1 nat.

@@ -40,7 +40,7 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """CUDA graphs, recorded on one stream beside the main one."""
+    """A `Recorder` of CUDA graphs, recorded on one stream beside the main one."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
