@@ -20,7 +20,7 @@ from wm_run.teams import Team
 
 from po_dreamer.behaviour import make_actor_critic, make_credited, make_relabel, make_team_behaviour
 from po_dreamer.config import Config
-from po_dreamer.diagnosis import diagnose
+from po_dreamer.diagnosis import diagnose, due
 from po_dreamer.parts import make_optimiser, make_refresh, make_team_optimiser, make_world
 from po_dreamer.refresh import Refresh
 from po_dreamer.team import PODreamerTeam
@@ -57,7 +57,7 @@ class PODreamer(Agent):
 
     def learn(self, replay: Experience) -> Metrics:
         batch = self.ready(self.to_device(replay.sample(self.batch, self.length, past=self.past)))
-        looked = diagnose(self, batch) if self.updates % self.diagnose_every == 0 else {}
+        looked = diagnose(self, batch) if due(self.updates, self.diagnose_every) else {}
         metrics, stored = self.updated(batch)
         self.updates += 1
         replay.annotate(batch.index, **stored)

@@ -146,8 +146,8 @@ class Config(RunConfig):
     """Loss of the memory decoder: the literal cross-entropy of softmaxes, mean squared error, or no decoder."""
     memory_scale: Annotated[float, only(branches=MEMORY, memory_decoder=("softmax", "squared"))] = 1.0
     """Scale of the memory decoder's loss."""
-    diagnose_every: Annotated[Count, WITH_MEMORY] = 100
-    """Updates between two looks at what recall does."""
+    diagnose_every: Annotated[int, Bounds(least=0), WITH_MEMORY] = 100
+    """Updates between two looks at what recall does; 0: none."""
     # losses
     free_nats: float = 1.0
     """Free nats of both KL terms, shared by the branches."""
@@ -235,4 +235,4 @@ class Config(RunConfig):
 
     @property
     def settled(self) -> Config:
-        return replace(self, model_first=0)
+        return replace(self, model_first=0, diagnose_every=0)

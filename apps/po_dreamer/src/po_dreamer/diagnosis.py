@@ -11,6 +11,15 @@ from wm_marl import Interleaved
 from wm_memory import FusedRSSM, RecalledRSSM, branch_kl, staleness, without_recall
 
 
+def due(updates: int, every: int) -> bool:
+    """Whether the update after so many is looked at: one in every so many, or none where it is 0.
+
+    >>> [updates for updates in range(5) if due(updates, 2)], due(0, 0)
+    ([0, 2, 4], False)
+    """
+    return every > 0 and updates % every == 0
+
+
 @torch.no_grad()
 def diagnose(agent: Agent, batch: Batch) -> Metrics:
     """What recall chose, how stale the stored keys are, the KL of each branch, and what every head loses when z_mg is

@@ -20,7 +20,7 @@ from wm_core.optim import Together
 from wm_core.types import Batch, Carry, Dream, Steps, Trace
 from wm_marl import PPO, by_rows, fold, fold_steps, mask_metrics, unfold
 
-from po_dreamer.diagnosis import diagnose
+from po_dreamer.diagnosis import diagnose, due
 from po_dreamer.refresh import Refresh
 
 
@@ -87,7 +87,7 @@ class PODreamerTeam(Agent):
 
     def learn(self, replay: Experience) -> Metrics:
         batch = self.to_device(replay.sample(self.batch, self.length, past=self.past))
-        looked = diagnose(self, self.ready(batch)) if self.updates % self.diagnose_every == 0 else {}
+        looked = diagnose(self, self.ready(batch)) if due(self.updates, self.diagnose_every) else {}
         young = self.updates < self.model_first
         metrics, stored = self.update_world(batch) if young else self.updated(batch)
         self.updates += 1
