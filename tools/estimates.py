@@ -53,7 +53,7 @@ def measured(name: str) -> dict[str, Any]:
         "length": config.length,
         "parameters": agent.parameters_by_module()["total"],
         "told_seconds": told["seconds_per_update"],
-        "real_seconds": real.spent.quiet,
+        "real_seconds": real.cost.quiet,
         "told_flops": told["flops_per_update"],
         "real_flops": real.flops,
         "told_bytes": told["vram_bytes"],

@@ -89,7 +89,7 @@ def test_agents_of_a_team_recall_by_themselves() -> None:
         told = stage.recollection
         assert told is not None and len(told.age) == stage.observer.team.agents
         for who in range(len(told.age)):
-            stage.turn(who)
+            stage.switch(who)
             assert stage.now.recalled is not None and stage.now.recalled.found == int(told.taken[who].sum()) > 1
             for one in stage.now.recalled.steps:
                 assert one.seen is not None

@@ -82,9 +82,9 @@ def test_one_after_the_other_with_a_cache_is_all_at_once(spec: str) -> None:
     one_by_one = told.entropy()
     at_once = told.log_prob(action)
     torch.testing.assert_close(one_by_one, told.entropy(), rtol=0, atol=1e-12)
-    turns, token = made.decoder.turns(told.seen), made.decoder.start(told.seen)
+    cached, token = made.decoder.cached(told.seen), made.decoder.start(told.seen)
     for agent in range(N):
-        one = turns.next(token, mask[:, agent])
+        one = cached.next(token, mask[:, agent])
         torch.testing.assert_close(one.log_prob(action[:, agent]), at_once[:, agent], rtol=0, atol=1e-12)
         token = F.pad(action[:, agent], (1, 0))
     for temperature in (0.5, 2.0):

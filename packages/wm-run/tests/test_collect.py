@@ -19,7 +19,7 @@ from wm_run.collect import Collection, collect
 from wm_run.look import seen
 from wm_run.players import Random, wished
 from wm_run.recording import ActionSizes, Recording
-from wm_run.turns import Turns
+from wm_run.schedule import Schedule
 
 ME = "script"  # a module of the players below
 
@@ -243,14 +243,19 @@ def test_random_actions_are_uniform_and_never_forbidden() -> None:
 
 def test_turns_follow_the_shares_whatever_the_lengths_of_episodes() -> None:
     rng = np.random.default_rng(0)
-    turns, mean, over, left = Turns([0.5, 0.3, 0.2], 5), np.array([40, 5, 100]), np.ones(5, bool), np.zeros(5, int)
+    schedule, mean, over, left = (
+        Schedule([0.5, 0.3, 0.2], 5),
+        np.array([40, 5, 100]),
+        np.ones(5, bool),
+        np.zeros(5, int),
+    )
     for _ in range(20_000):
         first = over
         left = np.where(first, 0, left - 1)
-        who = turns.begin({"first": first, "last": left == 0}).copy()
+        who = schedule.begin({"first": first, "last": left == 0}).copy()
         left = np.where(first, rng.integers(1, 2 * mean[who]), left)
         over = ~first & (left == 0)
-    assert turns.steps / turns.steps.sum() == pytest.approx([0.5, 0.3, 0.2], abs=0.01)
+    assert schedule.steps / schedule.steps.sum() == pytest.approx([0.5, 0.3, 0.2], abs=0.01)
 
 
 def test_shares_are_alike_where_nobody_has_one() -> None:

@@ -22,7 +22,7 @@ from wm_core.errors import UserError
 from wm_run import checkpoint, commands, dreams, filmstrip, scoring
 from wm_run.cli import main, parse
 from wm_run.episodes import Episode
-from wm_run.estimate import estimate, sentence, told
+from wm_run.estimate import estimate, sentence, sentence_or_reason
 from wm_run.loading import load
 from wm_run.lock import locked
 from wm_run.loop import PRIVATE
@@ -151,9 +151,9 @@ def test_without_a_preset_the_choice_and_the_full_setting_are_told(fakes, quiet,
 
     def tried(app, config, envs):
         said.append(capsys.readouterr().err)
-        return told(app, config, envs)
+        return sentence_or_reason(app, config, envs)
 
-    monkeypatch.setattr("wm_run.info.told", tried)
+    monkeypatch.setattr("wm_run.info.sentence_or_reason", tried)
     main(fakes.app, ["train", "--device", "cpu", "--steps", "20", "--logdir", "D"])
     said += capsys.readouterr().err.splitlines(keepends=True)
     assert (

@@ -78,7 +78,7 @@ def test_a_changed_row_is_noticed_and_no_row_before_the_checkpoint_is_lost(tmp_p
     assert (tmp_path / "scores.jsonl.before-1").read_bytes() == text + before[-1]
     if change != "a step":  # which no longer says where it belongs
         assert log.path.read_bytes() == text
-    assert len(log.told) == 1 and "all of it is in scores.jsonl.before-1; put it back from a copy" in log.told[0]
+    assert len(log.notices) == 1 and "all of it is in scores.jsonl.before-1; put it back from a copy" in log.notices[0]
     assert log.altered
 
 
@@ -187,7 +187,7 @@ def test_what_another_program_adds_meanwhile_is_told_once(log: Log) -> None:
             other.write(b"theirs\n")
         log.write(row(step))
     holds(log, row(1), b"theirs\n", row(2), b"theirs\n", row(3))
-    assert len(log.told) == 1 and "was written by another program, too" in log.told[0] and log.altered
+    assert len(log.notices) == 1 and "was written by another program, too" in log.notices[0] and log.altered
 
 
 def test_a_row_without_its_end_is_no_row_lost(log: Log) -> None:
@@ -211,19 +211,19 @@ def test_a_log_that_is_replaced_meanwhile_goes_on_where_it_is(log: Log) -> None:
     other.write_bytes(row(1))
     other.replace(log.path)
     log.write(row(2))
-    assert not log.told  # the same rows: nobody need know
+    assert not log.notices  # the same rows: nobody need know
     other.write_bytes(row(0) + row(1) + row(2))  # `sed -i` makes another file
     other.replace(log.path)
     log.write(row(3))
     holds(log, row(0), row(1), row(2), row(3))
-    assert "was replaced by another program" in log.told[0]
+    assert "was replaced by another program" in log.notices[0]
 
 
 def test_a_log_that_is_emptied_meanwhile_is_told(log: Log) -> None:
     os.truncate(log.path, 0)
     log.write(row(2))
     holds(log, row(2))
-    assert "was cut short by another program" in log.told[0]
+    assert "was cut short by another program" in log.notices[0]
 
 
 def test_a_run_says_what_happened_to_its_logs(fakes: Any, capsys: Any) -> None:

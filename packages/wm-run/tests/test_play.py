@@ -22,7 +22,7 @@ from wm_run.observer import Observer, Predictions, key_shown
 from wm_run.play import film, watch
 from wm_run.rollout import rollout
 from wm_run.stage import Moment, in_dream, in_environment
-from wm_run.window import Keyboard, keys_told
+from wm_run.window import Keyboard, key_hint
 
 DISCOUNT = 0.9
 
@@ -132,7 +132,7 @@ def test_every_frame_of_a_film_has_one_size(seen):
     canvas = Canvas()
     shapes = {
         canvas.draw(moment(seen=seen, predicted=predicted)).shape,
-        canvas.draw(moment(seen=None, predicted=predicted, imagined=True, reward=None), keys_told((18,), 2)).shape,
+        canvas.draw(moment(seen=None, predicted=predicted, imagined=True, reward=None), key_hint((18,), 2)).shape,
     }
     assert len(shapes) == 1
 

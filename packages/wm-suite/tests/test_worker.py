@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from wm_suite import durable, worker
 from wm_suite.job import Job
-from wm_suite.spent import cpu_of
+from wm_suite.process_time import cpu_of
 from wm_suite.worker import Halt, carry_out
 
 Make = Callable[..., Job]

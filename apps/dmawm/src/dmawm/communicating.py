@@ -38,8 +38,8 @@ class CommunicatingCell(nn.Module):
     def forward(self, deter: Tensor, state: Sequence[Tensor], driven: Tensor) -> Tensor:
         """deter (N, D), state's parts, the last of them z (N, S*K), and the action (N, A) -> the next deter (N, D)."""
         heard: Tensor = self.tell(torch.cat([state[-1], driven], -1))
-        told: Tensor = self.gru(deter, (heard,), self.gru.drive(driven))
-        return told
+        after: Tensor = self.gru(deter, (heard,), self.gru.drive(driven))
+        return after
 
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """A single step: the next deter (N, D)."""

@@ -103,9 +103,9 @@ class Mappo(Learner):
             whole, metrics = self.prepared(*batches)
             for part in self.parts(whole):
                 with self.computing():
-                    losses, told = self.losses(part)
+                    losses, measured = self.losses(part)
                 optimised = self.optimiser.step(losses["policy"] + losses["value"])
-                found.append(told | {f"opt/{name}": value for name, value in optimised.items()})
+                found.append(measured | {f"opt/{name}": value for name, value in optimised.items()})
             self.actor.follow()
         self.clock.count_update()
         return metrics | {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}, {}
@@ -158,14 +158,14 @@ class Mappo(Learner):
             "policy": (share * (surrogate - self.entropy * entropy)).mean(),
             "value": (part["critic_share"] * error).mean(),
         }
-        told = {
+        measured = {
             "loss/policy": (share * surrogate).mean().detach(),
             "loss/value": losses["value"].detach(),
             "behaviour/action_entropy": (share * entropy).mean().detach(),
             "behaviour/policy_kl": (share * (far.expm1() - far)).mean(),
             "behaviour/clipped": (share * (far.expm1().abs() > self.clip)).mean(),
         }
-        return losses, told
+        return losses, measured
 
     # ---- what it consists of
 

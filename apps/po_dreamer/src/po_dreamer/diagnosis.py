@@ -52,8 +52,8 @@ def diagnose(agent: Agent, batch: Batch) -> Metrics:
                 head = world.heads[name]
                 found[f"recall/worth_{name}"] = (head(ablated).loss(target) - head(trace.latent).loss(target)).mean()
             shown, hidden = world.decoder(trace.latent), world.decoder(ablated)
-            told = names.logged(["reward", "cont", *names.observed(shown)])
+            logged = names.logged(["reward", "cont", *names.observed(shown)])
             for key, name in zip(shown, names.observed(shown), strict=True):
-                worth = (hidden[key].loss(steps[key]) - shown[key].loss(steps[key])).mean()
-                found[f"recall/worth_{told[name]}"] = worth
+                gain = (hidden[key].loss(steps[key]) - shown[key].loss(steps[key])).mean()
+                found[f"recall/worth_{logged[name]}"] = gain
     return found

@@ -37,10 +37,10 @@ class Attempts:
             if self.failure:
                 continue
             if fault.final:
-                self.failure = fault.told
+                self.failure = fault.reason
             elif self._streak[row] >= self.most:
                 times = f"{self._streak[row]} times without a step between"
-                self.failure = f"environment {row} failed {times} (attempts), at last: {fault.told}"
+                self.failure = f"environment {row} failed {times} (attempts), at last: {fault.reason}"
 
     def arrived(self, rows: NDArray[np.bool_]) -> None:
         """Forgive rows whose step arrived."""

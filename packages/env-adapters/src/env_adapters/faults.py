@@ -14,9 +14,9 @@ _FRAMES = 3  # of the stack that a sentence names, the innermost last
 
 @dataclass(frozen=True)
 class Fault:
-    """Why an environment gave no record. told: its reason, without a subject. final: another instance does the same."""
+    """Why an environment gave no record. reason: of it, without a subject. final: another instance does the same."""
 
-    told: str
+    reason: str
     final: bool = False
 
 
@@ -26,7 +26,7 @@ def fault_of(error: BaseException) -> Fault:
     >>> try:
     ...     raise ConnectionError("nobody listens")
     ... except ConnectionError as error:
-    ...     fault_of(error).told.split(" (")[0]
+    ...     fault_of(error).reason.split(" (")[0]
     'ConnectionError: nobody listens'
     """
     text = " ".join(str(error).split())
@@ -44,4 +44,4 @@ def fault_of(error: BaseException) -> Fault:
 
 def raised(row: int, fault: Fault) -> str:
     """What is told of an environment that raised."""
-    return f"environment {row} raised {fault.told} and is made anew" if not fault.final else fault.told
+    return f"environment {row} raised {fault.reason} and is made anew" if not fault.final else fault.reason

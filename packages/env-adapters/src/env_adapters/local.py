@@ -13,7 +13,7 @@ class Local:
     """A Runner's rows. Whatever is begun happens in `finish`; no process can be lost."""
 
     def __init__(self, runner: Runner, rows: Arrays) -> None:
-        self.rows, self.told, self.notices = rows, list[str](), Notices()
+        self.rows, self.sentences, self.notices = rows, list[str](), Notices()
         self._runner = runner
 
     def begin(self) -> None:
@@ -22,12 +22,12 @@ class Local:
     def finish(self) -> dict[int, Fault]:
         faults, notices = self._runner.run()
         self.notices |= notices
-        self.told += [raised(row, fault) for row, fault in faults.items()]
+        self.sentences += [raised(row, fault) for row, fault in faults.items()]
         return faults
 
     def ask(self, verb: str, arguments: dict[int, Any]) -> tuple[dict[int, Any], dict[int, Fault]]:
         answers, faults = self._runner.ask(verb, arguments)
-        self.told += [raised(row, fault) for row, fault in faults.items()]
+        self.sentences += [raised(row, fault) for row, fault in faults.items()]
         return answers, faults
 
     def pids(self) -> list[int]:

@@ -229,14 +229,14 @@ class Worker:
         try:
             if not self._end.poll(patience):
                 self._fail(f"gave no answer within {patience:g} s")
-            told: dict[str, Any] = json.loads(self._end.recv_bytes())
+            answer: dict[str, Any] = json.loads(self._end.recv_bytes())
         except (EOFError, OSError) as error:
             self._died(error)
-        if "error" in told:
-            if told["final"]:
-                raise TaskError(f"{self._name}: {told['error']}")
-            self._fail(f"raised {told['error']}")
-        return told
+        if "error" in answer:
+            if answer["final"]:
+                raise TaskError(f"{self._name}: {answer['error']}")
+            self._fail(f"raised {answer['error']}")
+        return answer
 
     def _died(self, error: Exception) -> NoReturn:
         try:

@@ -27,7 +27,7 @@ LARGEST = 96  # and no longer than this, once they are changed
 
 @dataclass(frozen=True)
 class View:
-    """How one observation is looked at. space: as it travels. order: of its axes. told: in words, what is done."""
+    """How one observation is looked at. space: as it travels. order: of its axes. words: in words, what is done."""
 
     key: str
     space: spaces.Box
@@ -36,7 +36,7 @@ class View:
     scale: float = 1.0
     size: tuple[int, int] | None = None
     symbols: bool = False
-    told: str = ""
+    words: str = ""
 
     def __call__(self, value: NDArray[Any]) -> NDArray[np.uint8]:
         """The observation as it travels. TaskError for a symbol that is none."""
@@ -63,7 +63,7 @@ def views(
     pictures that are not resized, for encoders that take sides of any length.
 
     >>> found = views({"eye": spaces.Box(0, 255, (3, 84, 84), np.uint8), "speed": spaces.Box(-1, 1, (3,))})
-    >>> {key: (view.space.shape, view.told) for key, view in found.items()}
+    >>> {key: (view.space.shape, view.words) for key, view in found.items()}
     {'eye': ((80, 80, 3), 'a picture with its channels first, resized to 80x80')}
     """
     pictures = {key: space for key, space in observed.items() if is_picture(space) and key not in grids}
@@ -75,8 +75,8 @@ def views(
     }
     for key in sorted(grids):
         symbols = spaces.Box(0, SYMBOLS - 1, observed[key].shape, np.uint8)
-        found[key] = View(key, symbols, symbols=True, told=f"a grid of symbols below {SYMBOLS}")
-    return {key: view for key, view in found.items() if view.told}
+        found[key] = View(key, symbols, symbols=True, words=f"a grid of symbols below {SYMBOLS}")
+    return {key: view for key, view in found.items() if view.words}
 
 
 def unclear(observed: Mapping[str, Space]) -> list[str]:
@@ -210,4 +210,4 @@ def _view(key: str, space: Space, size: tuple[int, int] | None) -> View:
     if size is not None:
         told.append(("" if any(told) else "a picture, ") + f"resized to {size[0]}x{size[1]}")
     travels = spaces.Box(0, 255, (*(size or (high, wide)), channels), np.uint8)
-    return View(key, travels, axes, low, scale, size, told=", ".join(filter(None, told)))
+    return View(key, travels, axes, low, scale, size, words=", ".join(filter(None, told)))

@@ -177,7 +177,7 @@ class Runner:
         try:
             state: dict[str, Any] = env.snapshot()  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001 - see above
-            return {LOST: fault_of(error).told}
+            return {LOST: fault_of(error).reason}
         return state
 
     def restore(self, env: Environment, state: dict[str, Any]) -> str | None:
@@ -217,4 +217,4 @@ def close_quietly(env: Environment) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - as in `run`
-        warnings.warn(f"an environment could not be closed: {fault_of(error).told}", stacklevel=2)
+        warnings.warn(f"an environment could not be closed: {fault_of(error).reason}", stacklevel=2)

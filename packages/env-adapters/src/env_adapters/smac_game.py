@@ -231,5 +231,5 @@ def main(arguments: str) -> None:
     try:
         answer = {"facts": Game(json.loads(arguments)).facts()}
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told in the process that asked
-        answer = {"error": fault_of(error).told}
+        answer = {"error": fault_of(error).reason}
     print("\n" + json.dumps(answer))

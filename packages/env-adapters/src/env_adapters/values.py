@@ -168,7 +168,7 @@ class Viewed:
         self.key, self._raw, self._view = raw.key, raw, view
         self._read: Any = None
         shape = "x".join(map(str, raw.space.shape or ()))
-        raw.notices.setdefault(f"{raw.key}: view", f"the observation {raw.key!r} ({shape}) is taken for {view.told}")
+        raw.notices.setdefault(f"{raw.key}: view", f"the observation {raw.key!r} ({shape}) is taken for {view.words}")
 
     def read(self, value: Any) -> Any:
         """The value as it travels."""

@@ -29,7 +29,7 @@ from env_adapters.workers import Workers, default_count
 def _unmade(error: Exception) -> TaskError:
     """What is told where the first environments cannot be made."""
     fault = fault_of(error)
-    return TaskError(fault.told if fault.final else f"an environment could not be made: {fault.told}")
+    return TaskError(fault.reason if fault.final else f"an environment could not be made: {fault.reason}")
 
 
 class VectorEnv(Described):
@@ -255,8 +255,8 @@ class VectorEnv(Described):
 
     def take_faults(self) -> list[str]:
         """Sentences about lost workers, environments that raised and episodes cut short since the last call."""
-        faults, self._faults = self._crew.told + self._faults, []
-        self._crew.told = []
+        faults, self._faults = self._crew.sentences + self._faults, []
+        self._crew.sentences = []
         return faults
 
     def pids(self) -> list[int]:

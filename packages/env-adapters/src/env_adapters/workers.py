@@ -99,7 +99,7 @@ def serve(connection: Connection, factory: bytes, buffer: Any, plan: Layout, fir
 
 
 class Workers:
-    """`count` processes that share n rows; `told` collects a sentence for each process and environment that was lost,
+    """`count` processes that share n rows; `sentences` collects a sentence for each process and environment that was lost,
     `notices` what they took.
 
     timeout: seconds after which a process that does not answer counts as hung, from when its answer is waited for; while this
@@ -117,7 +117,7 @@ class Workers:
         timeout: float,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        self.told: list[str] = []
+        self.sentences: list[str] = []
         self.notices: Notices = {}
         self._out: tuple[list[int], dict[int, Fault]] = [], {}  # who carries commands out, and who cannot
         self._context = mp.get_context("spawn")
@@ -135,7 +135,7 @@ class Workers:
             failed = self._collect(list(range(count)), max(_START, timeout))[1]
             if failed:
                 worker, fault = next(iter(failed.items()))
-                raise TaskError(fault.told if fault.final else f"{self._of(worker)} {_not_started(fault)}")
+                raise TaskError(fault.reason if fault.final else f"{self._of(worker)} {_not_started(fault)}")
         except BaseException:
             self.close()
             raise
@@ -155,7 +155,7 @@ class Workers:
         (waiting, failed), self._out = self._out, ([], {})
         replies, faults = self._receive(waiting, failed, self._timeout)
         for raising, notices in replies.values():
-            self.told += [raised(row, fault) for row, fault in raising.items()]
+            self.sentences += [raised(row, fault) for row, fault in raising.items()]
             self.notices |= notices
             faults |= raising
         return faults
@@ -170,7 +170,7 @@ class Workers:
         replies, faults = self._receive(*self._send(messages), max(self._timeout, _RESTORE))
         answers: dict[int, Any] = {}
         for answered, raising in replies.values():
-            self.told += [raised(row, fault) for row, fault in raising.items()]
+            self.sentences += [raised(row, fault) for row, fault in raising.items()]
             answers |= answered
             faults |= raising
         return answers, faults
@@ -195,7 +195,7 @@ class Workers:
             if end is None:
                 fault = self._restart(worker)
                 if fault is not None:
-                    self.told.append(f"{self._of(worker)} could not be started again: {fault.told}")
+                    self.sentences.append(f"{self._of(worker)} could not be started again: {fault.reason}")
                     failed[worker] = fault
                     continue
                 end = self._ends[worker]
@@ -262,9 +262,9 @@ class Workers:
         process.join(1 if fault == _DIED else 0)
         code = f" (exit code {process.exitcode})" if fault == _DIED else ""
         again = self._restart(worker)
-        after = f"could not be started again: {again.told}" if again else "was replaced"
-        self.told.append(f"{self._of(worker)} {fault.told}{code} and {after}")
-        return Fault(f"its worker {fault.told}{code}", fault.final)
+        after = f"could not be started again: {again.reason}" if again else "was replaced"
+        self.sentences.append(f"{self._of(worker)} {fault.reason}{code} and {after}")
+        return Fault(f"its worker {fault.reason}{code}", fault.final)
 
     def _restart(self, worker: int) -> Fault | None:
         """Start a process in place of another; why it does not serve, if it does not."""
@@ -296,7 +296,7 @@ class Workers:
 def _not_started(fault: Fault) -> str:
     """What became of a process that never served."""
     if fault != _DIED:
-        return f"could not be started: {fault.told}"
+        return f"could not be started: {fault.reason}"
     return "died while starting; if this is a script, put what it does under `if __name__ == '__main__':`, or pass workers=0"
 
 

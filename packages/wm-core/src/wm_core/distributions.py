@@ -211,8 +211,8 @@ class Bernoullis:
 
     `loss` of a target (..., K), bool, is summed over the event; `mode` (..., K) bool is what is more likely than not.
 
-    >>> told = Bernoullis(torch.tensor([[-3.0, 2.0], [-3.0, -2.0]]))
-    >>> told.mode().tolist(), told.allowed().tolist()
+    >>> masks = Bernoullis(torch.tensor([[-3.0, 2.0], [-3.0, -2.0]]))
+    >>> masks.mode().tolist(), masks.allowed().tolist()
     ([[False, True], [False, False]], [[False, True], [False, True]])
     """
 

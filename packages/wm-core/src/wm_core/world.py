@@ -135,9 +135,9 @@ class WorldModel(nn.Module):
         """Losses of observations, heads and both KL terms (B, T), not weighted; the KL itself; and the trace."""
         trace = self.observe(carry, steps)
         targets = steps | trace.targets | {"cont": ~steps["terminal"] * self.discount}  # of heads
-        shown, told = self.decoder(trace.latent), {name: head(trace.latent) for name, head in self.heads.items()}
+        shown, predicted = self.decoder(trace.latent), {name: head(trace.latent) for name, head in self.heads.items()}
         seen = {key: distribution.loss(steps[key]) for key, distribution in shown.items()}
-        heads = {name: distribution.loss(targets[name]) for name, distribution in told.items()}
+        heads = {name: distribution.loss(targets[name]) for name, distribution in predicted.items()}
         kl, raw = self.kl(trace.post, trace.prior, steps["weight"])
         return names.together(names.observed(seen), heads, kl), raw, trace
 

@@ -28,8 +28,8 @@ class Alone(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         who = self.who.to(tokens.dtype).expand(*tokens.shape[:-1], -1)
-        told: Tensor = self.out(self.mlp(torch.cat([tokens, who], -1)))
-        return told
+        mixed: Tensor = self.out(self.mlp(torch.cat([tokens, who], -1)))
+        return mixed
 
 
 def alone_like(mixer: AgentTransformer, layers: int = 3) -> Alone:

@@ -35,5 +35,5 @@ def interaction_predictor(
     >>> rssm.observe(rssm.initial(6), embed, torch.zeros(6, 7, 2), reset).prior.shape
     torch.Size([6, 7, 4, 3])
     """
-    told = MLP(mixer.width, units, layers)
-    return AcrossAgents(nn.Sequential(mixer, told, linear(told.width, stoch[0] * stoch[1])), mixer.agents, rows=rows)
+    mlp = MLP(mixer.width, units, layers)
+    return AcrossAgents(nn.Sequential(mixer, mlp, linear(mlp.width, stoch[0] * stoch[1])), mixer.agents, rows=rows)

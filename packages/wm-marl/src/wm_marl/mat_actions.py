@@ -72,10 +72,10 @@ class MATActions:
 
     def _taken(self, choose: Callable[[ActionDistribution], Tensor]) -> Tensor:
         """One agent's action after the other: (..., N, A)."""
-        turns, policies, actions = self.decoder.turns(self.seen), [], []
+        cached, policies, actions = self.decoder.cached(self.seen), [], []
         token = self.decoder.start(self.seen)  # (M, A + 1)
         for agent in range(self.seen.shape[1]):
-            policies.append(self._warm(turns.next(token, None if self.mask is None else self.mask[:, agent])))
+            policies.append(self._warm(cached.next(token, None if self.mask is None else self.mask[:, agent])))
             actions.append(choose(policies[-1]))  # (M, A)
             token = F.pad(actions[-1].to(self.seen.dtype), (1, 0))
         self._entropy = lambda: torch.stack([policy.entropy() for policy in policies], -1)
@@ -115,5 +115,5 @@ def in_order(decoder: MATDecoder, seen: Tensor, mask: Tensor | None, order: Orde
     out, have them in the environment's."""
     if order is None:
         return MATActions(decoder, seen, mask)
-    told = MATActions(decoder, order.there(seen), None if mask is None else order.there(mask))
-    return Rearranged(told, order.there, order.back)
+    inner = MATActions(decoder, order.there(seen), None if mask is None else order.there(mask))
+    return Rearranged(inner, order.there, order.back)

@@ -95,16 +95,16 @@ class MATDecoder(nn.Module):
         return self.head.from_features(self.end(x), mask)
 
     @torch.no_grad()
-    def turns(self, seen: Tensor) -> Turns:
+    def cached(self, seen: Tensor) -> CachedDecoder:
         """The same of one agent after the other."""
-        return Turns(self, seen)
+        return CachedDecoder(self, seen)
 
     def start(self, seen: Tensor) -> Tensor:
         """The token before the first agent's: (M, A + 1)."""
         return F.pad(seen.new_zeros(len(seen), self.actions), (1, 0), value=1.0)
 
 
-class Turns:
+class CachedDecoder:
     """A decoder that is asked for one agent after the other, and keeps keys and values of those before: without gradient.
 
     seen: (M, N, D), as of the decoder.

@@ -61,11 +61,11 @@ def mat(policy: MATPolicy, features: Tensor, mask: Tensor, action: Tensor) -> tu
     log_probs, entropies = [], []
     for i in range(len(action)):
         # (i + 1, A + 1): a start, and what was chosen before
-        told = torch.zeros(i + 1, 1 + action.shape[1], dtype=action.dtype)
-        told[0, 0] = 1
-        told[1:, 1:] = action[:i]
+        chosen = torch.zeros(i + 1, 1 + action.shape[1], dtype=action.dtype)
+        chosen[0, 0] = 1
+        chosen[1:, 1:] = action[:i]
         # (i + 1, D)
-        x = norm(decoder.begin[2], gelu(told @ decoder.begin[0].weight.mT))
+        x = norm(decoder.begin[2], gelu(chosen @ decoder.begin[0].weight.mT))
         for one in decoder.blocks:
             # (i + 1, D): the stream of actions by itself, then as each agent asks it
             x = norm(one.first, x + attended(one.own, x, x, causal=True))
@@ -83,9 +83,9 @@ def mat(policy: MATPolicy, features: Tensor, mask: Tensor, action: Tensor) -> tu
     return torch.stack(log_probs), torch.stack(entropies)
 
 
-def attended(network: Any, asking: Tensor, told: Tensor, causal: bool = False) -> Tensor:
-    """What tokens `asking` (N, D) hear of tokens `told` (N, D), by an Attention's weights: (N, D)."""
-    key, value = affine(network.keys_values, told).chunk(2, -1)
+def attended(network: Any, asking: Tensor, source: Tensor, causal: bool = False) -> Tensor:
+    """What tokens `asking` (N, D) hear of tokens `source` (N, D), by an Attention's weights: (N, D)."""
+    key, value = affine(network.keys_values, source).chunk(2, -1)
     return affine(network.out, listened(affine(network.query, asking), key, value, network.heads, causal))
 
 

@@ -27,7 +27,7 @@ from wm_core.returns import gae
 from wm_marl.mat import MATPolicy
 from wm_marl.mat_critic import EncoderCritic
 
-TOLD = ("policy", "value", "entropy", "policy_kl", "clipped")  # what an epoch says of itself
+MEASURED = ("policy", "value", "entropy", "policy_kl", "clipped")  # what an epoch says of itself
 TINY = 1e-8  # of the mean weight, so that a dream of the absent alone is no division by zero
 
 
@@ -157,16 +157,16 @@ class PPO(nn.Module):
         parts, metrics = self.prepare(dream)
         old: list[Tensor] = []
         for epoch in range(self.epochs):
-            found, told = self.gradients(parts, old)
+            found, measured = self.gradients(parts, old)
             if epoch == 0:
-                metrics["behaviour/action_entropy"] = told["entropy"]
+                metrics["behaviour/action_entropy"] = measured["entropy"]
             for name, rule in self.rules.items():
                 ranks().average(found[name])
                 stepped = rule.apply(found[name])
                 metrics |= {f"opt/{key}/{name}": value for key, value in stepped.items()}
             torch.clear_autocast_cache()  # which holds the weights as they were before the step
-        metrics |= {"loss/policy": told["policy"], "loss/value": told["value"]}
-        return metrics | {f"behaviour/{name}": told[name] for name in ("clipped", "policy_kl")}
+        metrics |= {"loss/policy": measured["policy"], "loss/value": measured["value"]}
+        return metrics | {f"behaviour/{name}": measured[name] for name in ("clipped", "policy_kl")}
 
     @torch.no_grad()
     def prepare(self, dream: Dream) -> tuple[list[Part], Metrics]:
@@ -220,9 +220,9 @@ class PPO(nn.Module):
             total = list(torch._foreach_add(total, grads)) if total else list(grads)  # noqa: SLF001
             with torch.no_grad():
                 rise = (log_prob - old[at]).expm1()  # ratio - 1
-                told = (surrogate, value, entropy, rise - rise.log1p(), rise.abs() > self.clip)
-                sums.append(torch.stack([(part.share * one).sum() for one in told]) / count)
-        metrics = dict(zip(TOLD, sum_of(sums).unbind(), strict=True))
+                measured = (surrogate, value, entropy, rise - rise.log1p(), rise.abs() > self.clip)
+                sums.append(torch.stack([(part.share * one).sum() for one in measured]) / count)
+        metrics = dict(zip(MEASURED, sum_of(sums).unbind(), strict=True))
         apart = iter(total)
         return {name: list(islice(apart, len(rule.params))) for name, rule in self.rules.items()}, metrics
 

@@ -101,7 +101,7 @@ class App:
         leads to the environment."""
         from wm_run import from_python, loading
 
-        return loading.load(from_python.told(self, env)[1], logdir, device=device)
+        return loading.load(from_python.named_task(self, env)[1], logdir, device=device)
 
     def train(self, env: Any = None, **asked: Any) -> Loaded:
         """Train from Python, see `wm_run.from_python.train`; the trained agent, as `load` gives it."""

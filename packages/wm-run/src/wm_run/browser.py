@@ -68,7 +68,7 @@ class Show:
             stage.horizon = horizon
         team = stage.observer.team
         if type(agent) is int and team is not None and 0 <= agent < team.agents:
-            stage.turn(agent)
+            stage.switch(agent)
 
     def due(self) -> bool:
         """Whether the stage is to go on."""

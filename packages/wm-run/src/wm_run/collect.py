@@ -25,10 +25,10 @@ from wm_run.progress import Progress
 from wm_run.recorder import Writer, under_way
 from wm_run.recording import PARTS, About, Recording
 from wm_run.rollout import LONGEST
+from wm_run.schedule import Schedule
 from wm_run.stop import heeded, say
 from wm_run.tasks import Tasks
 from wm_run.trust import remember
-from wm_run.turns import Turns
 
 APART = 1_000_000_007  # added to the seed for the environments that are held out
 
@@ -94,10 +94,12 @@ def _collect(asked: Collection, wishes: list[Wish], stopped: Callable[[], bool])
                 seeds = [(asked.seed, at, which) for which in range(len(wishes))]
                 players = [player(wish, envs, seed, asked.device) for wish, seed in zip(wishes, seeds, strict=True)]
                 writer = writer or _writer(asked, envs, wishes, players)
-                going = Part(asked, writer, part, envs, players, Turns([wish.share for wish in wishes], n), dict(spent))
+                going = Part(
+                    asked, writer, part, envs, players, Schedule([wish.share for wish in wishes], n), dict(spent)
+                )
                 if not going.play(steps[part], stopped):
                     return None
-                spent[part] = going.turns.steps.tolist()
+                spent[part] = going.schedule.steps.tolist()
     assert writer is not None
     total = np.sum(list(spent.values()), 0) * writer.about.repeat
     told = [{"who": wish.who, "share": wish.share, "seed": asked.seed} for wish in wishes]
@@ -125,8 +127,8 @@ class Part:
     name: str
     envs: Environments
     players: list[Player]
-    turns: Turns
-    spent: Mapping[str, list[int]]  # actions of each player in the parts before
+    schedule: Schedule
+    before: Mapping[str, list[int]]  # actions of each player in the parts before
 
     def play(self, steps: int, stopped: Callable[[], bool]) -> bool:
         """To so many environment steps, from where it was saved; whether they were made."""
@@ -141,7 +143,7 @@ class Part:
                     self._save(record)
                     saved = time.monotonic()
                 given = np.stack([one.act(record) for one in self.players])  # (players, n, A)
-                record = self._note(self.envs.step(given[self.turns.turn, np.arange(self.envs.num_envs)]))
+                record = self._note(self.envs.step(given[self.schedule.player, np.arange(self.envs.num_envs)]))
                 progress.update(self._steps, episodes=self.writer.ended(self.name))
         return True
 
@@ -159,7 +161,7 @@ class Part:
         saved = self.writer.saved
         if saved is None or saved["part"] != self.name:
             return self._note(self.envs.reset(self.asked.seed + (0 if self.name == "train" else APART)))
-        self.turns.load_state(saved["turns"])
+        self.schedule.load_state(saved["turns"])
         for one, state in zip(self.players, saved["players"], strict=True):
             one.load_state(state)
         self.envs.load_state(saved["envs"])
@@ -174,9 +176,9 @@ class Part:
             raise UserError(self.envs.failure)
         told = getattr(self.envs, "told", dict)  # no promise of Environments
         record = {**step, **told()}
-        turn = self.turns.turn.copy()
-        self.turns.begin(record)
-        who = np.where(record["first"], self.turns.turn, turn)
+        playing = self.schedule.player.copy()
+        self.schedule.begin(record)
+        who = np.where(record["first"], self.schedule.player, playing)
         self.writer.add(self.name, record, score_of(self.envs, record), self.envs.cut, who)
         self._tell()
         return record
@@ -190,9 +192,9 @@ class Part:
             {
                 "part": self.name,
                 "record": dict(record),
-                "turns": self.turns.state(),
+                "turns": self.schedule.state(),
                 "players": [one.state() for one in self.players],
                 "envs": self.envs.state(),
-                "spent": dict(self.spent),
+                "spent": dict(self.before),
             }
         )

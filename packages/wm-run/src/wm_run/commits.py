@@ -230,11 +230,11 @@ class Commits:
     def _told(self) -> dict[str, Any]:
         """What the folder says of its last commit."""
         path = self.folder / "commit.json"
-        told: dict[str, Any] = {"position": 0, "oldest": 0, "rewritten": [], "boot": ""}
-        told |= _read(path) if path.is_file() else {}
+        commit: dict[str, Any] = {"position": 0, "oldest": 0, "rewritten": [], "boot": ""}
+        commit |= _read(path) if path.is_file() else {}
         if _read(self.folder / "schema.json")["format"] == 2:
-            told["rewritten"] = [self._today(key) for key in told["rewritten"]]
-        return told
+            commit["rewritten"] = [self._today(key) for key in commit["rewritten"]]
+        return commit
 
     def _translated(self, described: dict[str, Any]) -> dict[str, Any]:
         """A folder's description in today's names, of which it may hold older ones."""

@@ -64,16 +64,16 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
     if graph:
         agent.capture("graph", lambda told: None, recorder)
         acting = _recorded(lambda: agent.act(carry, step), gpu=gpu)
-        update = dataclasses.replace(update, spent=_recorded(lambda: agent.learn(replay), gpu=gpu))
+        update = dataclasses.replace(update, cost=_recorded(lambda: agent.learn(replay), gpu=gpu))
     found = amounts(config, envs.repeat, held=held, kept=update.kept, record=size_of(record))
     acts = 0.0 if config.data else config.steps / envs.repeat / (config.envs * config.devices)
-    total = update.spent * found["updates"] + acting * acts
+    total = update.cost * found["updates"] + acting * acts
     if gpu:
         found["vram_bytes"] = max(found["vram_bytes"], torch.cuda.max_memory_allocated())
     numbers = {
         "device": config.device,
         "updates": found.pop("updates"),
-        "seconds_per_update": update.spent.quiet,
+        "seconds_per_update": update.cost.quiet,
         "seconds_per_action": acting.quiet,
         "flops_per_update": update.flops,
         "hours": total.quiet / 3600,
@@ -114,7 +114,7 @@ def sentence(numbers: Mapping[str, Any]) -> str:
     return f"{span} ({updates}, {memory}, {disk})"
 
 
-def told(app: App, config: RunConfig, envs: Environments) -> str:
+def sentence_or_reason(app: App, config: RunConfig, envs: Environments) -> str:
     """`sentence`, or why there is none: an estimate never stops a run."""
     try:
         return sentence(estimate(app, config, envs))

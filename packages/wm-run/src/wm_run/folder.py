@@ -139,12 +139,12 @@ class Run:
         """After `offsets`: the checksum of every log up to there, by file."""
         return {name: log.mark() for name, log in self._logs.items()}
 
-    def take_told(self) -> list[str]:
+    def take_notices(self) -> list[str]:
         """Sentences about what other programs did to the logs, since this was last asked."""
-        told = [sentence for log in self._logs.values() for sentence in log.told]
+        notices = [sentence for log in self._logs.values() for sentence in log.notices]
         for log in self._logs.values():
-            log.told.clear()
-        return told
+            log.notices.clear()
+        return notices
 
     def check(self, offsets: Mapping[str, int]) -> None:
         """Raises ValueError for offsets that `offsets` never gave."""
@@ -156,7 +156,7 @@ class Run:
         """Drop every line written after `offsets`, and from TensorBoard's view every later step; {} drops all.
 
         A file that is shorter by now has nothing to drop and stays. marks: of the same moment. A file that is not what they
-        say loses no line of an earlier step, and is kept whole beside it; `take_told` says so.
+        say loses no line of an earlier step, and is kept whole beside it; `take_notices` says so.
         """
         self._step = offsets.get("step", 0)
         self._purge = self._step + 1 if offsets else 0

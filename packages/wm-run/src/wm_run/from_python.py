@@ -113,7 +113,7 @@ def train(
     from wm_run import cli, commands, loading, trust
 
     listeners = Listeners(callbacks if isinstance(callbacks, list | tuple) else [callbacks])
-    (task, app), named = told(app, env), app.environments
+    (task, app), named = named_task(app, env), app.environments
     given = fields | ({"task": task} if task else {}) | ({"env": dict(options)} if options else {})
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     try:
@@ -144,10 +144,10 @@ def train(
         raise UserError(" ".join(sentence.split())) from error
 
 
-def told(app: App, env: Any) -> tuple[str, App]:
+def named_task(app: App, env: Any) -> tuple[str, App]:
     """The task's name, and the app with environments of its own where no name leads to them in another process.
 
-    >>> told(None, "toy:catch"), told(None, None)
+    >>> named_task(None, "toy:catch"), named_task(None, None)
     (('toy:catch', None), ('', None))
     """
     if env is None or isinstance(env, str):

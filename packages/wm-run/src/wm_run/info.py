@@ -14,7 +14,7 @@ from wm_run.cli import Command, mistaken
 from wm_run.config import RunConfig
 from wm_run.configs import resolve, write_run
 from wm_run.cost import cost
-from wm_run.estimate import estimate, sentence, told
+from wm_run.estimate import estimate, sentence, sentence_or_reason
 from wm_run.loading import build, environments, played, runtime
 from wm_run.options import Info
 from wm_run.recording import Recording
@@ -66,7 +66,7 @@ def _table(title: str, values: Mapping[str, Any]) -> None:
 def say_what_it_takes(app: App, command: Command, config: RunConfig, recording: Recording | None) -> None:
     """What this run takes, and then the paper's setting: where the preset was chosen for the user."""
     with closing(played(app, dataclasses.replace(config, workers=0), 1, recording)) as envs:
-        say(f"this run takes {told(app, config, envs)}")
+        say(f"this run takes {sentence_or_reason(app, config, envs)}")
     if recording is not None:  # the paper's setting is of another task
         return
     if command.origin.preset == app.paper or app.paper not in app.files("presets"):
@@ -75,7 +75,7 @@ def say_what_it_takes(app: App, command: Command, config: RunConfig, recording: 
     full = runtime(dataclasses.replace(paper, device=config.device, threads=0, workers=0))
     try:
         with closing(environments(app, full, 1)) as envs:
-            say(f"the full setting would take {told(app, full, envs)}")
+            say(f"the full setting would take {sentence_or_reason(app, full, envs)}")
     except ModuleNotFoundError as error:
         say(f"the full setting needs the module {error.name}")
     except Exception as error:

@@ -29,7 +29,7 @@ from wm_run.recording import Recording
 from wm_run.stand_in import StandIn
 from wm_run.teams import Team, team_of
 from wm_run.trust import on_a_strangers_word, strange
-from wm_run.unfit import told
+from wm_run.unfit import read_or_refused
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -142,13 +142,13 @@ def restore(app: App, logdir: Path, config: RunConfig) -> Loaded:
         agent = build(app, config, envs)
         saved = given or _newest(app, logdir)
         bound.check(app, stated, saved)
-        with told(app, saved):
+        with read_or_refused(app, saved):
             checkpoint.check_step(saved)
         fit(agent, saved)
         if given is None:
             tell_passed_over(saved.path)
         spaces = envs.observation_space, envs.action_space, int(envs.action_spec.size)
-        with told(app, saved):
+        with read_or_refused(app, saved):
             loop = saved.state.get("loop", {})
             carry, count = to_device(loop.get("carry"), agent.device), len(loop.get("score", ()))
             replay = saved.state.get("replay")

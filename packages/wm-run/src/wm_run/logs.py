@@ -24,7 +24,7 @@ OURS = "put it back from a copy if that was not meant"
 class Log:
     r"""One file of rows, each a line of JSON with a step, opened for appending after the last whole row.
 
-    altered: whether another program had a hand in it, as far as is known; told: sentences about that which are new.
+    altered: whether another program had a hand in it, as far as is known; notices: sentences about that which are new.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -34,12 +34,12 @@ class Log:
     ...         _ = other.write(b'{"step": 0}')
     ...     log.write(b'{"step": 2}\n')
     ...     log.close()
-    ...     log.path.read_text(), [sentence.split()[1:6] for sentence in log.told]
+    ...     log.path.read_text(), [sentence.split()[1:6] for sentence in log.notices]
     ('{"step": 1}\n{"step": 0}\n{"step": 2}\n', [['was', 'written', 'by', 'another', 'program,']])
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.altered, self.told = path, False, list[str]()
+        self.path, self.altered, self.notices = path, False, list[str]()
         self.bytes, self.crc = 0, 0
         self._open()
 
@@ -69,7 +69,7 @@ class Log:
             size = _end(text, step)
         if odd or size and not _all_later(text[size:], step):
             kept = self.set_aside()
-            self.told.append(
+            self.notices.append(
                 f"{self.path} {odd}: its rows up to step {step:,} stay as they are, all of it is in {kept.name}; {OURS}"
                 if odd
                 else f"{self.path} holds rows of another program behind step {step:,}: they are in {kept.name}"
@@ -132,7 +132,7 @@ class Log:
         self._open()
         if before == (self.bytes, self.crc):
             return  # a copy in its place, or a file system whose numbers of files change
-        self.told += [] if self.altered else [f"{self.path} {what}"]
+        self.notices += [] if self.altered else [f"{self.path} {what}"]
         self.altered = True
 
 

@@ -112,7 +112,7 @@ class Observer:
         return self.draw(frame if self.team is None else frame[self.which])
 
     def beside(self, step: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        """The same, each (H, W, 3), of every agent of a team; () of one alone."""
+        """The same, each (H, W, C) or flat, of every agent of a team; () of one alone."""
         return () if self.team is None or not self.key else tuple(self.draw(one) for one in step[self.key][0])
 
     def together(self, predicted: Predictions, action: Vector) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ from wm_run.rollout import remembered, rows_of
 from wm_run.stage import Choose, Moment, Stage, by_policy, in_dream, in_environment
 from wm_run.teams import team_of
 from wm_run.video import write_video
-from wm_run.window import FPS, Keyboard, Screen, keys_told, open_window
+from wm_run.window import FPS, Keyboard, Screen, key_hint, open_window
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -44,7 +44,7 @@ FRESH = 20_000  # added to a run's seed, so that neither training nor evaluation
 def watch(moments: Iterator[Moment], screen: Screen, hands: Keyboard, episodes: int) -> None:
     """Show until that many episodes or dreams are over, or the user ends it."""
     canvas, paused = Canvas(), False
-    hint = keys_told(hands.discrete, hands.continuous)
+    hint = key_hint(hands.discrete, hands.continuous)
     moment = next(moments)
     while True:
         screen.show(canvas.draw(moment, f"PAUSED   {hint}" if paused else hint))

@@ -116,7 +116,7 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
         "environments": count,
         "memory": structure,
     }
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "library_name": "wm-run",
         "license": options.licence,
         "tags": ["reinforcement-learning", "world-model", app.name],
@@ -131,8 +131,8 @@ def _made(app: App, command: Command, logdir: Path) -> tuple[dict[str, Any], dic
         "command": card.command(app, saved, origin),
         **ran,
     }
-    told = plain_json(told | ({"model-index": listed} if (listed := card.index(told)) else {}))
-    return about, files, card.written(told, card.prose(told))
+    facts = plain_json(facts | ({"model-index": listed} if (listed := card.index(facts)) else {}))
+    return about, files, card.written(facts, card.prose(facts))
 
 
 def spaces(loaded: Loaded) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from wm_run.replay import Replay
 from wm_run.rollout import drawing_from
 from wm_run.stand_in import StandIn
 from wm_run.stop import say
-from wm_run.unfit import told
+from wm_run.unfit import read_or_refused
 
 if TYPE_CHECKING:
     from wm_run.app import App
@@ -163,7 +163,7 @@ class Session:
         path = checkpoint.save(self.run.logdir, at.steps, weights=weights, state=state, meta=meta, **kept)
         ranks().total(1)  # all have saved
         self.replay.commit(replay)
-        for sentence in self.run.take_told():
+        for sentence in self.run.take_notices():
             say(sentence)
         return path
 
@@ -174,7 +174,7 @@ class Session:
         """
         fit(self.agent, saved)
         notices = [f"{path} lacks a part and is passed over; it is kept" for path in checkpoint.passed_over(saved.path)]
-        with told(self.app, saved):
+        with read_or_refused(self.app, saved):
             if _numbers(saved.state["agent"]) != _numbers(self.agent.state()):
                 notices.append("it was saved on another kind of device: random numbers go on from a new seed")
             self.run.check(saved.state["run"])  # before anything is undone
@@ -188,7 +188,7 @@ class Session:
             notices += self.feed.load_state(saved.state.get("feed", {"late": [], "ahead": []}))
             load_random_state(saved.state["random"])
             self.run.cut(saved.state["run"], saved.meta.get("logs"))
-            notices += self.run.take_told()
+            notices += self.run.take_notices()
             if ranks().count > 1:
                 checkpoint.go_back(saved.path)
         return at, notices

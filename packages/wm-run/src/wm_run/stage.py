@@ -153,10 +153,10 @@ class Stage:
         if self.dream is not None:
             self.dream, self.now = None, self.real
             if self.which != self.asked:
-                return self.turn(self.which)
+                return self.switch(self.which)
         return self.now
 
-    def turn(self, which: int) -> Moment:
+    def switch(self, which: int) -> Moment:
         """To another agent of a team: at once in the environment, in a dream with its next step. What was chosen for the one is
         nothing for the other, who may not even be allowed it."""
         self.which = which

@@ -94,7 +94,7 @@ def shared(threads: int) -> float:
 class Measured:
     """An update that was made, with what it took."""
 
-    spent: Cost
+    cost: Cost
     flops: int
     kept: int
     """The most bytes that are kept at once for a backward pass."""
@@ -117,10 +117,10 @@ def tried(agent: Learner, replay: Replay, *, gpu: bool = False, times: int = 1) 
         nonlocal flops, kept
         flops, kept = _first_update(agent, replay)
 
-    spent = spend(first, gpu=gpu)
+    cost = spend(first, gpu=gpu)
     if times:
-        spent = spend(lambda: agent.learn(replay), gpu=gpu, times=times)
-    return Measured(spent, flops, kept)
+        cost = spend(lambda: agent.learn(replay), gpu=gpu, times=times)
+    return Measured(cost, flops, kept)
 
 
 def whole_update(config: RunConfig, make: Make, share: float = 1.0) -> Measured:
@@ -132,7 +132,7 @@ def whole_update(config: RunConfig, make: Make, share: float = 1.0) -> Measured:
         return Trial(part.length, part.computed, tried(*make(part), times=times))
 
     one = trial(1, STEPS, 1)
-    seconds = max(one.took.spent.quiet, 1e-9)
+    seconds = max(one.took.cost.quiet, 1e-9)
     quick = seconds < SLOW
     again, length = (2, max(STEPS, min(LONGER, config.length // 2))) if quick else (1, STEPS)
     rows = min(config.batch, max(2, int(ROOM * STEPS / length / seconds)))
@@ -149,7 +149,7 @@ def predicted(one: Trial, longer: Trial | None, wider: Trial | None, whole: RunC
     ...     seconds = 2.0 + 0.25 * length + 0.5 * rows * length
     ...     return Trial(length, rows * length, Measured(Cost(seconds, 2 * seconds), 10 * rows * length, 3))
     >>> predicted(trial(1, 4), trial(1, 16), trial(3, 16), RunConfig(batch=16, length=64))
-    Measured(spent=Cost(quiet=530.0, busy=1060.0), flops=10240, kept=3)
+    Measured(cost=Cost(quiet=530.0, busy=1060.0), flops=10240, kept=3)
     """
     low, high = (longer or one, wider) if wider else (one, longer or one)
 
@@ -169,8 +169,8 @@ def predicted(one: Trial, longer: Trial | None, wider: Trial | None, whole: RunC
     def amount(of: Callable[[Measured], float]) -> int:
         return round(of(high.took) + slope(of) * (whole.computed - high.computed))
 
-    spent = Cost(seconds(lambda took: took.spent.quiet), seconds(lambda took: took.spent.busy))
-    return Measured(spent, amount(lambda took: took.flops), amount(lambda took: took.kept))
+    cost = Cost(seconds(lambda took: took.cost.quiet), seconds(lambda took: took.cost.busy))
+    return Measured(cost, amount(lambda took: took.flops), amount(lambda took: took.kept))
 
 
 def _first_update(agent: Learner, replay: Replay) -> tuple[int, int]:

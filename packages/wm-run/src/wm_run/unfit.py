@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def told(app: App, saved: Checkpoint) -> Iterator[None]:
+def read_or_refused(app: App, saved: Checkpoint) -> Iterator[None]:
     """Raises UserError for what reading `saved` raises inside; a sentence for the user and a failing disk stay."""
     from wm_run.cli import mistaken
 

@@ -47,12 +47,12 @@ def by_keys(held: Sequence[str], discrete: Sequence[int], continuous: int, actio
     return chosen if any_chosen else None
 
 
-def keys_told(discrete: Sequence[int], continuous: int) -> str:
+def key_hint(discrete: Sequence[int], continuous: int) -> str:
     """What keys do in a window, of those that choose something here; a line, without the policy's part.
 
-    >>> keys_told((3,), 0)
+    >>> key_hint((3,), 0)
     'hold 0-2: action   space: pause   tab: hands off   esc: end'
-    >>> keys_told((), 1)
+    >>> key_hint((), 1)
     'hold left, right: action   space: pause   tab: hands off   esc: end'
     """
     letters = DIGITS[: discrete[0]] if discrete else ""

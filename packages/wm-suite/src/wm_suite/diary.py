@@ -1,6 +1,6 @@
 """LOGDIR.json beside a run: the settings it was begun with, what it has cost over all its processes, and how it ended.
 
-settings; wall_s; spent_s, what of it counts against its limit (`wm_suite.spent`); done ("whole", "time" where it was ended by its limit, else ""); attempts, the processes that have trained
+settings; wall_s; spent_s, what of it counts against its limit (`wm_suite.process_time`); done ("whole", "time" where it was ended by its limit, else ""); attempts, the processes that have trained
 it; error, the last line of the log of the one that failed, else "".
 """
 
@@ -37,17 +37,17 @@ def read(job: Job) -> Diary:
         raise SuiteError(
             f"was begun with {'; '.join(odd)}: say so in the suite, or move {job.folder} away to begin anew"
         )
-    found |= {"spent_s": spent(found), "settings": job.cell.settings}
+    found |= {"spent_s": counted_seconds(found), "settings": job.cell.settings}
     found = new | {name: value for name, value in found.items() if name in new}
     if more or (found["done"] == "time" and found["spent_s"] < 60 * job.minutes):
         found["done"] = ""
     return found
 
 
-def spent(found: Mapping[str, Any]) -> float:
+def counted_seconds(found: Mapping[str, Any]) -> float:
     """Seconds of a diary, or of a row, that count against a limit; before these were told apart, all did.
 
-    >>> spent({"wall_s": 9.0}), spent({"wall_s": 9.0, "spent_s": 5.0})
+    >>> counted_seconds({"wall_s": 9.0}), counted_seconds({"wall_s": 9.0, "spent_s": 5.0})
     (9.0, 5.0)
     """
     return float(found.get("spent_s", found.get("wall_s", 0.0)))

@@ -23,7 +23,7 @@ class Job:
         suite: its name.
         cell: the run.
         logdir: the run folder; the diary, the log, the lock and the row lie beside it.
-        minutes: that training may compute over all its processes, see `wm_suite.spent`; inf for no limit.
+        minutes: that training may compute over all its processes, see `wm_suite.process_time`; inf for no limit.
         score: the field that its row must have.
         cwd: where the app is started; a relative `logdir` begins there.
         path: folders in which the app and the measure are looked for first.

@@ -113,15 +113,15 @@ def described(plan: Plan) -> dict[str, Any]:
     }
 
 
-def planned(told: Mapping[str, Any]) -> Plan:
+def planned(kept: Mapping[str, Any]) -> Plan:
     """The plan that `described` made JSON of."""
     names = ("title", "suite", "score", "outcome", "normalise")
-    cells = tuple(Planned(**one) for one in told["cells"])
+    cells = tuple(Planned(**one) for one in kept["cells"])
     return Plan(
-        **{name: str(told[name]) for name in names},
-        printed=tuple(told["printed"]),
+        **{name: str(kept[name]) for name in names},
+        printed=tuple(kept["printed"]),
         cells=cells,
-        notes=tuple(told["notes"]),
+        notes=tuple(kept["notes"]),
     )
 
 

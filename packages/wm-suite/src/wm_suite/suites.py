@@ -1,7 +1,7 @@
 """A suite (TOML) -> its cells: one run for each task, arm and seed, and what it is measured by.
 
 title = "One bit over n steps"
-minutes = 20                        # that a run may compute (`spent.py`); then it is saved, measured as it is, and marked
+minutes = 20                        # that a run may compute (`process_time.py`); then it is saved, measured as it is, and marked
 measure = "wm_run.measures:fresh"   # module:function, of all runs or of one [[run]]
 score = "trained"                   # the field of a row that is the score: a number, or a list of episodes' scores
 outcome = "won"                     # where there is one: a field of 0 and 1 of the same episodes
@@ -116,7 +116,7 @@ class Cell:
 class Suite:
     """A suite as its file says it.
 
-    minutes: that a run may compute, see `wm_suite.spent`. score, outcome: fields of a row. normalise: the table of random and reference
+    minutes: that a run may compute, see `wm_suite.process_time`. score, outcome: fields of a row. normalise: the table of random and reference
     scores, or "". printed: tables that stand beside its own as their papers print them.
     """
 

@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 from wm_suite import child, diary, durable
 from wm_suite.errors import SuiteError
 from wm_suite.job import Job, Outcome
+from wm_suite.process_time import ProcessTime
 from wm_suite.record import row_of
-from wm_suite.spent import Spent
 
 try:
     import fcntl
@@ -35,7 +35,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 BEAT = 10.0  # seconds between what the diary is told of a run under way
-LOOK = 0.2  # seconds at least between looks at what it has spent
+LOOK = 0.2  # seconds at least between looks at what it has used
 WAIT = 60.0  # seconds that an earlier process of the run, whose worker was killed, has to save
 MEASURING = 6 * 3600.0  # seconds
 KILLED = frozenset({128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGABRT, 9)})
@@ -87,7 +87,7 @@ class Ended:
 
     code: int
     seconds: float
-    spent: float  # seconds of them that count against the limit, see `wm_suite.spent`
+    counted: float  # seconds of them that count against the limit, see `wm_suite.process_time`
     late: bool  # it was asked to, for its time
     said: str  # the last line of what it said
 
@@ -117,7 +117,7 @@ def finished(job: Job) -> dict[str, Any] | None:
         return None
     made = {name: row.get(name) for name in ("task", "arm", "seed", "settings", "measure")}
     ours = {name: getattr(job.cell, name) for name in ("task", "arm", "seed", "settings", "measure")}
-    given_more_time = row.get("ended") == "time" and diary.spent(row) < 60 * job.minutes - 1
+    given_more_time = row.get("ended") == "time" and diary.counted_seconds(row) < 60 * job.minutes - 1
     return row if made == ours and not given_more_time else None
 
 
@@ -166,7 +166,7 @@ def _train(job: Job, halt: Halt, lock: BinaryIO, log: BinaryIO, found: dict[str,
         found["attempts"] += 1
         ended = process(job, words, halt, lock, log, 60 * job.minutes - found["spent_s"], _beat(job, dict(found)))
         found["wall_s"] += ended.seconds
-        found["spent_s"] += ended.spent
+        found["spent_s"] += ended.counted
         found["done"] = "whole" if ended.code == 0 else "time" if ended.late else ""
         found["error"] = ""
         if found["done"] == "time" and not (job.folder / "config.toml").exists():
@@ -184,8 +184,8 @@ def _train(job: Job, halt: Halt, lock: BinaryIO, log: BinaryIO, found: dict[str,
 def _beat(job: Job, before: dict[str, Any]) -> Callable[[float, float], None]:
     """What the diary is told while a process runs, so that one whose worker is killed has its time."""
 
-    def beat(seconds: float, spent: float) -> None:
-        now = {"wall_s": before["wall_s"] + seconds, "spent_s": before["spent_s"] + spent}
+    def beat(seconds: float, counted: float) -> None:
+        now = {"wall_s": before["wall_s"] + seconds, "spent_s": before["spent_s"] + counted}
         with contextlib.suppress(OSError):  # a disk that is full now may not be so when the run ends
             diary.write(job, before | now)
 
@@ -231,12 +231,12 @@ def process(
     lock: BinaryIO,
     log: BinaryIO,
     limit: float,
-    beat: Callable[[float, float], None] = lambda seconds, spent: None,
+    beat: Callable[[float, float], None] = lambda seconds, counted: None,
 ) -> Ended:
     """Start child.py with these words and wait. Raises Stopped before it starts.
 
     The process holds the read end of a pipe whose other end is ours alone, and the run's lock. limit: of seconds that count
-    (`wm_suite.spent`)."""
+    (`wm_suite.process_time`)."""
     if halt:
         raise Stopped
     begun, late, told, start = time.monotonic(), False, time.monotonic(), log.seek(0, os.SEEK_END)
@@ -259,23 +259,23 @@ def process(
         os.close(theirs)
     try:
         with halt.telling(one):
-            spent, limit = Spent(one.pid), max(1.0, limit)
+            used, limit = ProcessTime(one.pid), max(1.0, limit)
             while True:
                 try:
-                    one.wait(min(BEAT, 1.0 if late else max(LOOK, limit - spent.seconds)))
+                    one.wait(min(BEAT, 1.0 if late else max(LOOK, limit - used.seconds)))
                     break
                 except subprocess.TimeoutExpired:
                     now = time.monotonic()
-                    if spent.look(now - begun) >= limit and not late:
+                    if used.look(now - begun) >= limit and not late:
                         late = True
                         one.send_signal(signal.SIGTERM)  # it saves
                     if now - told >= BEAT:
                         told = now
-                        beat(now - begun, spent.seconds)
+                        beat(now - begun, used.seconds)
     finally:
         os.close(ours)  # an exception here lets the process save and end
     took = time.monotonic() - begun
-    return Ended(one.returncode, took, spent.look(took), late, _last_line(Path(log.name), start))
+    return Ended(one.returncode, took, used.look(took), late, _last_line(Path(log.name), start))
 
 
 def _environment(job: Job) -> Mapping[str, str]:

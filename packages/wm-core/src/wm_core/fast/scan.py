@@ -172,11 +172,11 @@ class _Scan(torch.autograd.Function):
         steps, rows, width, low = len(states), states.shape[1], count * deter, in_w.dtype
         latents, classes = probs.shape[2:]
 
-        # what is elementwise, for all steps: d gates = d new * turn, d old = d new * stay, and the three norms
+        # what is elementwise, for all steps: d gates = d new * bend, d old = d new * stay, and the three norms
         (reset, update), raw = switches.unbind(3), opened[:, :, :, 1]
         old = states[:, :, :width].unflatten(2, (groups, own)).transpose(1, 2)
         inner = update * (1 - cands.square())
-        turn = torch.stack([inner * raw * reset * (1 - reset), inner * reset, (cands - old) * update * (1 - update)], 3)
+        bend = torch.stack([inner * raw * reset * (1 - reset), inner * reset, (cands - old) * update * (1 - update)], 3)
         stay = 1 - update
         in_slope, hid_slope, post_slope = slope(in_unit, in_s), slope(hid_unit, hid_s), slope(post_unit, post_s)
         in_pull, hid_pull = in_slope * in_s / in_root, hid_slope * hid_s / hid_root
@@ -186,7 +186,7 @@ class _Scan(torch.autograd.Function):
         out_t = (out_w * (1 - unimix)).mT  # straight-through: d probs = (1 - unimix) d stoch
         post_t, gates_t, shared_t, own_t = post_w.mT, gates_w.mT, shared.mT, own_w.mT
         to_logits, to_post, to_hid, to_in = (torch.empty_like(x) for x in (probs, post_unit, hid_unit, in_unit))
-        to_gates = turn.new_empty(groups, steps, rows, 3, own)
+        to_gates = bend.new_empty(groups, steps, rows, 3, own)
         from_post, from_hid, from_in = (x.new_empty(x.shape, dtype=low) for x in (post_unit, hid_unit, in_unit))
         held = grad.new_zeros(grad.shape[1:])
         for t in reversed(range(steps)):
@@ -197,7 +197,7 @@ class _Scan(torch.autograd.Function):
             post = project(wide(from_post[t]) * post_pull[t], post_unit[t], to_post[t])
             add_product(deters.unflatten(1, (count, deter)).transpose(0, 1), post.transpose(0, 1).to(low), post_t)
             new = deters.unflatten(1, (groups, own)).transpose(0, 1)
-            gates = torch.mul(new.unsqueeze(2), turn[t], out=to_gates[:, t])
+            gates = torch.mul(new.unsqueeze(2), bend[t], out=to_gates[:, t])
             torch.mul(new, stay[t], out=held[:, :width].unflatten(1, (groups, own)).transpose(0, 1))
             torch.bmm(gates.flatten(2).to(low), gates_t, out=from_hid[t].view(rows, groups, own).transpose(0, 1))
             hid = project(wide(from_hid[t]) * hid_pull[t], hid_unit[t], to_hid[t]).to(low)

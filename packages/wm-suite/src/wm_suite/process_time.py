@@ -36,7 +36,7 @@ def cpu_of(session: int) -> float | None:
     return sum(found) / tick if found else None
 
 
-class Spent:
+class ProcessTime:
     """Of a process that is there, and of the session that it leads; looked at now and then."""
 
     def __init__(self, leader: int) -> None:
