@@ -5,6 +5,7 @@ import torch
 from wm_core.parallel import GRUBackbone, Parallel
 from wm_core.rssm import RSSM
 from wm_core.starts import join, take
+from wm_core.types import Latent
 
 
 def rows(seed: int, n: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -29,3 +30,13 @@ def test_taken_and_joined_rows_dream_as_they_would_have(kind: str) -> None:
 def test_what_no_row_can_be_taken_of_is_named() -> None:
     with pytest.raises(TypeError, match="holds a set, of which no row can be taken"):
         take({"seen": {1}}, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_last_steps_of_a_latent_as_rows(hidden: bool) -> None:
+    """Row b*last + t, of every feature that there is."""
+    code = 10 * torch.arange(2.0)[:, None] + torch.arange(5.0)  # (B, T): 10 b + t
+    latent = Latent(code[..., None], code[..., None, None], code[..., None] if hidden else None).rows(3)
+    parts = [latent.deter, latent.stoch] + ([latent.hidden] if latent.hidden is not None else [])
+    assert len(parts) == 2 + hidden
+    assert all(part.flatten().tolist() == [2, 3, 4, 12, 13, 14] for part in parts)

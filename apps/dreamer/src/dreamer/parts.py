@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import wm_var
@@ -25,14 +24,14 @@ def value_alignment(config: Config, behaviour: ActorCritic, own: draws.Generator
     """What `--var` adds to the world model: nothing, or one regulariser."""
     if not config.var:
         return {}
-    var = wm_var.ValueAlignment(
+    return wm_var.world_parts(
         behaviour.slow if config.var_critic == "slow" else behaviour.critic,
+        own.generator,
+        state=config.var_state,
         warmup=config.var_warmup,
         unit=config.var_unit,
         dyn=config.var_dyn,
         rep=config.var_rep,
-        weight=config.var_weight or None,
+        weight=config.var_weight,
         detach=("deter",) if config.var_detach else (),
     )
-    sample = partial(wm_var.sample, generator=own.generator)
-    return {"regularisers": {"var": var}, "draw": sample if config.var_state == "sample" else wm_var.probabilities}

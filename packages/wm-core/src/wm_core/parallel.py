@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,16 +103,7 @@ class Parallel(nn.Module):
         return {"stoch": stoch, "backbone": after}, latent
 
     def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
-        def rows(x: Tensor) -> Tensor:
-            return x[:, -last:].flatten(0, 1)
-
-        hidden = trace.latent.hidden
-        latent = replace(
-            trace.latent,
-            deter=rows(trace.latent.deter),
-            stoch=rows(trace.latent.stoch),
-            hidden=None if hidden is None else rows(hidden),
-        )
+        latent = trace.latent.rows(last)
         return {"stoch": latent.stoch, "backbone": self.backbone.starts(trace.each, last)}, latent
 
     def left(self, carry: Carry) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -185,11 +184,7 @@ class RSSM(nn.Module):
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
-        latent = replace(
-            trace.latent,
-            deter=trace.latent.deter[:, -last:].flatten(0, 1),
-            stoch=trace.latent.stoch[:, -last:].flatten(0, 1),
-        )
+        latent = trace.latent.rows(last)
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def left(self, carry: Carry) -> float:

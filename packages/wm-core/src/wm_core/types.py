@@ -57,6 +57,14 @@ class Latent:
         """The latent (B, ...) of one step of (B, T, ...)."""
         return Latent(self.deter[:, t], self.stoch[:, t], None if self.hidden is None else self.hidden[:, t])
 
+    def rows(self, last: int) -> Latent:
+        """The last `last` steps of (B, T, ...) as rows: (B*last, ...), row b*last + t."""
+
+        def flat(feature: Tensor) -> Tensor:
+            return feature[:, -last:].flatten(0, 1)
+
+        return Latent(flat(self.deter), flat(self.stoch), None if self.hidden is None else flat(self.hidden))
+
     def names(self) -> tuple[str, ...]:
         """The features this latent carries."""
         return tuple(f.name for f in fields(self) if getattr(self, f.name) is not None)

@@ -154,11 +154,7 @@ class FusedRSSM(nn.Module):
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def starts(self, trace: Trace, last: int) -> tuple[Start, Latent]:
-        latent = replace(
-            trace.latent,
-            deter=trace.latent.deter[:, -last:].flatten(0, 1),
-            stoch=trace.latent.stoch[:, -last:].flatten(0, 1),
-        )
+        latent = trace.latent.rows(last)
         return {"deter": latent.deter, "stoch": latent.stoch}, latent
 
     def drive(self, action: Tensor) -> tuple[Tensor, Tensor]:
