@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from po_dreamer.agent import build
 from po_dreamer.cli import APP
 from po_dreamer.config import SIZES, Config
 from po_dreamer.diagnosis import diagnose
+from torch.utils._pytree import tree_leaves  # noqa: PLC2701 - torch's own, and it has no other door
 from wm_core import draws
 from wm_core.errors import UserError
 from wm_core.testing import assert_same
 from wm_run import checkpoint, scoring
+from wm_run.collect import Collection, collect
 from wm_run.configs import resolve
 from wm_run.episodes import Episode
+from wm_run.loading import environments
 from wm_run.observer import Observer
+from wm_run.players import Trained
 from wm_run.replay import Replay
 from wm_run.rollout import check_carry, remembered
 from wm_run.testing import check_goes_on_alike
@@ -168,12 +173,30 @@ def test_the_browser_begins_as_an_evaluation_does(run: Any, doors: Path, monkeyp
     assert [int(stage.recollection.taken.sum()) > 0 for stage in shown] == [True, False]
 
 
+def test_who_is_recorded_begins_as_an_evaluation_does(doors: Path, tmp_path: Path) -> None:
+    loaded = load(doors, device="cpu")
+    with closing(environments(APP, loaded.config, 3)) as envs:
+        knowing, new = (Trained(str(doors), envs, (0, 0, 0), "cpu", memory) for memory in ("auto", "empty"))
+    known = [leaf for leaf in tree_leaves(remembered(loaded.carry, 3)) if leaf is not None]
+    kept = [leaf for leaf in tree_leaves(knowing.state()["carry"]) if leaf is not None]
+    assert all(torch.equal(one, other) for one, other in zip(kept, known, strict=True))
+    assert (knowing.remembers, new.remembers) == (True, False)
+    assert loaded.eval(episodes=3)["memory"] != loaded.eval(episodes=3, memory="empty")["memory"]
+
+    for memory, told in (("auto", ["training's at the start"]), ("empty", [])):
+        folder = tmp_path / memory
+        asked = Collection("toy:doors", folder, 20, (str(doors),), device="cpu", envs=2, held_out=0, memory=memory)
+        found = collect(asked)
+        assert found is not None
+        assert [one["memory"] for one in found.source if "memory" in one] == told
+
+
 def test_a_memory_that_does_not_fit_is_refused(run: Any, doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10)
-    assert "give --memory empty" in capsys.readouterr().err
+    assert "--memory empty" in capsys.readouterr().err
     run("eval", doors, "--episodes", 2, "--device", "cpu", "--memory_window", 10, "--memory", "empty")
-    with pytest.raises(UserError, match="give --memory empty"):
+    with pytest.raises(UserError, match="--memory empty"):
         check_carry(load(doors).agent, None)  # of a checkpoint that holds weights alone
 
 

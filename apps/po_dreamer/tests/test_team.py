@@ -220,7 +220,7 @@ def test_memories_of_more_agents_are_refused_for_fewer(
     """Six rows are two teams of three and would be three of two: others' memories, and no shape would tell."""
     with pytest.raises(SystemExit):
         run("eval", leavers, "--episodes", 2, "--env.agents", 2)
-    assert "give --memory empty" in capsys.readouterr().err
+    assert "--memory empty" in capsys.readouterr().err
     run("eval", leavers, "--episodes", 2, "--env.agents", 2, "--memory", "empty")
 
 

@@ -205,5 +205,5 @@ def test_an_evaluation_goes_on_from_what_training_remembers(
     found = next(json.loads(path.read_text()) for path in (tmp_path / "eval").iterdir())
     assert found["memory"] == "training's at the start" and len(found["scores"]) == 3
     odd = loaded.carry["backbone"] | {"tokens": loaded.carry["backbone"]["tokens"][..., 1:]}
-    with pytest.raises(UserError, match="give --memory empty"):
+    with pytest.raises(UserError, match="--memory empty"):
         check_carry(loaded.agent, loaded.carry | {"backbone": odd})

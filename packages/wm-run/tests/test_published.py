@@ -260,7 +260,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "more environments than there are": (entry(environments=10**15), "does not say what a published agent is"),
     "a memory that is not there": (entry(memory={"dict": {"sum": 5}}), "the weights in gift cannot be read"),
     "a memory in itself": (entry(memory={"list": [{"tuple": [{"set": [0]}]}]}), "the weights in gift cannot be read"),
-    "a memory of another agent": (entry(memory={"dict": {"sum": 0, "more": 0}}), "give --memory empty"),
+    "a memory of another agent": (entry(memory={"dict": {"sum": 0, "more": 0}}), "--memory empty"),
     "another app's": (entry(app="dreamer_x"), "wm-app-dreamer-x, which is not installed here"),
     "an app by a path": (entry(app="../../x"), "use that app"),
 }

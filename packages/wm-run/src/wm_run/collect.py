@@ -20,6 +20,7 @@ from wm_run.config import RunConfig
 from wm_run.episodes import score_of
 from wm_run.lock import locked
 from wm_run.loop import Environments
+from wm_run.options import Memory
 from wm_run.players import Player, Trained, Wish, player, wished
 from wm_run.progress import Progress
 from wm_run.recorder import Writer, under_way
@@ -38,7 +39,8 @@ class Collection:
     """What is collected.
 
     steps: environment steps of `train`, with action repeat; held_out: so many more, as a share of them, in whole episodes.
-    who: as `players.wished` reads it. options: of the task. make: who makes its environments. save_every: seconds.
+    who: as `players.wished` reads it. options: of the task. memory: what trained players know where they
+    begin (`players.Trained`). make: who makes its environments. save_every: seconds.
     """
 
     task: str
@@ -51,6 +53,7 @@ class Collection:
     options: Mapping[str, Any] = field(default_factory=dict)
     workers: int = -1
     device: str = "auto"
+    memory: Memory = "auto"
     make: Any = "env_adapters:make_vec"
     save_every: float = 30.0
 
@@ -92,7 +95,10 @@ def _collect(asked: Collection, wishes: list[Wish], stopped: Callable[[], bool])
             n = asked.envs if part == "train" else 1
             with closing(asked.environments(n)) as envs:
                 seeds = [(asked.seed, at, which) for which in range(len(wishes))]
-                players = [player(wish, envs, seed, asked.device) for wish, seed in zip(wishes, seeds, strict=True)]
+                players = [
+                    player(wish, envs, seed, asked.device, asked.memory)
+                    for wish, seed in zip(wishes, seeds, strict=True)
+                ]
                 writer = writer or _writer(asked, envs, wishes, players)
                 going = Part(
                     asked, writer, part, envs, players, Schedule([wish.share for wish in wishes], n), dict(spent)
@@ -102,14 +108,21 @@ def _collect(asked: Collection, wishes: list[Wish], stopped: Callable[[], bool])
                 spent[part] = going.schedule.steps.tolist()
     assert writer is not None
     total = np.sum(list(spent.values()), 0) * writer.about.repeat
-    told = [{"who": wish.who, "share": wish.share, "seed": asked.seed} for wish in wishes]
+    told = [
+        {"who": who, "share": share, "seed": asked.seed, **({"memory": more[1]} if more[1:] else {})}
+        for who, share, *more in writer.asked["who"]
+    ]
     writer.finish([one | {"steps": int(count)} for one, count in zip(told, total, strict=True)])
     return Recording.open(asked.folder)
 
 
 def _writer(asked: Collection, envs: Environments, wishes: list[Wish], players: list[Player]) -> Writer:
     who = [
-        [wish.who, wish.share, *([one.step] if isinstance(one, Trained) else [])]
+        [
+            wish.who,
+            wish.share,
+            *([one.step, *["training's at the start"] * one.remembers] if isinstance(one, Trained) else []),
+        ]
         for wish, one in zip(wishes, players, strict=True)
     ]
     names = ("task", "steps", "seed", "envs", "held_out")

@@ -6,8 +6,9 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from wm_run.options import Memory
 from wm_run.stop import say
 
 
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="of trained players")
     parser.add_argument(
+        "--memory",
+        default="auto",
+        choices=get_args(Memory),
+        help="what trained players remember at the start: training's last steps, or nothing; auto is training's for an agent\n"
+        "whose memory outlives episodes",
+    )
+    parser.add_argument(
         "--trust", action="store_true", help="run the code that a run folder names or holds, of whoever gave it to you"
     )
 
@@ -48,7 +56,7 @@ def run(args: argparse.Namespace, options: Mapping[str, Any]) -> int:
 
     if args.trust:
         os.environ["ENV_ADAPTERS_TRUST"] = "1"
-    names = ("task", "steps", "who", "seed", "envs", "held_out", "workers", "device")
+    names = ("task", "steps", "who", "seed", "envs", "held_out", "workers", "device", "memory")
     asked = {name: getattr(args, name) for name in names}
     found = collect(Collection(folder=Path(args.to).expanduser(), options=options, **asked))
     if found is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from wm_core.errors import UserError
 
 from wm_run import durable, scoring
+from wm_run.options import Memory
 from wm_run.results import plain_json
 from wm_run.rollout import LONGEST
 
@@ -44,13 +45,14 @@ def save(loaded: Loaded, folder: Path) -> Path:
     return folder
 
 
-def scores(loaded: Loaded, episodes: int, mode: bool | None) -> dict[str, Any]:
-    """What `eval` prints, of `episodes` episodes. mode: act by the policy's mode, or by samples; None: as the run says."""
+def scores(loaded: Loaded, episodes: int, mode: bool | None, memory: Memory = "auto") -> dict[str, Any]:
+    """What `eval` prints, of `episodes` episodes. mode: act by the policy's mode, or by samples; None: as the run says.
+    memory: what it begins with, as `eval --memory` has it."""
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
     app, config = loaded.app, loaded.config
     acting: Literal["sample", "mode"] = config.eval_acting if mode is None else "mode" if mode else "sample"
-    remembers = scoring.begins_remembering(loaded)
+    remembers = scoring.begins_remembering(loaded, memory)
     carry = loaded.carry if remembers else None
     found = scoring.play(app, config, loaded.agent, loaded.protocol, episodes=episodes, acting=acting, carry=carry)
     if len(found.episodes) < episodes:

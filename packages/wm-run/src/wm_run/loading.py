@@ -25,6 +25,7 @@ from wm_run.config import RunConfig
 from wm_run.configs import read_run
 from wm_run.loop import to_device
 from wm_run.memory import check_environments
+from wm_run.options import Memory
 from wm_run.recording import Recording
 from wm_run.stand_in import StandIn
 from wm_run.teams import Team, team_of
@@ -67,11 +68,11 @@ class Loaded:
 
         return kept.save(self, Path(folder))
 
-    def eval(self, episodes: int = 10, mode: bool | None = None) -> dict[str, Any]:
+    def eval(self, episodes: int = 10, mode: bool | None = None, memory: Memory = "auto") -> dict[str, Any]:
         """Scores of fresh episodes, as `eval` prints them; see `wm_run.kept`."""
         from wm_run import kept
 
-        return kept.scores(self, episodes, mode)
+        return kept.scores(self, episodes, mode, memory)
 
     def policy(
         self, observation: Any, carry: Any = None, first: bool = False, mode: bool = False, mask: Any = None

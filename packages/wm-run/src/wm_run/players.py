@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wm_core.errors import UserError
 
 from wm_run import agents
+from wm_run.options import Memory
 from wm_run.spaces import described
 
 Record = Mapping[str, NDArray[Any]]
@@ -170,13 +171,20 @@ class Scripted:
 
 
 class Trained:
-    """The agent of a run folder, with sampled actions, as it acts in training; its draws are its own."""
+    """The agent of a run folder, with sampled actions, as it acts in training; its draws are its own.
 
-    def __init__(self, folder: str, envs: Any, seed: Sequence[int], device: str = "auto") -> None:
+    memory: what it knows where it begins, as `eval` has it: training's last steps, or nothing.
+    """
+
+    def __init__(
+        self, folder: str, envs: Any, seed: Sequence[int], device: str = "auto", memory: Memory = "auto"
+    ) -> None:
         from wm_core import draws
 
+        from wm_run import scoring
         from wm_run.dream_made import app_of
         from wm_run.loading import load
+        from wm_run.rollout import remembered, rows_of
 
         path = agents.found(folder if agents.named(folder) else Path(folder).expanduser())
         loaded = load(app_of(path), path, device=device)
@@ -191,7 +199,12 @@ class Trained:
             )
         self.step, self._agent = loaded.step, loaded.agent
         self._source = draws.Generator(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]), self._agent.device)
-        self._carry: Any = self._agent.initial(envs.num_envs)
+        self.remembers = scoring.begins_remembering(loaded, memory)
+        self._carry: Any = (
+            remembered(loaded.carry, envs.num_envs, rows_of(self._agent))
+            if self.remembers
+            else self._agent.initial(envs.num_envs)
+        )
 
     def act(self, record: Record) -> NDArray[np.float32]:
         """Actions (n, A). Its carry goes on within each stream; it is told by `first` where an episode begins."""
@@ -222,8 +235,8 @@ class _Teamed:
         self.observation_space, self.action_space, self.team = envs.observation_space, envs.action_space, team_of(envs)
 
 
-def player(wish: Wish, envs: Any, seed: Sequence[int], device: str = "auto") -> Player:
-    """Who was wished for, in these environments."""
+def player(wish: Wish, envs: Any, seed: Sequence[int], device: str = "auto", memory: Memory = "auto") -> Player:
+    """Who was wished for, in these environments. device, memory: of a trained one."""
     if wish.kind == "random":
         return Random(envs.action_spec, seed)
-    return Scripted.named(wish.name) if wish.kind == "module" else Trained(wish.name, envs, seed, device)
+    return Scripted.named(wish.name) if wish.kind == "module" else Trained(wish.name, envs, seed, device, memory)

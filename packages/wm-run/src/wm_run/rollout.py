@@ -99,7 +99,9 @@ def check_carry(agent: Learner, carry: Carry, environments: int = 0) -> None:
         for mine, theirs in zip(empty, kept, strict=True)
     )
     if not fits:
-        raise UserError("what training remembered does not fit this agent's memory: give --memory empty")
+        raise UserError(
+            "what training remembered does not fit this agent's memory: begin with an empty one (--memory empty)"
+        )
 
 
 def rollout(

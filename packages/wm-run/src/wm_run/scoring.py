@@ -106,6 +106,9 @@ def begins_remembering(loaded: Loaded, memory: Memory = "auto") -> bool:
             "this run learned from a recording and has played nothing that it could remember: leave out --memory training"
         )
     if wanted := memory == "training" or memory == "auto" and usual:
+        if loaded.carry is None:
+            without = "begin with an empty memory (--memory empty)" if usual else "leave out --memory training"
+            raise UserError(f"nothing that training remembered comes with this agent: {without}")
         check_carry(loaded.agent, loaded.carry, loaded.environments)
     return wanted
 

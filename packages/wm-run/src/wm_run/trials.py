@@ -23,7 +23,9 @@ from wm_run.retained import Retained
 STEPS = 4  # of a row of the small updates
 LONGER = 16  # of a longer one, where updates are quick
 SLOW = 0.15  # seconds of the smallest update: from there on calls do not count
-ROOM = 5.0  # seconds for the update of more rows, were it to cost as much a row as that of one: it costs a third or less
+ROOM = (
+    5.0  # seconds for the update of more rows, were it to cost as much a row as that of one: it costs a third or less
+)
 SIDE, TRIES = 512, 20  # of the product; of its tries, milliseconds each
 Make = Callable[[RunConfig], tuple[Learner, Replay]]
 
