@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701 - torch documents it, and has no other door
+from torch.utils._pytree import tree_leaves  # noqa: PLC2701 - torch's own, and it has no other door
 from torch.utils.flop_counter import flop_registry
 
 # Aten calls that give a view of their input although their schema does not say so.
@@ -94,13 +95,9 @@ class Calls(TorchDispatchMode):
         return out
 
 
-def tensors(values: Any) -> Iterator[Tensor]:
+def tensors(values: Any) -> list[Tensor]:
     """The tensors among these, and in lists of them."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from tensors(value)
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def held(tensor: Tensor) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
+from unittest import mock
 
 import gymnasium
 import numpy as np
@@ -17,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from wm_core.types import Batch
 from wm_run import cli, loading
-from wm_run.machine import describe_environment
 from wm_run.replay import Replay
 from wm_run.teams import Team, team_of
+
+from bench.rows import here
 
 
 class Case(NamedTuple):
@@ -115,15 +117,7 @@ def fill(case: Case, streams: int = 2) -> Replay:
     agent, length = case.agent, case.config.length
     past = max(agent.stores.values(), default=0)
     steps, source = past + 2 * length, records(case, streams)
-    replay = Replay(
-        None,
-        streams,
-        stores=agent.stores,
-        limit_bytes=2**40,
-        chunk=steps,
-        length=length,
-        online=False,
-    )
+    replay = Replay(None, streams, stores=agent.stores, limit_bytes=2**40, chunk=steps, length=length, online=False)
     carry, notes = agent.initial(streams), []
     for t, step in zip(range(steps), source, strict=False):
         if t < 4:  # acting on every one of them would take longer than what is to be measured
@@ -135,36 +129,23 @@ def fill(case: Case, streams: int = 2) -> Replay:
 
 def batches_of(case: Case) -> tuple[Batch, ...]:
     """All that the app's own `learn` hands to its `update`. One update is made of it."""
-    agent, seen = case.agent, []
-    update = agent.update
-
-    def watch(*batches: Batch) -> Any:
-        seen.append(batches)
-        return update(*batches)
-
-    agent.update = watch
-    try:
-        agent.learn(fill(case))
-    finally:
-        del agent.update
-    return seen[0]
+    with mock.patch.object(case.agent, "update", wraps=case.agent.update) as update:
+        case.agent.learn(fill(case))
+    given: tuple[Batch, ...] = update.call_args_list[0].args
+    return given
 
 
 def about(case: Case, app: str) -> dict[str, Any]:
     """What a number of it needs beside it to mean something."""
-    here = describe_environment()
-    return {
+    return here() | {
         "app": app,
         "task": case.config.task,
         "parameters": case.agent.parameters_by_module()["total"],
         "device": str(case.agent.device),
         "precision": case.agent.precision,
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": here["python"],
+        "python": platform.python_version(),
         "platform": platform.platform(),
-        "hardware": here["hardware"],
-        "commit": here["commit"],
         "config": dataclasses.asdict(case.config),
     }
 

@@ -70,6 +70,13 @@ def in_turn(
     return found
 
 
+def median(
+    run: Callable[[], object], rounds: int, *, warmup: int, wait: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """`medians` of running it alone."""
+    return medians(in_turn({"": partial(cost, run, wait)}, rounds, warmup=warmup)[""])
+
+
 def medians(turns: Sequence[Cost]) -> dict[str, float]:
     """The median of every number of theirs (none of a count), and the least and the greatest CPU seconds."""
     numbers = [name for name, value in turns[0].items() if isinstance(value, float)]

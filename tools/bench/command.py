@@ -35,6 +35,15 @@ class Command:
     after: Callable[[Sequence[Row]], str] = lambda rows: ""
 
 
+def add(parser: ArgumentParser, **defaults: Any) -> None:
+    """Options by their defaults: several values where the default is a list."""
+    for name, value in defaults.items():
+        many: dict[str, Any] = {"nargs": "+"} if isinstance(value, list) else {}
+        first, *rest = value if many else [value]
+        words = " ".join(map(str, [first, *rest]))
+        parser.add_argument(f"--{name}", type=type(first), default=value, help=f"default {words}", **many)
+
+
 def say(words: str) -> None:
     """On the way, for people."""
     print(words, file=sys.stderr, flush=True)

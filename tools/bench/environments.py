@@ -24,7 +24,7 @@ from env_adapters import make_vec, opengl
 
 from bench.cases import random_actions
 from bench.clock import cost
-from bench.command import Command, say
+from bench.command import Command, add, say
 from bench.rows import Row, here
 
 TASKS = ("atari100k_boxing", "dmc_walker_walk", "dmc_vision_walker_walk", "memory_maze_9x9", "toy:catch", "toy:doors")
@@ -154,9 +154,7 @@ def environments(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--envs", nargs="+", type=int, default=[1, 4, 16])
-    parser.add_argument("--workers", nargs="+", type=int, default=[0, 2])
+    add(parser, tasks=list(TASKS), envs=[1, 4, 16], workers=[0, 2])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (default 3)")
 
 

@@ -24,7 +24,7 @@ from wm_core.types import Batch
 
 from bench.cases import about, batches_of, prepare, waiting
 from bench.clock import COMPARED, ways
-from bench.command import Command, say
+from bench.command import Command, add, say
 from bench.rows import Picture, Row
 
 WHAT = ("sequence", "world", "update")
@@ -80,7 +80,7 @@ def length(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--length", type=int, nargs="+", metavar="T", default=[64, 256, 1024, 4096])
+    add(parser, length=[64, 256, 1024, 4096])
     parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
 
 

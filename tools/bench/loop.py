@@ -14,6 +14,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -25,7 +26,7 @@ from wm_run.replay import Replay
 
 from bench.cases import configured, random_actions
 from bench.clock import compared, cost, in_turn
-from bench.command import Command
+from bench.command import Command, add
 from bench.parts import Track
 from bench.rows import Row, here
 from bench.update import ENVS
@@ -134,13 +135,11 @@ def overlap(args: Namespace, words: list[str]) -> Iterator[Row]:
             ratio.due(n)
             due = [[ratio.due(n) for _ in range(args.steps)] for _ in range(args.rounds)]
             rounds = {together: iter(due) for together in (True, False)}
-            players = {
-                "together" if together else "in turn": lambda together=together: one.learn(
-                    next(rounds[together]),  # noqa: B023
-                    together=together,
-                )
-                for together in rounds
-            }
+
+            def play(together: bool) -> dict[str, float]:
+                return one.learn(next(rounds[together]), together=together)  # noqa: B023
+
+            players = {"together": partial(play, True), "in turn": partial(play, False)}
             joined, apart = compared(in_turn(players, args.rounds))
             yield (
                 here()
@@ -156,7 +155,7 @@ def overlap(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--envs", type=int, nargs="+", metavar="N", default=ENVS, help="default 1 4 16")
+    add(parser, envs=ENVS)
     parser.add_argument("--steps", type=int, metavar="N", default=100, help="of a block (default 100)")
 
 

@@ -18,7 +18,7 @@ from wm_marl import MATPolicy
 
 from bench.cases import waiting
 from bench.clock import COMPARED, ways
-from bench.command import Command
+from bench.command import Command, add
 from bench.rows import Row, here
 
 FEATURES, MOVES = 128, 5  # of a latent; of an agent, which can also choose one of as many enemies as agents
@@ -77,12 +77,8 @@ def mat(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--agents", nargs="+", type=int, default=[3, 5, 10, 25])
-    parser.add_argument("--teams", nargs="+", type=int, default=[8, 512])
+    add(parser, agents=[3, 5, 10, 25], teams=[8, 512], width=64, blocks=1, heads=1, device="cpu")
     parser.add_argument("--repeat", type=int, default=5, help="acts of a turn (default 5); times are of one")
-    for name, value in {"width": 64, "blocks": 1, "heads": 1}.items():
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
-    parser.add_argument("--device", default="cpu")
 
 
 SHOWN = {

@@ -13,9 +13,10 @@ from argparse import Namespace
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import nn
@@ -99,15 +100,21 @@ class Track:
     def inside(self, part: str, dreamt: str | None = None) -> Iterator[None]:
         """What happens inside belongs to the part, by its other name within a dream."""
         dream = any(key.part == "imagination" for key in self.stack)
-        self.close()
-        self.stack.append(Key(dreamt if dream and dreamt else part, False))
+        with self.under_way(Key(dreamt if dream and dreamt else part, False)):
+            self.marks.append((_get_sequence_nr(), self.now.part))
+            yield
         self.marks.append((_get_sequence_nr(), self.now.part))
+
+    @contextmanager
+    def under_way(self, key: Key) -> Iterator[None]:
+        """What comes together inside is charged to the part."""
+        self.close()
+        self.stack.append(key)
         try:
             yield
         finally:
             self.close()
             self.stack.pop()
-            self.marks.append((_get_sequence_nr(), self.now.part))
 
     def of(self, node: Node) -> Key:
         """Whose forward made a node."""
@@ -120,13 +127,8 @@ class Track:
         with ExitStack() as hooks:
             for node in nodes([root.grad_fn for root in roots if root.grad_fn is not None]):
                 hooks.callback(node.register_prehook(self.turning(self.of(node))).remove)
-            self.close()
-            self.stack.append(self.now)
-            try:
+            with self.under_way(self.now):
                 yield
-            finally:
-                self.close()
-                self.stack.pop()
 
     def turning(self, key: Key) -> Callable[[object], None]:
         """A hook: backward goes on with this part."""
@@ -157,11 +159,10 @@ def tracked(agent: Any, track: Track, replay: Any = None) -> Iterator[None]:
     """The agent's parts, every backward pass, and the replay's reads and writes report to `track` inside."""
     with ExitStack() as undo:
         for name in ("sample", "annotate") if replay is not None else ():
-            undo.enter_context(_wrapped(replay, name, track, name, None))
+            undo.enter_context(reporting(replay, name, track, name, None))
         for path, part, dreamt in PARTS:
             for owner, name in places(agent, path):
-                undo.enter_context(_wrapped(owner, name, track, part, dreamt))
-        grad, run = torch.autograd.grad, torch.autograd.backward
+                undo.enter_context(reporting(owner, name, track, part, dreamt))
 
         def through(inner: Callable[..., Any]) -> Callable[..., Any]:
             def call(outputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -170,11 +171,9 @@ def tracked(agent: Any, track: Track, replay: Any = None) -> Iterator[None]:
 
             return call
 
-        torch.autograd.grad, torch.autograd.backward = through(grad), through(run)
-        try:
-            yield
-        finally:
-            torch.autograd.grad, torch.autograd.backward = grad, run
+        for name in ("grad", "backward"):
+            undo.enter_context(mock.patch.object(torch.autograd, name, through(getattr(torch.autograd, name))))
+        yield
 
 
 def places(agent: Any, path: str) -> list[tuple[Any, str]]:
@@ -188,23 +187,15 @@ def places(agent: Any, path: str) -> list[tuple[Any, str]]:
     return [(getattr(o, n), "forward") if isinstance(getattr(o, n), nn.Module) else (o, n) for o, n in found]
 
 
-@contextmanager
-def _wrapped(owner: Any, name: str, track: Track, part: str, dreamt: str | None) -> Iterator[None]:
-    """One method that reports."""
-    inner, own = getattr(owner, name), name in vars(owner)
+def reporting(owner: Any, name: str, track: Track, part: str, dreamt: str | None) -> AbstractContextManager[Any]:
+    """One method that reports inside."""
+    inner = getattr(owner, name)
 
     def report(*args: Any, **kwargs: Any) -> Any:
         with track.inside(part, dreamt):
             return inner(*args, **kwargs)
 
-    setattr(owner, name, report)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, inner)
-        else:
-            delattr(owner, name)
+    return mock.patch.object(owner, name, report)
 
 
 def measure(agent: Any, replay: Any, *, rounds: int) -> list[dict[str, Any]]:
@@ -213,7 +204,8 @@ def measure(agent: Any, replay: Any, *, rounds: int) -> list[dict[str, Any]]:
     products_s: its products alone, replayed. peak_mb: of the process while it was under way, 0 where the system cannot
     tell. back_s: of its backward pass; the other numbers are of both.
     """
-    runs = [_clocked(agent, replay) for _ in range(rounds)]
+    clocked = [followed(agent, replay, Track(lambda: [time.process_time()])) for _ in range(rounds)]
+    runs = [{key: spent[0] for key, spent in run.items()} for run in clocked]
     peaks = _peaks(agent, replay)
     spent, products = counted(agent, replay)
     by_part: dict[str, list[Product]] = defaultdict(list)
@@ -231,30 +223,24 @@ def measure(agent: Any, replay: Any, *, rounds: int) -> list[dict[str, Any]]:
 
     parts = dict.fromkeys(key.part for key in [*spent, *(key for run in runs for key in run)])
     rows = sorted(map(one, parts), key=lambda row: -row["cpu_s"] - row["back_s"])
-    return [*rows, {name: sum(row[name] for row in rows) for name in rows[0] if name != "part"} | total(rows)]
+    sums = {name: sum(row[name] for row in rows) for name in rows[0] if name != "part"}
+    return [*rows, sums | {"part": "all", "peak_mb": max(row["peak_mb"] for row in rows)}]
 
 
-def total(rows: Sequence[Row]) -> dict[str, Any]:
-    """What is no sum of all parts."""
-    return {"part": "all", "peak_mb": max(row["peak_mb"] for row in rows)}
-
-
-def _clocked(agent: Any, replay: Any) -> dict[Key, float]:
-    track = Track(lambda: [time.process_time()])
+def followed(agent: Any, replay: Any, track: Track) -> dict[Key, list[float]]:
+    """What each part is charged for one `learn`."""
     with tracked(agent, track, replay):
         agent.learn(replay)
     track.close()
-    return {key: spent[0] for key, spent in track.spent.items()}
+    return track.spent
 
 
 def counted(agent: Any, replay: Any) -> tuple[dict[Key, list[float]], list[Product]]:
     """Calls, FLOPs and bytes of each part, and the products."""
     products = Products(lambda: track.now)
     track = Track(lambda: [products.computing, products.flops, products.bytes])
-    with eager(), tracked(agent, track, replay), products:
-        agent.learn(replay)
-    track.close()
-    return track.spent, products.calls
+    with eager(), products:
+        return followed(agent, replay, track), products.calls
 
 
 def _peaks(agent: Any, replay: Any) -> dict[Key, float]:
@@ -270,10 +256,7 @@ def _peaks(agent: Any, replay: Any) -> dict[Key, float]:
         switch.write_text("5")
     except OSError:
         return peaks
-    track = Track(lambda: [0.0], note)
-    with tracked(agent, track, replay):
-        agent.learn(replay)
-    track.close()
+    followed(agent, replay, Track(lambda: [0.0], note))
     return peaks
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +21,8 @@ def alone(measure: Callable[..., Any], *args: Any) -> Any:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, (TOOLS, os.environ.get("PYTHONPATH")))
     )  # the server's only way
-    ours, theirs = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(target=_told, args=(theirs, measure, args))
-    process.start()
-    theirs.close()
     try:
-        found, error = ours.recv()
-    except EOFError:
+        with ProcessPoolExecutor(1, mp_context=FORKS) as pool:
+            return pool.submit(measure, *args).result()
+    except BrokenProcessPool:
         raise OSError(f"the process of {args} died; is there memory enough?") from None
-    finally:
-        process.join()
-    if error is not None:
-        raise error
-    return found
-
-
-def _told(pipe: Any, measure: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    try:
-        pipe.send((measure(*args), None))
-    except Exception as error:  # noqa: BLE001 - the other side raises it
-        pipe.send((None, error))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map, tree_map_with_path  # noqa: PLC2701 - torch's own, and it has no other door
 
 from bench.calls import Calls
 from bench.clock import cost
@@ -60,13 +61,12 @@ class Products(Calls):
 
 def shapes(values: Any) -> Any:
     """The same nest with a Shape for every tensor; one that is packed for products stays, for it has no strides."""
-    if isinstance(values, Tensor) and not values.is_mkldnn:
-        return Shape(tuple(values.shape), values.stride(), values.dtype)
-    if isinstance(values, (list, tuple)):
-        return tuple(shapes(value) for value in values)
-    if isinstance(values, dict):
-        return {name: shapes(value) for name, value in values.items()}
-    return values
+
+    def one(leaf: Any) -> Any:
+        plain = isinstance(leaf, Tensor) and not leaf.is_mkldnn
+        return Shape(tuple(leaf.shape), leaf.stride(), leaf.dtype) if plain else leaf
+
+    return tree_map(one, values)
 
 
 class Replayed:
@@ -75,24 +75,18 @@ class Replayed:
     def __init__(self, calls: Iterable[Product], device: torch.device | str = "cpu") -> None:
         made: dict[Any, Tensor] = {}
 
-        def fill(values: Any, place: str) -> Any:
-            if isinstance(values, Shape):
-                key = values, place
-                if key not in made:
-                    made[key] = random(values).to(device)
-                return made[key]
-            if isinstance(values, (list, tuple)):
-                return [fill(value, place) for value in values]
-            return values
+        def fill(place: Any, leaf: Any) -> Any:
+            if not isinstance(leaf, Shape):
+                return leaf
+            key = leaf, place[0]  # of which argument
+            if key not in made:
+                made[key] = random(leaf).to(device)
+            return made[key]
 
-        self.calls = [
-            (
-                one.func,
-                [fill(value, str(i)) for i, value in enumerate(one.args)],
-                {name: fill(value, name) for name, value in one.kwargs.items()},
-            )
-            for one in calls
-        ]
+        def filled(values: Any) -> Any:
+            return tree_map_with_path(fill, values, is_leaf=lambda value: isinstance(value, Shape))
+
+        self.calls = [(one.func, filled(one.args), filled(one.kwargs)) for one in calls]
 
     @torch.no_grad()
     def __call__(self) -> None:

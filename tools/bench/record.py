@@ -29,28 +29,14 @@ SHARED = "--preset atari100k --task atari100k_pong --device cpu --batch 2 --dept
 DREAMER = f"{SHARED} --size 12m --deter 32 --hidden 8 --units 8"
 MEMORY = "--memory-window 16 --memory-count 4 --memory-width 16 --memory-hidden 16 --memory-depth 2 --memory-units 8"
 TEAMS = "--preset smax --task toy:leavers --device cpu"
+LEAVERS = "--preset tiny --task toy:leavers --device cpu --epochs 5"
 APPS = {  # by an app's name, and what of it
     "dreamer": DREAMER.split(),
     "po_dreamer": f"{DREAMER} {MEMORY} --bottleneck-width 16 --bottleneck-hidden 16".split(),
     "mappo": f"{TEAMS} --envs 2 --batch 2 --units 8".split(),
     "r2i": f"{SHARED} --deter 16 --width 16 --state 16 --units 8".split(),
-    "dmawm": [
-        "--preset",
-        "tiny",
-        "--task",
-        "toy:leavers",
-        "--device",
-        "cpu",
-        "--batch",
-        "2",
-        "--layers",
-        "3",
-        "--epochs",
-        "5",
-        "--absorbing",
-        "16",
-    ],
-    "po_dreamer of a team": f"--preset tiny --task toy:leavers --device cpu --epochs 5 {MEMORY}".split(),
+    "dmawm": f"{LEAVERS} --batch 2 --layers 3 --absorbing 16".split(),
+    "po_dreamer of a team": f"{LEAVERS} {MEMORY}".split(),
     "storm": f"{SHARED} --width 16 --hidden 16 --heads 2 --dreams 4".split(),
 }
 LENGTH, HORIZON = 64, 15

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from wm_run.replay import Replay
 
-from bench.clock import cost, in_turn, medians, memory_mb
+from bench.clock import cost, median, memory_mb
 from bench.command import Command
 from bench.rows import Row, here
 
@@ -34,11 +34,6 @@ ROWS, LENGTH = 16, 65
 def on_disk(folder: Path) -> int:
     """Bytes of the blocks that the folder's files take."""
     return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
-
-
-def timed(call: Callable[[], Any], times: int) -> dict[str, float]:
-    """Median seconds of that many calls, after one that is not counted."""
-    return medians(in_turn({"": lambda: cost(call)}, times, warmup=1)[""])
 
 
 def steps_of(envs: int, actions: int, **observed: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -74,7 +69,7 @@ def budget(folder: Path, args: Namespace) -> Iterator[Row]:
     took = cost(fill)
     for _ in range(60):  # the pages of every chunk are mapped, as far as the machine's memory allows
         replay.sample(256, LENGTH)
-    sample = timed(lambda: replay.sample(ROWS, LENGTH, past=1), 100)
+    sample = median(lambda: replay.sample(ROWS, LENGTH, past=1), 100, warmup=1)
     chunk = replay.step_bytes * replay.chunk * envs
     within = found["most_on_disk"] <= limit + chunk + 4096 * 4  # two small JSON files and a folder
     held = {"steps": args.steps, "held": replay.steps, "step_bytes": replay.step_bytes, "budget": limit, "chunk": chunk}
@@ -91,7 +86,8 @@ def flat(folder: Path, args: Namespace) -> Iterator[Row]:
         while replay.steps < size:
             replay.add(step)
         replay.sample(20_000, LENGTH)  # every page is touched
-        add, sample = timed(lambda: replay.add(step), 200), timed(lambda: replay.sample(ROWS, LENGTH), 200)
+        add = median(lambda: replay.add(step), 200, warmup=1)
+        sample = median(lambda: replay.sample(ROWS, LENGTH), 200, warmup=1)
         held = {"what": "flat", "steps": size, "held": replay.steps, "step_bytes": replay.step_bytes}
         yield here() | held | {"sample_s": sample["wall_s"], "sample_cpu_s": sample["cpu_s"], "add_s": add["wall_s"]}
 

@@ -22,7 +22,7 @@ from wm_ssm import linear_scan, plain_scan
 
 from bench.cases import waiting
 from bench.clock import cost, in_turn, memory_mb
-from bench.command import Command
+from bench.command import Command, add
 from bench.processes import alone
 from bench.rows import Row, here
 
@@ -113,10 +113,7 @@ def scans(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def options(parser: ArgumentParser) -> None:
-    for name, value in {"lengths": [64, 256, 1024, 4096], "rows": [4, 16], "states": [128]}.items():
-        parser.add_argument(
-            f"--{name}", type=int, nargs="+", default=value, help=f"default {' '.join(map(str, value))}"
-        )
+    add(parser, lengths=[64, 256, 1024, 4096], rows=[4, 16], states=[128])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--methods", nargs="+", help="all, unless named")
 

@@ -17,32 +17,26 @@ from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from env_adapters.smax import Smax
 from env_adapters.team import choose
 
 from bench.clock import COMPARED, compared
-from bench.command import Command
+from bench.command import Command, add
 from bench.rows import Row, here
 
 
 def played(env: Smax, steps: int) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """The actions (n, N, A) of so many steps after `reset(0)`, and what the compiled step was handed at each call."""
-    handed: list[tuple[Any, ...]] = []
-    real = env.program
-
-    def noting(carry: Any, *inputs: Any) -> Any:
-        handed.append(inputs)
-        return real.step(carry, *inputs)
-
-    env.program = replace(real, step=noting)
-    rng, step, actions = np.random.default_rng(0), env.reset(0), []
-    for _ in range(steps):
-        actions.append(choose(env.action_spec, rng.random(step["action_mask"].shape), step["action_mask"]))
-        step = env.step(actions[-1])
-    env.program = real
-    return actions, handed
+    noting = mock.Mock(wraps=env.program.step)
+    with mock.patch.object(env, "program", replace(env.program, step=noting)):
+        rng, step, actions = np.random.default_rng(0), env.reset(0), []
+        for _ in range(steps):
+            actions.append(choose(env.action_spec, rng.random(step["action_mask"].shape), step["action_mask"]))
+            step = env.step(actions[-1])
+    return actions, [call.args[1:] for call in noting.call_args_list]
 
 
 def ways(env: Smax, steps: int, rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -84,8 +78,7 @@ def smax(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def options(parser: ArgumentParser) -> None:
-    parser.add_argument("--scenario", default="3m")
-    parser.add_argument("--envs", nargs="+", type=int, default=[1, 8, 64])
+    add(parser, scenario="3m", envs=[1, 8, 64])
     parser.add_argument("--steps", type=int, default=100, help="of a turn (default 100)")
 
 

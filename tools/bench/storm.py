@@ -18,7 +18,7 @@ from wm_tssm import TransformerStack
 
 from bench.cases import waiting
 from bench.clock import COMPARED, ways
-from bench.command import Command
+from bench.command import Command, add
 from bench.rows import Row, here
 
 
@@ -74,13 +74,11 @@ def encoder(args: Namespace, words: list[str]) -> Iterator[Row]:
 
 
 def dreams(parser: ArgumentParser) -> None:
-    for name, value in {"rollouts": 1024, "horizon": 16, "context": 8, "width": 512}.items():
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
-    parser.add_argument("--device", default="cpu")
+    add(parser, rollouts=1024, horizon=16, context=8, width=512, device="cpu")
 
 
 def frames(parser: ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=1024, help="default 1024")
+    add(parser, frames=1024)
 
 
 COMMANDS = {

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from bench.clock import KINDS, compared, cost, in_turn
 
@@ -49,6 +49,8 @@ class Player:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         except OSError as error:
             raise TurnError(f"cannot start {self.command}: {error.strerror}") from None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.told, self.heard = self.process.stdin, self.process.stdout
         try:
             self.about = self.read()
         except TurnError:
@@ -61,17 +63,17 @@ class Player:
 
     def __exit__(self, *error: object) -> None:
         with suppress(BrokenPipeError):  # of a turn that was asked of one that had gone
-            pipe(self.process.stdin).close()
+            self.told.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        pipe(self.process.stdout).close()
+        self.heard.close()
 
     def read(self) -> dict[str, Any]:
         """The next JSON line."""
-        for line in pipe(self.process.stdout):
+        for line in self.heard:
             if line.startswith("{"):
                 try:
                     found: dict[str, Any] = json.loads(line)
@@ -82,22 +84,15 @@ class Player:
 
     def turn(self) -> dict[str, Any]:
         """One update."""
-        stdin = pipe(self.process.stdin)
         try:
-            stdin.write("turn\n")
-            stdin.flush()
+            self.told.write("turn\n")
+            self.told.flush()
         except BrokenPipeError:
             raise TurnError(f"{self.command} ended before its turns were over") from None
         row = self.read()
         if lacking := set(KINDS) - row.keys():
             raise TurnError(f"{self.command} told no {', '.join(sorted(lacking))}: see tools/bench/turns.py")
         return row
-
-
-def pipe(stream: IO[str] | None) -> IO[str]:
-    """A pipe that was asked for."""
-    assert stream is not None
-    return stream
 
 
 def play(

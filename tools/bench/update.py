@@ -12,18 +12,18 @@ import torch
 from bench import products
 from bench.calls import count, eager
 from bench.cases import Case, about, batches_of, prepare, records, waiting
-from bench.clock import COMPARED, cost, in_turn, medians
-from bench.command import FOLDER, Command, say, words_of
+from bench.clock import COMPARED, median
+from bench.command import FOLDER, Command, add, say, words_of
 from bench.rows import Row
 from bench.turns import play, serve
 
-ENVS = (1, 4, 16)
+ENVS = [1, 4, 16]
 
 
 def costs(case: Case, run: Callable[[], object], *, rounds: int, warmup: int) -> dict[str, Any]:
     """Seconds, memory, FLOPs and calls of running it."""
     device = case.agent.device
-    found = medians(in_turn({"": lambda: cost(run, waiting(device))}, rounds, warmup=warmup)[""])
+    found = median(run, rounds, warmup=warmup, wait=waiting(device))
     if device.type == "cuda":
         found["peak_gpu_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
     calls = count(run)
@@ -94,7 +94,7 @@ def against(parser: ArgumentParser) -> None:
 
 
 def envs(parser: ArgumentParser) -> None:
-    parser.add_argument("--envs", type=int, nargs="+", metavar="N", default=ENVS, help="default 1 4 16")
+    add(parser, envs=ENVS)
 
 
 COUNTED = {"GFLOP": "{flops:G.3f}", "calls": "{aten_calls:,}", "views": "{aten_views:,}"}

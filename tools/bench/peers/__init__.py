@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.command import Command
+from bench.command import Command, add
 from bench.rows import Row
 from bench.turns import TurnError, serve
 
@@ -52,8 +52,7 @@ def peer(args: argparse.Namespace, words: list[str]) -> Iterator[Row]:
     """Be a COMMAND."""
     module = importlib.import_module(f"bench.peers.{args.name}")
     parser = argparse.ArgumentParser(prog=f"bench peer {args.name}", description=module.__doc__, allow_abbrev=False)
-    for name, value in module.NUMBERS.items():
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
+    add(parser, **module.NUMBERS)
     numbers = vars(parser.parse_args(words))
     if not args.checkout.is_dir():
         parser.error(f"there is no checkout {args.checkout}")
