@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from wm_core.contracts import ScalarDistribution
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import PolicyHead
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
-from wm_core.rssm import RSSM
+from wm_core.rssm import RSSM, Cell
 from wm_core.twohot import TwoHot
 from wm_core.world import WorldModel
 from wm_marl import (
@@ -65,7 +65,7 @@ def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM
     """h = GRU(h, z, a) and z ~ q(h, o) of each agent alone, with the interaction predictor as prior."""
     stoch = config.stoch, config.classes
     flat = config.stoch * config.classes
-    cell: nn.Module | None = None  # RSSM's own: DreamerV3's
+    cell: Cell | None = None  # RSSM's own: DreamerV3's
     if config.cell == "gru":
         cell = NormGRU(deter=config.deter, state=(flat,), action=actions, hidden=config.hidden)
     elif config.cell == "communicating":
@@ -79,7 +79,7 @@ def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM
         hidden=config.hidden,
         blocks=config.blocks,
         unimix=config.unimix,
-        cell=cell,  # type: ignore[arg-type]
+        cell=cell,
         prior=interaction_predictor(
             mixer(config, config.predictor, config.deter, agents),
             stoch,

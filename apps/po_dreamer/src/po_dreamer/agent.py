@@ -13,7 +13,7 @@ import torch
 from wm_core.actor_critic import ActorCritic
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.joint import joint_update, loss_scales, model_scales, world_update
+from wm_core.joint import joint_update, world_update
 from wm_core.observations import describe
 from wm_core.types import Batch
 from wm_run.teams import Team
@@ -21,7 +21,7 @@ from wm_run.teams import Team
 from po_dreamer.behaviour import make_actor_critic, make_credited, make_relabel, make_team_behaviour
 from po_dreamer.config import Config
 from po_dreamer.diagnosis import diagnose, due
-from po_dreamer.parts import make_optimiser, make_refresh, make_team_optimiser, make_world
+from po_dreamer.parts import make_optimiser, make_refresh, make_scales, make_team_optimiser, make_world
 from po_dreamer.refresh import Refresh
 from po_dreamer.team import PODreamerTeam
 
@@ -103,12 +103,6 @@ def build(
         else:
             ppo = make_team_behaviour(config, widths, action_spec, team.agents)
             parts |= {"behaviour": ppo, "optimiser": make_team_optimiser(config, world, ppo)}
-    scale: dict[str, float] = {
-        "reconstruction": config.reconstruction_scale,
-        "dyn": config.dyn_scale,
-        "rep": config.rep_scale,
-        **({"memory": config.memory_scale} if "memory" in world.heads else {}),
-    }
     parts |= {
         "batch": config.batch,
         "length": config.length,
@@ -118,15 +112,14 @@ def build(
         "online": config.online,
         "past": max(world.dynamics.stores.values(), default=0),
         "refresh": make_refresh(config, seen, world.encoder),
+        "scales": make_scales(config, seen, world),
     }
     if team is None:
-        more = {"replay_value": config.replay_value_scale} if config.replay_value_scale else {}
-        return PODreamer(scales=loss_scales(seen.keys, **scale, **more), **parts)
+        return PODreamer(**parts)
     return PODreamerTeam(
         agents=team.agents,
         relabel=make_relabel(config, seen.keys, team),
         credited=make_credited(config, team),
         model_first=config.model_first,
-        scales=model_scales(seen.keys, **scale, action_mask=1.0),
         **parts,
     )

@@ -13,6 +13,7 @@ from wm_core.contracts import Head as HeadContract
 from wm_core.encoders import ImageEncoder, MultiDecoder, MultiEncoder
 from wm_core.heads import Head, reward_and_continue
 from wm_core.images import ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
+from wm_core.joint import loss_scales, model_scales
 from wm_core.kl import BalancedKL
 from wm_core.norm import RMSNorm
 from wm_core.observations import Observations
@@ -208,6 +209,21 @@ def make_refresh(config: Config, seen: Observations, encoder: Encoder) -> Refres
     if config.memory_keys != "fresh" or not isinstance(encoder, MemoryEncoder):
         return None
     return Refresh(encoder, seen, config.memory_window)
+
+
+def make_scales(config: Config, seen: Observations, world: WorldModel) -> dict[str, float]:
+    """The scale of every loss by its name; of a team, whose world predicts masks and whose behaviour takes steps of its own,
+    those of the model alone."""
+    scale: dict[str, float] = {
+        "reconstruction": config.reconstruction_scale,
+        "dyn": config.dyn_scale,
+        "rep": config.rep_scale,
+        **({"memory": config.memory_scale} if "memory" in world.heads else {}),
+    }
+    if world.masks:
+        return model_scales(seen.keys, **scale, action_mask=1.0)
+    more = {"replay_value": config.replay_value_scale} if config.replay_value_scale else {}
+    return loss_scales(seen.keys, **scale, **more)
 
 
 def make_optimiser(config: Config, world: nn.Module, behaviour: ActorCritic) -> Any:

@@ -94,7 +94,7 @@ class StormPolicy(PolicyHead):
         )
         # The two layers made above are thrown away, and stay made: all that `build` makes after this draws its weights from the
         # same generator, so that without their draws every run of a seed would begin with other ones.
-        self.mlp = perceptron(sum(widths[name] for name in reads), width, 2)  # type: ignore[assignment]
+        self.mlp = perceptron(sum(widths[name] for name in reads), width, 2)
         self.out = Linear(width, self.out.out_features)
 
 

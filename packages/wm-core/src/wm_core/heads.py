@@ -86,8 +86,9 @@ class PolicyHead(nn.Module):
         if not discrete and not continuous:
             raise ValueError("a policy needs at least one action to choose")
         self.discrete, self.continuous, self.unimix, self.reads = tuple(discrete), continuous, unimix, reads
-        self.mlp = MLP(sum(widths[name] for name in reads), units, layers)
-        self.out = linear(self.mlp.width, sum(discrete) + 2 * continuous, outscale)
+        mlp = MLP(sum(widths[name] for name in reads), units, layers)
+        self.mlp: nn.Module = mlp
+        self.out = linear(mlp.width, sum(discrete) + 2 * continuous, outscale)
 
     def components(self) -> list[tuple[Tensor, tuple[int, ...]]]:
         """Weight and bias of the output layer, each with the rows of what are tensors of their own in the reference: the
