@@ -27,8 +27,8 @@ from wm_run.configs import resolve
 from wm_run.dreams import collect
 from wm_run.loop import Position, train
 from wm_run.openloop import openloop
-from wm_run.replay import Replay
 from wm_run.rollout import evaluate
+from wm_run.run_replay import run_replay
 
 LAW, SPACES = int(os.environ.get("LAW", "4")), int(os.environ.get("SPACES", "24"))
 APPS = ("dreamer", "po_dreamer", "r2i", "storm")
@@ -149,15 +149,7 @@ class Nowhere:
 
 def trained(config: Any, agent: Any, envs: VectorEnv, updates: int, learning_starts: int) -> None:
     """The loop of a run until there were so many updates, every second step."""
-    replay = Replay(
-        None,
-        envs.num_envs,
-        stores=agent.stores,
-        limit_bytes=2**34,
-        chunk=64,
-        length=config.longest,
-        online=agent.online,
-    )
+    replay = run_replay(agent, config, envs.num_envs, limit_bytes=2**34, chunk=64, length=config.longest)
     replayed = config.batch * config.length
     train(
         agent,

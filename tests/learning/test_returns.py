@@ -21,8 +21,8 @@ from wm_core.learner import Learner
 from wm_run.configs import resolve
 from wm_run.loading import build
 from wm_run.loop import Position, train
-from wm_run.replay import Replay
 from wm_run.rollout import evaluate
+from wm_run.run_replay import run_replay
 from wm_run.session import seed_all
 
 
@@ -109,18 +109,7 @@ def learned(
         with closing(environments(case, config.envs)) as envs:
             agent = build(app, config, envs)
             before(agent)
-            replay = Replay(
-                None,
-                config.envs,
-                stores=agent.stores,
-                limit_bytes=2**31,
-                chunk=256,
-                length=config.length,
-                online=agent.online,
-                stride=config.stride,
-                aligned=agent.aligned,
-                seed=seed,
-            )
+            replay = run_replay(agent, config, config.envs, limit_bytes=2**31, chunk=256)
             at = Position.begin(agent, envs, seed=seed, train_ratio=config.train_ratio, replayed=config.replayed)
             train(
                 agent,

@@ -17,6 +17,7 @@ from wm_core.testing import assert_same
 from wm_run.cli import parse
 from wm_run.configs import resolve
 from wm_run.replay import Replay
+from wm_run.testing.acting import acted
 from wm_var import BlindCritic
 
 
@@ -25,13 +26,7 @@ def prepared(**numbers: Any) -> tuple[Dreamer, Replay]:
     config = dataclasses.replace(resolve(APP, "tiny"), device="cpu", precision="fp32", lr=1e-2, warmup=0, **numbers)
     envs = make_vec("toy:catch", 2, workers=0)
     agent = build(config, envs.observation_space, envs.action_spec)
-    replay = Replay(None, 2, stores=agent.stores, limit_bytes=10**9, length=config.length)
-    step, carry = envs.reset(0), agent.initial(2)
-    for _ in range(2 * config.length + 10):
-        carry, action, notes = agent.act(carry, step)
-        replay.add({**step, **notes})
-        step = envs.step(action)
-    return agent, replay
+    return agent, acted(agent, envs, 2 * config.length + 10, length=config.length)
 
 
 def trained(updates: int, **numbers: Any) -> tuple[Dreamer, list[dict[str, torch.Tensor]]]:

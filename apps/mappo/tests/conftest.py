@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from contextlib import closing
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 from env_adapters import make_vec
 from mappo.agent import Mappo, build
 from mappo.cli import APP
 from mappo.config import Config
 from wm_core.types import Batch
 from wm_run.configs import resolve
-from wm_run.replay import Replay
+from wm_run.run_replay import run_replay
 from wm_run.teams import team_of
-from wm_run.testing.fixtures import command
+from wm_run.testing.acting import acting
+from wm_run.testing.fixtures import command, one_thread
 
+__all__ = ["one_thread", "play", "run", "tiny"]
 run = command(APP)
 
 
@@ -51,33 +53,12 @@ def play(tiny: Callable[..., Config]) -> Callable[..., Played]:
             team = team_of(envs)
             assert team is not None
             agent = build(config, envs.observation_space, envs.action_spec, team)
-            replay = Replay(
-                None,
-                config.envs,
-                stores=agent.stores,
-                limit_bytes=2**30,
-                chunk=256,
-                length=config.length,
-                stride=config.stride,
-                aligned=agent.aligned,
-            )
-            step, carry, carries, given = envs.reset(3), agent.initial(config.envs), [], []
-            past = max(agent.stores.values(), default=0)
-            for t in range(rows * config.transitions + 1):
+            replay = run_replay(agent, config, config.envs, chunk=256)
+            carries, given, past = [], [], max(agent.stores.values(), default=0)
+            for t, carry in enumerate(islice(acting(agent, envs, replay, 3), rows * config.transitions + 1)):
                 carries.append(carry)
-                carry, action, notes = agent.act(carry, step)
-                replay.add({**step, **notes})
-                step = envs.step(action)
                 if t and t % config.transitions == 0:
                     given.append(replay.sample(config.batch, config.length, past=past))
         return Played(agent, given, carries)
 
     return played
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -37,6 +37,7 @@ from wm_memory import (
 )
 from wm_run.configs import resolve
 from wm_run.replay import Replay
+from wm_run.testing.acting import acted
 
 
 def make_agent(ablation: str = "", task: str = "toy:doors", **fields: Any) -> PODreamer:
@@ -47,14 +48,7 @@ def make_agent(ablation: str = "", task: str = "toy:doors", **fields: Any) -> PO
 
 def live(agent: PODreamer, task: str = "toy:doors") -> Replay:
     """What the agent sees and notes of 40 steps in two environments."""
-    envs = make_vec(task, 2, workers=0)
-    replay = Replay(None, 2, stores=agent.stores, limit_bytes=2**28, chunk=64, length=agent.length)
-    step, carry = envs.reset(0), agent.initial(2)
-    for _ in range(40):
-        carry, action, notes = agent.act(carry, step)
-        replay.add({**step, **notes})
-        step = envs.step(action)
-    return replay
+    return acted(agent, make_vec(task, 2, workers=0), 40, length=agent.length, chunk=64)
 
 
 def learn(agent: PODreamer, task: str = "toy:doors") -> dict[str, torch.Tensor]:

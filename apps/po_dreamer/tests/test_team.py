@@ -28,6 +28,7 @@ from wm_run.replay import Replay
 from wm_run.rollout import remembered, rows_of
 from wm_run.teams import team_of
 from wm_run.testing import check_data, check_killed
+from wm_run.testing.acting import acted
 from wm_run.testing.fixtures import finished
 
 N = 3
@@ -48,14 +49,7 @@ def make_team(ablation: str = "", task: str = "toy:leavers", agents: int = N, **
 
 def live(agent: PODreamerTeam, steps: int = 60, task: str = "toy:leavers") -> Replay:
     """What two teams see, and what the agent notes of it."""
-    envs = environments(task, 2, agent.agents)
-    replay = Replay(None, 2, stores=agent.stores, limit_bytes=2**28, chunk=64, length=agent.length)
-    step, carry = envs.reset(0), agent.initial(2)
-    for _ in range(steps):
-        carry, action, notes = agent.act(carry, step)
-        replay.add({**step, **notes})
-        step = envs.step(action)
-    return replay
+    return acted(agent, environments(task, 2, agent.agents), steps, length=agent.length, chunk=64)
 
 
 def late(agent: PODreamerTeam, replay: Replay) -> Batch:

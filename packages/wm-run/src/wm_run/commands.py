@@ -35,9 +35,9 @@ from wm_run.offline import Made, fill, learn
 from wm_run.options import Eval, Train
 from wm_run.progress import Progress
 from wm_run.recording import Recording
-from wm_run.replay import Replay
 from wm_run.results import plain_json, write_json
 from wm_run.rollout import LONGEST
+from wm_run.run_replay import run_replay
 from wm_run.session import Session, seed_all
 from wm_run.stop import heeded, say
 from wm_run.teams import team_of
@@ -108,18 +108,8 @@ def _train(
             draw_apart(agent, config.seed)
         agent.capture(config.capture, say)
         with locked(logdir):
-            replay = Replay(
-                logdir / "replay",
-                envs.num_envs,
-                stores=agent.stores,
-                limit_bytes=config.replay_bytes,
-                chunk=config.chunk,
-                length=config.length,
-                seed=config.seed,
-                online=agent.online and recording is None,  # nothing in it is newer than anything else
-                stride=config.stride,
-                aligned=agent.aligned,
-            )
+            newest = agent.online and recording is None  # nothing in a recording is newer than anything else
+            replay = run_replay(agent, config, envs.num_envs, logdir / "replay", online=newest)
             path = _last(logdir)
             saved = checkpoint.load(path, app=app.name) if path else None
             written = write_run(app, command.config, command.origin)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from wm_run import dreams
 from wm_run.app import App
 from wm_run.cli import main
 
-__all__ = ["Run", "asked_for_apart", "command", "finished", "short_films"]
+__all__ = ["Run", "asked_for_apart", "command", "finished", "one_thread", "short_films"]
 
 Run = Callable[..., None]  # run("train", "--steps", 10): a command line
 
@@ -48,6 +49,15 @@ def short_films() -> Iterator[None]:
         patch.setattr(dreams, "VIDEO_STEPS", 12)
         patch.setattr(dreams, "DREAM_STEPS", 20)
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """torch computes in one thread: small networks are faster so, and alike on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def finished(app: App, *options: object) -> Any:

@@ -22,7 +22,7 @@ from wm_run.loading import build, runtime
 from wm_run.loop import Position
 from wm_run.offline import fill
 from wm_run.recording import Recording
-from wm_run.replay import Replay
+from wm_run.run_replay import run_replay
 from wm_run.stand_in import StandIn
 from wm_run.teams import team_of
 from wm_run.testing.data import random_recording
@@ -103,18 +103,7 @@ def weights(app: App, config: RunConfig, envs: StandIn) -> Mapping[str, Tensor]:
     at = Position.begin(agent, envs, seed=config.seed, train_ratio=1.0, replayed=1, first=1)
     notes = agent.act(at.carry, at.step)[2]
     with TemporaryDirectory() as folder:
-        replay = Replay(
-            Path(folder),
-            envs.num_envs,
-            stores=agent.stores,
-            limit_bytes=config.replay_bytes,
-            chunk=config.chunk,
-            length=config.length,
-            seed=config.seed,
-            online=False,
-            stride=config.stride,
-            aligned=agent.aligned,
-        )
+        replay = run_replay(agent, config, envs.num_envs, Path(folder), online=False)
         fill(replay, envs, notes)
         feed = Feed(replay)
         for _ in range(2):
