@@ -1,26 +1,22 @@
 """Parts against brute force, float64 and hand-computed tables."""
 
 import math
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from wm_core import draws
 from wm_core.blocks import BlockLinear, truncated_normal_
-from wm_core.distributions import Bernoulli, BoundedNormal, Categorical, OneHot, SymlogMSE, unimix_logits
-from wm_core.encoders import Discretes, MultiDecoder, MultiEncoder, OneHotVectors, SymlogInput, VectorInput
-from wm_core.errors import UserError
+from wm_core.distributions import Bernoulli, BoundedNormal, OneHot, unimix_logits
+from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead
 from wm_core.kl import BalancedKL
 from wm_core.norm import RMSNorm
-from wm_core.observations import Observations, describe
-from wm_core.optim import Adam, AdaptiveClip, LaProp, NormClip, Together, total
+from wm_core.observations import Observations
 from wm_core.returns import Percentiles, lambda_return, replay_return
 from wm_core.rssm import RSSM, stoch_index, stoch_onehot
 from wm_core.sizes import SIZES
-from wm_core.twohot import SettledTwoHot, TwoHot, symlog, twohot_bins
+from wm_core.twohot import SettledTwoHot, TwoHot, twohot_bins
 from wm_core.types import Latent
 
 # nominal size -> (encoder, dynamics, decoder, reward, continue, policy, value) in millions, and their sum:
@@ -257,81 +253,6 @@ def test_percentiles_move_slowly_and_never_below_one():
     assert last.item() == pytest.approx(90, abs=0.1)
 
 
-def test_laprop_and_clipping_by_a_three_step_hand_example():
-    weight = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
-    rule = LaProp([weight], lr=0.1, clip=AdaptiveClip(0.3), warmup=2)
-    p, m, v = weight.detach().clone(), torch.zeros(2).double(), torch.zeros(2).double()
-    for step, grad in enumerate([[10.0, 1.0], [0.1, -0.2], [-3.0, 4.0]]):
-        g = torch.tensor(grad, dtype=torch.float64)
-        rule.apply([g.clone()])
-        bound = 0.3 * max(1e-3, p.norm().item())
-        g = g / max(1.0, g.norm().item() / bound)
-        v = 0.999 * v + 0.001 * g * g
-        m = 0.9 * m + 0.1 * g / ((v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-20)
-        p = p - 0.1 * min(1, step / 2) * m / (1 - 0.9 ** (step + 1))
-        assert torch.allclose(weight.detach(), p, rtol=1e-5), step
-
-
-@pytest.mark.parametrize("discrete, continuous, rows", [((), 2, [2, 2]), ((3, 4), 0, [3, 4]), ((3,), 2, [3, 2, 2])])
-def test_a_policys_components_are_clipped_as_tensors_of_their_own(discrete, continuous, rows):
-    """As if the last layer were several; gradients that differ a thousandfold in size, of whole and part."""
-    head = PolicyHead(
-        discrete=discrete, continuous=continuous, widths={"deter": 5}, units=4, layers=1, reads=("deter",)
-    )
-    generator = torch.Generator().manual_seed(0)
-    params = list(head.parameters())
-    with torch.no_grad():
-        for p in params:
-            p.add_(torch.randn(p.shape, generator=generator))
-    grads = [torch.randn(p.shape, generator=generator) for p in params]
-    for grad in grads[-2:]:
-        for part, size in zip(grad.split(rows), [1.0, 1e3, 1e-3], strict=False):
-            part.mul_(size)
-
-    def parts(tensors):
-        return [x.clone() for t in tensors[:-2] for x in [t]] + [x.clone() for t in tensors[-2:] for x in t.split(rows)]
-
-    expected = parts(grads)
-    whole = AdaptiveClip(0.3)([p.detach() for p in parts(params)], expected)
-    joint = [grad.clone() for grad in grads]
-    AdaptiveClip(0.3)(params, joint)
-    norm = AdaptiveClip(0.3, apart=head.components())(params, grads)
-    assert norm.item() == pytest.approx(whole.item())
-    for mine, theirs in zip(parts(grads), expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
-    assert not torch.allclose(joint[-2], grads[-2])
-
-
-def test_a_policy_of_one_component_is_clipped_whole():
-    head = PolicyHead(discrete=(3,), continuous=0, widths={"deter": 5}, units=4, layers=1, reads=("deter",))
-    assert not AdaptiveClip(0.3, apart=head.components()).rows
-
-
-def test_discrete_values_as_vectors_of_2023():
-    """One-hots are squashed on both sides, and learned by their squared error; what is predicted is still an index."""
-    seen = Observations(vectors={"b": 2}, discretes={"a": (2, 3), "c": (4,)})
-    steps = {"first": torch.zeros(1, 2, dtype=torch.bool), "b": torch.tensor([[[0.5, -3.0], [7.0, 0.0]]])}
-    steps |= {"a": torch.tensor([[[1, 2], [0, 0]]]), "c": torch.tensor([[3, 1]])}
-    hot = (
-        torch.tensor([[[0, 1, 0, 0, 1], [1, 0, 1, 0, 0]]]).float(),
-        torch.tensor([[[0, 0, 0, 1], [0, 1, 0, 0]]]).float(),
-    )
-    one = math.log(2)
-    assert SymlogInput(seen)(steps).equal(torch.cat([hot[0] * one, symlog(steps["b"]), hot[1] * one], -1))
-    assert VectorInput(seen)(steps).equal(torch.cat([hot[0], symlog(steps["b"]), hot[1]], -1))
-    pred = torch.randn(1, 2, 5, generator=torch.Generator().manual_seed(0))
-    found = OneHotVectors(pred, (2, 3))
-    torch.testing.assert_close(found.loss(steps["a"]), (pred - one * hot[0]).square().sum(-1))
-    assert found.mode().equal(torch.stack([pred[..., :2].argmax(-1), pred[..., 2:].argmax(-1)], -1))
-    decoder = MultiDecoder(seen, widths={"deter": 3, "stoch": 4}, units=4, depth=2, values=OneHotVectors)
-    latent = Latent(torch.zeros(1, 2, 3), torch.zeros(1, 2, 2, 2))
-    assert {key: type(found).__name__ for key, found in decoder(latent).items()} == {
-        "a": "OneHotVectors",
-        "b": "Vector",
-        "c": "OneHotVectors",
-    }
-
-
 @pytest.mark.parametrize("dtype, apart", [(torch.float32, 4e-7), (torch.bfloat16, 2**-8)])
 @pytest.mark.parametrize("depth", [0.5, 4.0])
 def test_far_bins_that_differ_by_rounding_predict_nothing(dtype, apart, depth):
@@ -371,211 +292,6 @@ def test_a_mean_is_that_of_the_bins(dtype, near):
     flat = torch.zeros(1, 255, dtype=dtype, requires_grad=True)  # a mean that counts no far pair has their gradient
     (one,) = torch.autograd.grad(TwoHot(flat).mode().sum(), flat)
     torch.testing.assert_close(one[0].double(), bins / 255, rtol=max(near, 1e-6), atol=1e-2)
-
-
-def test_adam_equals_torch():
-    one, two = (nn.Parameter(torch.ones(5)) for _ in range(2))
-    mine = Adam([one], lr=0.01, clip=NormClip(2.0))
-    theirs = torch.optim.Adam([two], lr=0.01)
-    for seed in range(5):
-        grad = torch.randn(5, generator=torch.Generator().manual_seed(seed)) * 3
-        mine.apply([grad.clone()])
-        two.grad = grad.clone()
-        torch.nn.utils.clip_grad_norm_([two], 2.0)
-        theirs.step()
-    assert torch.allclose(one, two, atol=1e-6)
-
-
-def test_a_split_optimiser_equals_a_joint_one():
-    def run(split):
-        torch.manual_seed(0)
-        a, b = nn.Linear(3, 3), nn.Linear(3, 1)
-        params = [list(a.parameters()), list(b.parameters())]
-        rule = (
-            Together(a=LaProp(params[0], lr=0.01), b=LaProp(params[1], lr=0.01))
-            if split
-            else LaProp(params[0] + params[1], lr=0.01)
-        )
-        for _ in range(3):
-            rule.step(b(a(torch.ones(2, 3)).tanh()).square().sum())
-        return a.weight.detach(), b.weight.detach()
-
-    assert all(torch.equal(x, y) for x, y in zip(run(True), run(False), strict=True))
-
-
-def test_optimiser_state_round_trip_continues_exactly():
-    def start():
-        torch.manual_seed(0)
-        layer = nn.Linear(4, 1)
-        return layer, LaProp(layer.parameters(), lr=0.01, warmup=3)
-
-    def run(layer, rule, steps):
-        for _ in range(steps):
-            rule.step(layer(torch.ones(2, 4)).square().sum())
-
-    layer, rule = start()
-    run(layer, rule, 6)
-    half, first = start()
-    run(half, first, 3)
-    again, second = start()
-    again.load_state_dict(half.state_dict())
-    second.load_state_dict(first.state_dict(dict(half.named_parameters())), dict(again.named_parameters()))
-    run(again, second, 3)
-    assert torch.equal(layer.weight, again.weight)
-
-
-def moved(order, split=False):
-    """Parameters of one shape by name, and a rule with them in an order, or two rules, after an update that moves each."""
-    torch.manual_seed(0)
-    model = nn.ParameterDict({name: torch.randn(2) for name in "abcd"})
-    params = [model[name] for name in order]
-    kinds = {"one": Adam(params[:2], lr=0.1), "two": LaProp(params[2:], lr=0.1)}
-    rule = Together(**kinds) if split else LaProp(params, lr=0.1)
-    rule.step(sum(k * (model[name] ** 2).sum() for k, name in enumerate("abcd", 1)))
-    return dict(model.named_parameters()), rule
-
-
-def moments(named, rule):
-    """First and second by the parameter's name."""
-    names = {id(p): name for name, p in named.items()}
-    every = getattr(rule, "rules", {"": rule}).values()
-    return {names[id(p)]: (f, s) for r in every for p, f, s in zip(r.params, r.first, r.second, strict=True)}
-
-
-@pytest.mark.parametrize("split", [False, True])
-def test_moments_find_their_parameters_in_any_order(split):
-    """Of two parameters of one shape neither takes the other's, be the rule built in another order."""
-    named, rule = moved("abcd", split)
-    again, other = moved("badc", split)
-    expected = moments(named, rule)
-    for tensor in other.tensors():
-        tensor.zero_()
-    other.load_state_dict(rule.state_dict(named), again)
-    for name, found in moments(again, other).items():
-        assert all(torch.equal(one, two) and one.any() for one, two in zip(found, expected[name], strict=True))
-
-
-def test_lists_of_an_earlier_version_are_read_in_the_order_of_the_parameters():
-    _, rule = moved("abcd")
-    old = {"first": [one.clone() for one in rule.first], "second": rule.second, "count": rule.count}
-    again, other = moved("abcd")
-    for tensor in other.tensors():
-        tensor.zero_()
-    other.load_state_dict(old, again)
-    assert all(torch.equal(one, two) for one, two in zip(other.tensors(), rule.tensors(), strict=True))
-
-
-def test_an_optimiser_that_does_not_fit_is_refused_and_changes_nothing():
-    named, rule = moved("abcd")
-    good = rule.state_dict(named)
-    lacking = good | {"second": {name: one for name, one in good["second"].items() if name != "b"}}
-    turned = good | {"second": good["second"] | {"b": torch.ones(3)}}
-    older = {"first": [*good["first"].values()], "second": [*good["second"].values()][:3], "count": rule.count}
-    before = [one.clone() for one in rule.tensors()]
-    for state, said in (
-        (lacking, r"its moment of 'b' is missing there and \(2,\) here; go on with"),
-        (good | {"first": good["first"] | {"e": torch.ones(2)}}, "moment of 'e' is .* there and missing here"),
-        (turned, r"'b' is \(3,\) there and \(2,\) here"),
-        (older, "saved with 3 parameters and has 4"),
-    ):
-        with pytest.raises(UserError, match=said):
-            rule.load_state_dict(state, named)
-        assert all(torch.equal(one, two) for one, two in zip(rule.tensors(), before, strict=True))
-    with pytest.raises(UserError, match=r"was saved as \['one'\] and is \['one', 'two'\]"):
-        moved("abcd", split=True)[1].load_state_dict({"one": good}, named)
-
-
-def test_loss_names_and_scales_must_match():
-    with pytest.raises(KeyError, match="image"):
-        total({"image": torch.ones(2)}, {"vector": 1.0})
-
-
-class _Box:
-    def __init__(self, shape, dtype):
-        self.shape, self.dtype = shape, type("D", (), {"name": dtype})
-
-
-_Box.__name__ = "Box"
-
-
-class _Dict:
-    def __init__(self, **spaces):
-        self.spaces = spaces
-
-
-@pytest.mark.parametrize(
-    ("space", "word"),
-    [
-        (_Dict(image=_Box((60, 64, 3), "uint8")), "multiples of 16"),
-        (_Dict(image=SimpleNamespace(shape=(3,))), "cannot read"),
-        (_Dict(reward=_Box((2,), "float32")), "reserved"),
-        (_Dict(), "shows nothing"),
-        (_Dict(a=_Box((0,), "float32"), b=_Box((2,), "float32")), "'a' of shape"),
-        (_Dict(a=_Box((64, 64, 3), "uint8"), b=_Box((32, 32, 3), "uint8")), "one size"),
-    ],
-)
-def test_unreadable_observations_are_told_in_a_sentence(space, word):
-    with pytest.raises(UserError, match=word):
-        describe(space)
-
-
-def test_boxes_of_any_rank_are_vectors_and_small_bytes_are_symbols():
-    grid, dark, deep = _Box((7, 5, 3), "uint8"), _Box((32, 32, 3), "uint8"), _Box((2, 3, 4, 5), "float32")
-    for box, high in ((grid, 10), (dark, 10)):
-        box.high = np.full(box.shape, high)
-    flags, floats = _Box((3, 3, 2), "bool"), _Box((20, 20, 3), "float32")
-    wide = type("Discrete", (), {"n": 2**31, "shape": ()})()
-    seen = describe(_Dict(grid=grid, dark=dark, deep=deep, flags=flags, floats=floats, wide=wide))
-    assert seen.images == {"dark": (32, 32, 3)} and seen.discretes == {"grid": (11,) * 105}
-    assert seen.vectors == {"deep": 120, "flags": 18, "floats": 1200, "wide": 1}
-
-
-@pytest.mark.parametrize("sizes", [(3, 3), (5,) * 40, (4,), (2, 5, 2)])
-@pytest.mark.parametrize("kind", [Discretes, OneHotVectors])
-def test_symbols_looked_at_together_are_those_looked_at_one_by_one(sizes, kind):
-    """To the bit, gradients too: a grid has hundreds, and what has two of one size keeps its numbers."""
-    logits = torch.randn(4, 6, sum(sizes), requires_grad=True)
-    target = torch.stack([torch.randint(n, (4, 6)) for n in sizes], -1)
-    parts = list(zip(logits.split(list(sizes), -1), target.unbind(-1), sizes, strict=True))
-    if kind is Discretes:
-        alone = torch.stack([Categorical(part).loss(index) for part, index, _ in parts]).sum(0)
-    else:
-        hot = torch.cat([torch.nn.functional.one_hot(index, n) for _, index, n in parts], -1)
-        alone = SymlogMSE(logits).loss(hot)
-    found = kind(logits, sizes)
-    together = found.loss(target)
-    assert torch.equal(together, alone)
-    gradients = [torch.autograd.grad(loss.mean(), logits, retain_graph=True)[0] for loss in (together, alone)]
-    assert torch.equal(*gradients)
-    assert torch.equal(found.mode(), torch.stack([part.argmax(-1) for part, _, _ in parts], -1))
-    seen = Observations(discretes={"a": sizes})
-    steps = {"a": target, "first": torch.zeros(4, 6, dtype=torch.bool)}
-    assert VectorInput(seen)(steps).equal(
-        torch.cat([torch.nn.functional.one_hot(index, n) for _, index, n in parts], -1).float()
-    )
-
-
-def test_mixed_observations_are_encoded_and_decoded():
-    seen = Observations(images={"image": (32, 48, 3)}, vectors={"speed": 2}, discretes={"gear": (5, 3)})
-    encoder = MultiEncoder(seen, units=8, depth=2)
-    steps = {
-        "image": torch.randint(0, 255, (2, 3, 32, 48, 3), dtype=torch.uint8),
-        "speed": torch.randn(2, 3, 2),
-        "gear": torch.tensor([[[4, 2]] * 3] * 2),
-        "first": torch.zeros(2, 3, dtype=torch.bool),
-    }
-    assert encoder(steps)["obs"].shape == (2, 3, encoder.width) == (2, 3, 8 + 2 * 3 * 8)
-    decoder = MultiDecoder(seen, widths={"deter": 16, "stoch": 12}, units=8, depth=2)
-    found = decoder(Latent(torch.randn(2, 3, 16), torch.randn(2, 3, 4, 3)))
-    assert {key: tuple(dist.loss(steps[key]).shape) for key, dist in found.items()} == dict.fromkeys(
-        steps.keys() - {"first"}, (2, 3)
-    )
-    assert found["image"].mode().shape == steps["image"].shape
-    plain = (found["image"].mode() - steps["image"] / 255).square().sum((-1, -2, -3))
-    assert torch.allclose(found["image"].loss(steps["image"]), plain, rtol=1e-5)
-    assert torch.allclose(
-        found["speed"].loss(steps["speed"]), (found["speed"].pred - symlog(steps["speed"])).square().sum(-1)
-    )
 
 
 def test_joint_actions_have_one_vector():

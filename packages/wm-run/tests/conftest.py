@@ -325,3 +325,9 @@ def run(fakes: Fakes) -> Path:
     origin = {"app": "fakeapp", "version": "1.2.3", "preset": "tiny", "size": "", "ablation": ""}
     (Path("D") / "config.toml").write_text(to_toml({"task": "fake", "device": "cpu", "run": origin}))
     return Path("D")
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No films, which take seconds."""
+    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])

@@ -26,9 +26,7 @@ from wm_run.replay import Replay
 LOG = "metrics.jsonl"
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture

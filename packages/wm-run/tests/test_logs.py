@@ -14,10 +14,7 @@ from wm_run import checkpoint
 from wm_run.cli import main
 from wm_run.logs import Log, difference
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def train(fakes: Any, steps: int, *more: str) -> None:

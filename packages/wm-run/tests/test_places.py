@@ -22,10 +22,7 @@ from wm_run.cli import main
 from wm_run.lock import locked
 from wm_run.replay import Replay
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 TRAIN = ["train", "--preset", "tiny", "--chunk", "8", "--logdir", "D", "--steps"]

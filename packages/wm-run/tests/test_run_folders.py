@@ -20,10 +20,7 @@ from wm_run.config import Resumable
 from wm_run.loading import load
 from wm_run.manifest import read, sealed
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dreams, "videos", lambda session, step: [])
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 made: list[Path] = []

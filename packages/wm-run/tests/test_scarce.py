@@ -19,10 +19,7 @@ from wm_run.allotted import Allotted, Exceeded, built
 from wm_run.cli import main
 from wm_run.memory import Free, free_memory
 
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Net(nn.Module):
