@@ -114,3 +114,17 @@ def test_fields_of_a_method_say_what_an_evaluation_may_change() -> None:
     for field, value in {"warmup": 5, "batch": 4}.items():
         with pytest.raises(UserError, match=f"--{field} is for training"):
             changed(Method(), replace(Method(), **{field: value}))
+
+
+def test_what_does_not_count_in_acting_is_the_runs_own() -> None:
+    @dataclass(frozen=True)
+    class Method(RunConfig):
+        horizon: int = 15
+        temperature: float = 1.0
+        cache: Machine[bool] = False
+
+    allowed = {"temperature": 2.0, "cache": True, "seed": 3, "device": "cpu"}
+    assert changed(Method(), replace(Method(), **allowed), "play", ("temperature",)) == allowed
+    with pytest.raises(UserError, match="`play` takes --horizon from the run in LOGDIR: leave it out"):
+        changed(Method(), replace(Method(), horizon=7), "play", ("temperature",))
+    assert changed(None, replace(Method(), horizon=7), "play", ("temperature",)) == {}

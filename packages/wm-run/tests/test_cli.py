@@ -362,9 +362,9 @@ def test_a_run_of_another_app_is_refused(fakes, run, capsys, command):
     assert capsys.readouterr().err == said
 
 
-def test_weights_of_another_width_are_refused(fakes, run, capsys):
+def test_a_width_is_that_of_the_run(fakes, run, capsys):
     capsys.readouterr()
-    assert "do not fit this config" in refused(fakes, capsys, "eval D --width 6")
+    assert "`eval` takes --width from the run in LOGDIR" in refused(fakes, capsys, "eval D --width 6")
 
 
 def test_what_a_resume_may_change_is_what_it_was_when_it_was_a_list():

@@ -249,7 +249,7 @@ def test_an_evaluation_of_something_else_leaves_the_runs_own(fakes, run, quiet, 
         "--task=blind --mode",
         "--memory=training",
     ):
-        main(fakes.app, ["eval", "D", *option.split()])
+        main(dataclasses.replace(fakes.app, acting=("lr",)), ["eval", "D", *option.split()])
     assert own.read_bytes() == text and len(list((run / "eval").iterdir())) == 8
     told = [json.loads(path.read_text()) for path in (run / "eval").iterdir()]
     assert {"seed": 7} in [one["changed"] for one in told]

@@ -10,6 +10,6 @@ APP = App.of(
     teams="only",
     task_options=("players", "share_reward"),
     paper="paper",
-    acting=("unimix", "actor_unimix"),
+    acting=("unimix", "actor_unimix", "masks", "players", "share_reward"),
 )
 main, load, train = APP.main, APP.load, APP.train

@@ -11,6 +11,6 @@ APP = App.of(
     task_options=("protocol",),
     teams="too",
     remembers=True,
-    acting=("protocol", "unimix", "actor_unimix", "memory_window", "memory_count", "memory_sight"),
+    acting=("protocol", "unimix", "actor_unimix", "memory_window", "memory_count", "memory_sight", "masks"),
 )
 main, load, train = APP.main, APP.load, APP.train

@@ -284,7 +284,7 @@ def evaluate(app: App, command: Command) -> int:
         raise UserError("--mode and --sample exclude each other: give one")
     if options.episodes is not None and options.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {options.episodes}")
-    changed = evaluation.changed(command.saved, command.config)
+    changed = evaluation.changed(command.saved, command.config, "eval", app.acting)
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     for changed_log in differences(logdir, kept_marks(logdir)):

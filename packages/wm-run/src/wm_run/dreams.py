@@ -54,7 +54,7 @@ def dream(app: App, command: Command) -> int:
         raise UserError("--observed, --imagined and --rows must be at least 1")
     if max(options.observed, options.imagined) > LONGEST or options.rows > MOST:
         raise UserError(f"--observed and --imagined are at most {LONGEST:,} steps, and --rows at most {MOST:,}")
-    changed = evaluation.changed(command.saved, command.config, "dream")
+    changed = evaluation.changed(command.saved, command.config, "dream", app.acting)
     logdir = Path(options.logdir)
     loaded = restore(app, logdir, command.config)
     unread.tell(app, loaded.config, command.given, loaded.observation_space, loaded.team)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from wm_core.errors import UserError
 
-from wm_run.config import MACHINE, TRAINING, RunConfig, marked
+from wm_run.config import CHANCE, MACHINE, TRAINING, RunConfig, marked
 from wm_run.options import OPTIONS
 from wm_run.task_options import flat
 
@@ -25,9 +25,13 @@ INSTEAD = {  # of a field, options that a command may have, and what to do with 
 }
 
 
-def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") -> dict[str, Any]:
+def changed(
+    saved: RunConfig | None, asked: RunConfig, command: str = "eval", acting: Collection[str] | None = None
+) -> dict[str, Any]:
     """The fields in which an evaluation, a dream or a play differs from its run. Raises UserError for one that it never
-    reads.
+    reads, or that would make another agent than the run's.
+
+    acting: the fields of the method that count where nothing is learned (`App.acting`); None: all that are not for training.
 
     >>> changed(RunConfig(task="toy:catch"), RunConfig(task="toy:catch", seed=7))
     {'seed': 7}
@@ -43,6 +47,11 @@ def changed(saved: RunConfig | None, asked: RunConfig, command: str = "eval") ->
             options, instead = INSTEAD.get(name, ((), ""))
             instead = instead if options and taken.issuperset(options) else "leave it out"
             raise UserError(f"--{name} is for training, and `{command}` does not read it: {instead}")
+    if acting is not None:
+        free = {*RunConfig.__dataclass_fields__, *acting, *marked(type(asked), MACHINE, CHANCE)}
+        own = {one.name for one in fields(asked)} - free
+        if odd := [name for name in found if name in own]:
+            raise UserError(f"`{command}` takes --{odd[0]} from the run in LOGDIR: leave it out")
     return found
 
 

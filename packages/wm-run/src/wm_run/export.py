@@ -42,7 +42,7 @@ def export(app: App, command: Command) -> int:
     check_installed()
     if options.compare < 1:
         raise UserError(f"--compare must be at least 1, not {options.compare}")
-    evaluation.changed(command.saved, command.config, "export")
+    evaluation.changed(command.saved, command.config, "export", app.acting)
     logdir = Path(options.logdir)
     out = Path(options.out) if options.out else logdir / "export"
     if out.exists() and not (out / "card.json").is_file():

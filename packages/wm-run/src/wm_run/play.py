@@ -95,7 +95,7 @@ def play(app: App, command: Command) -> int:
         raise UserError("--episodes, --frames, --observed and --imagined must be at least 1")
     if max(options.observed, options.imagined) > LONGEST:  # they are played before anything is shown
         raise UserError(f"--observed and --imagined are at most {LONGEST:,} steps")
-    changed = evaluation.changed(command.saved, command.config, "play")
+    changed = evaluation.changed(command.saved, command.config, "play", app.acting)
     loaded = restore(app, Path(options.logdir), command.config)
     unread.tell(app, loaded.config, command.given, loaded.observation_space, loaded.team)
     config = loaded.config
