@@ -18,7 +18,7 @@ from typing import Any
 
 from wm_core.errors import UserError
 
-from wm_run import agents, encoding, places, published, typed
+from wm_run import agents, encoding, evaluation, places, published, typed
 from wm_run.app import App, Origin
 from wm_run.config import RunConfig, check, check_together, resumable
 from wm_run.configs import read_run, resolve
@@ -31,6 +31,7 @@ from wm_run.task_options import flat
 from wm_run.trust import TRUST, on_a_strangers_word, unsaid
 
 ALIASES = {"--track": "--log"}
+ACTING = ("eval", "dream", "play", "export")  # of a run as it is
 FUNCTIONS = {  # of each command, imported when it is asked for; torch comes with most
     "train": "wm_run.commands:train",
     "eval": "wm_run.commands:evaluate",
@@ -194,6 +195,8 @@ def settled(
             config = change(base)
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
+    if name in ACTING:
+        evaluation.changed(saved, config, name, app.acting)  # before numbers are held against each other that nobody reads
     check(config)
     strange = saved is not None and unsaid(app.environments, saved, change)
     given = tuple(
