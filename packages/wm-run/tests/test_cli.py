@@ -365,7 +365,7 @@ def test_a_run_of_another_app_is_refused(fakes, run, capsys, command):
 def test_a_width_is_that_of_the_run(fakes, run, capsys):
     capsys.readouterr()
     assert "`eval` takes --width from the run in LOGDIR" in refused(fakes, capsys, "eval D --width 6")
-    assert "--batch is for training" in refused(fakes, capsys, "play D --batch 0")  # which no training could have either
+    assert "--batch is for training" in refused(fakes, capsys, "play D --batch 0")  # nor trained with
 
 
 def test_what_a_resume_may_change_is_what_it_was_when_it_was_a_list():

@@ -196,7 +196,8 @@ def settled(
             origin = dataclasses.replace(wish, size=options.size, ablation=options.ablation)
     config = _at_home(config)
     if name in ACTING:
-        evaluation.changed(saved, config, name, app.acting)  # before numbers are held against each other that nobody reads
+        # before numbers that nobody reads are held against each other
+        evaluation.changed(saved, config, name, app.acting)
     check(config)
     strange = saved is not None and unsaid(app.environments, saved, change)
     given = tuple(
