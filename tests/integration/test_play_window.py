@@ -79,13 +79,19 @@ class Screen:
         return float(blue[:, 1].mean() / page.shape[1]) if len(blue) > 50 else None
 
     def places(self, colour: tuple[int, int, int], key: str) -> list[float]:
-        """Those of some pictures while a key is held."""
+        """Those of some pictures while a key is held, each another than the one before: a busy machine shows few in a second."""
+        seen: list[float | None] = []
+        before, end = self.picture(), time.monotonic() + 120
         self.press("keydown", key)
         try:
-            seen = [self.paddle(colour) for _ in range(20) if time.sleep(0.1) is None]
+            while len(seen) < 65 and time.monotonic() < end:
+                time.sleep(0.05)
+                if not np.array_equal(now := self.picture(), before):
+                    before = now
+                    seen.append(self.paddle(colour))
         finally:
             self.press("keyup", key)
-        return [place for place in seen if place is not None]
+        return [place for place in seen[5:] if place is not None]  # it comes from where it was
 
 
 @pytest.fixture
@@ -138,7 +144,9 @@ def test_keys_move_the_paddle_of_a_window(where: str, end: str, screen: Screen, 
         middle = next((one for one in within(middles, 240) if one is not None), None)
         assert middle is not None and abs(middle - 512) < 20, (middle, process.poll())
         lefts, rights = screen.places(colour, "0"), screen.places(colour, "2")
-        assert np.median(lefts) < 0.25 and np.median(rights) > 0.75, (lefts, rights)
+        # a dream begins, again and again, with frames that were played before it, where no key counts
+        apart = 0.6 if where == "real" else 0.3
+        assert np.median(rights) - np.median(lefts) > apart, (lefts, rights)
         screen.press("key", "space")  # paused: nothing moves
         time.sleep(1)
         still = screen.picture()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -112,6 +113,25 @@ def test_a_card_is_shared_as_it_is_asked(stand: Stand) -> None:
     assert stand.asked["address"] == "ray://head:10001" and stand.resources["num_gpus"] == 1.0
     ray_engine.Ray("ray://head:10001", gpus=0.25)
     assert stand.resources["num_gpus"] == 0.25
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "0"), ("1", "1")])
+def test_begun_by_uv_run_it_sends_no_working_folder_to_its_workers(
+    stand: Stand, given: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray reads it when it is imported; who wants a folder to be sent says so."""
+    name, found = "RAY_ENABLE_UV_RUN_RUNTIME_ENV", list[str | None]()
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+
+    def imported(module: str) -> Stand:
+        found.append(os.environ.get(name))
+        return stand
+
+    monkeypatch.setattr(ray_engine.importlib, "import_module", imported)
+    ray_engine.Ray("ray")
+    assert found == [kept]
 
 
 def test_a_cluster_that_is_late_is_started_again(stand: Stand) -> None:

@@ -32,6 +32,9 @@ class Ray:
     """
 
     def __init__(self, address: str = "ray", slots: int = 1, gpus: float | None = None, cpus: int = 1) -> None:
+        # else Ray, begun under `uv run`, sends the working folder to every worker, recordings and runs with it, or refuses one that
+        # holds no pyproject.toml; read when Ray is imported
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
