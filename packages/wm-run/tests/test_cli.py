@@ -466,3 +466,18 @@ print(json.dumps([name for name in ("torch", "gymnasium", "env_adapters") if nam
     )
     assert json.loads(result.stdout.splitlines()[-1]) == []
     assert result.stderr.count("\n") == 4
+
+
+def test_what_a_prompt_gave_last_is_no_matter_to_the_command_line():
+    """tyro hashes it when it is imported, and this has no hash."""
+    code = """
+import builtins
+
+builtins._ = ([0], 1)
+from wm_run.reading import unprompted
+
+with unprompted():
+    import tyro
+assert builtins._ == ([0], 1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,12 +5,13 @@ tyro's own text is laid out in boxes over several lines, of which a log keeps no
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import difflib
 import io
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,10 +36,24 @@ def say_true(app: App, words: Sequence[str]) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def unprompted() -> Iterator[None]:
+    """Without `builtins._`, where Python's prompt and doctest keep what the last line gave: tyro hashes all of builtins when it is
+    imported, and a tuple that holds a list has no hash."""
+    kept = {name: value for name, value in vars(builtins).items() if name == "_"}
+    for name in kept:
+        delattr(builtins, name)
+    try:
+        yield
+    finally:
+        vars(builtins).update(kept)
+
+
 def read(app: App, name: str, default: RunConfig, args: list[str], program: str) -> tuple[Any, RunConfig]:
     """Options and config of a command. Raises UserError, or SystemExit after printing a help that was asked for."""
-    import tyro
-    from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
+    with unprompted():
+        import tyro
+        from tyro.conf import FlagConversionOff, FlagCreatePairsOff, OmitArgPrefixes, PositionalRequiredArgs
 
     kind = OPTIONS[name]
     options: dict[str, Any] = {}
