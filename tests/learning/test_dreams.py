@@ -6,12 +6,11 @@ Seconds of a core for each; what is asked is tools/interaction.py's, of smaller 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from wm_run.testing.fixtures import one_thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
@@ -20,13 +19,7 @@ import interaction
 SMALL: dict[str, Any] = {"lr": 4e-3, "deter": 32, "hidden": 32, "width": 32, "feedforward": 64}
 UPDATES = 450
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+__all__ = ["one_thread"]
 
 
 def heard(variant: str, updates: int = UPDATES) -> float:

@@ -182,6 +182,8 @@ def test_who_is_recorded_begins_as_an_evaluation_does(doors: Path, tmp_path: Pat
     assert all(torch.equal(one, other) for one, other in zip(kept, known, strict=True))
     assert (knowing.remembers, new.remembers) == (True, False)
     assert loaded.eval(episodes=3)["memory"] != loaded.eval(episodes=3, memory="empty")["memory"]
+    with pytest.raises(UserError, match="memory is one of auto, training, empty, not 'emtpy'"):
+        loaded.eval(episodes=3, memory="emtpy")  # type: ignore[arg-type]
 
     for memory, told in (("auto", ["training's at the start"]), ("empty", [])):
         folder = tmp_path / memory

@@ -206,6 +206,7 @@ def test_what_cannot_be_collected_is_one_sentence(tmp_path: Path) -> None:
         "j": ({"who": ("random", "random")}, "--who names random twice"),
         "k": ({"who": (f"{ME}:narrow",)}, r"gives float64 \(3, 2\), and actions are finite numbers \(3, 3\)"),
         "l": ({"who": (str(tmp_path),)}, "there is no run in .*config.toml"),
+        "m": ({"memory": "empty"}, "--memory empty is of a trained player, and --who names none"),
     }.items():
         with pytest.raises(UserError, match=told) as error:
             collect(asked(tmp_path / name, **changed))

@@ -81,6 +81,8 @@ def collect(asked: Collection, stopped: Callable[[], bool] | None = None) -> Rec
     """The recording, or None where it was told to stop (a signal, or `stopped`, asked after every record): the same call goes
     on with it. Raises UserError where it cannot be, and what the environments raise."""
     wishes = wished(asked.who)
+    if asked.memory != "auto" and "run" not in {wish.kind for wish in wishes}:
+        raise UserError(f"--memory {asked.memory} is of a trained player, and --who names none: leave it out")
     with locked(asked.folder, doing="recording into", instead="another folder with --to"), heeded() as stop:
         return _collect(asked, wishes, stopped or (lambda: bool(stop)))
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from wm_core.errors import UserError
@@ -18,12 +18,12 @@ from wm_run.config import RunConfig
 from wm_run.episodes import Episode
 from wm_run.loading import environments
 from wm_run.loop import Environments
+from wm_run.options import Memory
 from wm_run.rollout import check_carry, evaluate, remembered, rows_of
 
 if TYPE_CHECKING:
     from wm_run.app import App
     from wm_run.loading import Loaded
-    from wm_run.options import Memory
 
 FRESH = 10_000  # added to a run's seed for environments that it never learns from
 MANY = 10  # episodes of `eval`, where the run says nothing
@@ -100,6 +100,8 @@ def remembers(app: App, config: RunConfig) -> bool:
 def begins_remembering(loaded: Loaded, memory: Memory = "auto") -> bool:
     """Whether what is played now begins with `loaded.carry`, as was asked for. Raises UserError where there is nothing of
     training to remember, or where it does not fit."""
+    if memory not in get_args(Memory):
+        raise UserError(f"memory is one of {', '.join(get_args(Memory))}, not {memory!r}")
     usual = remembers(loaded.app, loaded.config)
     if memory == "training" and loaded.config.data_checksum:
         raise UserError(
