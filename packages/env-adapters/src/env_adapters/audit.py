@@ -74,8 +74,8 @@ def audit(task: str, *, steps: int = 200, envs: int = 2, seed: int = 0, **option
         findings += _vector_findings(env, workers, steps, seed)
         numbers = _measure(env, steps, seed) | {"ram_bytes_per_env": (_peak_bytes() - before) // (envs + 1)}
         slow = numbers["steps_per_second"] < _ENOUGH
-        told = f"{numbers['steps_per_second']:,.0f} environment steps per second in one process"
-        findings.append(Finding("speed", "remark" if slow else "passes", told))
+        sentence = f"{numbers['steps_per_second']:,.0f} environment steps per second in one process"
+        findings.append(Finding("speed", "remark" if slow else "passes", sentence))
         lines = _estimate(env, numbers, task)
     return Audit(task, findings, numbers, lines)
 
@@ -100,7 +100,7 @@ def table(found: Audit) -> str:
 def _vector_findings(env: VectorEnv | Smax, workers: VectorEnv | Smax, steps: int, seed: int) -> Iterator[Finding]:
     plan = _scores(env, steps, seed)
     run = _played(env, env.reset(seed), plan)
-    broken = next((told for told in map(_reset_fault, run, run[1:]) if told), None)
+    broken = next((fault for fault in map(_reset_fault, run, run[1:]) if fault), None)
     ended = any(step["last"].any() for step in run[:-1])
     if broken:
         yield Finding("auto-reset", "fails", broken)
@@ -124,8 +124,8 @@ def _vector_findings(env: VectorEnv | Smax, workers: VectorEnv | Smax, steps: in
         )
     else:
         yield Finding("resume", "passes")
-    told = _played(workers, workers.reset(seed), plan[:20])
-    same = all(map(_same, told, run))
+    theirs = _played(workers, workers.reset(seed), plan[:20])
+    same = all(map(_same, theirs, run))
     sentence = "" if same else "records from a worker process differ from those in this process"
     yield Finding("worker process", "passes" if same else "fails", sentence)
 

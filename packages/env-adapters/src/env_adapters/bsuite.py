@@ -50,9 +50,9 @@ class Bsuite(gymnasium.Env[dict[str, Any], Any]):
                 f"bsuite has no experiment {experiment!r} here; it has {', '.join(EXPERIMENTS)}, as in bsuite_memory_len/0"
             )
         if not number.isdecimal() or int(number) >= EXPERIMENTS[experiment]:
-            told = f"no id {number!r}" if number else "no task without an id"
+            missing = f"no id {number!r}" if number else "no task without an id"
             raise TaskError(
-                f"bsuite_{experiment} has {told}; it has bsuite_{experiment}/0 to {EXPERIMENTS[experiment] - 1}"
+                f"bsuite_{experiment} has {missing}; it has bsuite_{experiment}/0 to {EXPERIMENTS[experiment] - 1}"
             )
         try:
             sweep: Any = importlib.import_module(f"bsuite.experiments.{experiment}.sweep")

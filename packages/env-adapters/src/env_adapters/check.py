@@ -266,5 +266,7 @@ def _check_plain(value: Any, path: str) -> None:
         for at, inner in enumerate(value):
             _check_plain(inner, f"{path}[{at}]")
     else:
-        told = f"{path} is a {type(value).__name__}; a snapshot holds dicts, lists, arrays, str, int, float, bool, None"
-        _require(type(value) in _PLAIN, told)
+        sentence = (
+            f"{path} is a {type(value).__name__}; a snapshot holds dicts, lists, arrays, str, int, float, bool, None"
+        )
+        _require(type(value) in _PLAIN, sentence)

@@ -16,8 +16,8 @@ class Elsewhere(TaskError):
     """The environment lives in processes that begin with variables which this one lacks; `variables` are those."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        told = " ".join(f"{name}={value}" for name, value in variables.items())
-        super().__init__(f"the environment lives in processes that begin with {told}: begin this one so")
+        assignments = " ".join(f"{name}={value}" for name, value in variables.items())
+        super().__init__(f"the environment lives in processes that begin with {assignments}: begin this one so")
         self.variables = dict(variables)
 
 

@@ -147,13 +147,13 @@ def make_vec(
         if isinstance(task, str) and task.startswith(prefix):
             name = task.removeprefix(prefix)
             _check_options(task, options_of, (name, str(n)), granted)
-            return _told(batch(name, n, workers=workers, grids=grids, drop=drop, **granted), options)
+            return _with_options(batch(name, n, workers=workers, grids=grids, drop=drop, **granted), options)
     factory = _Making(task, granted, None if grids is None else tuple(grids), None if drop is None else tuple(drop))
     envs = VectorEnv(factory, n, workers=workers, timeout=timeout, attempts=attempts, restore=restore)
-    return _told(envs, options)
+    return _with_options(envs, options)
 
 
-def _told(envs: Batch, options: Mapping[str, Any]) -> Batch:
+def _with_options(envs: Batch, options: Mapping[str, Any]) -> Batch:
     """The environments, whose protocol says which options were given: they change what a score means."""
     if options:
         envs.protocol["options"] = dict(options)
@@ -193,8 +193,8 @@ def _check_options(name: str, factory: Factory, leading: tuple[str, ...], option
         wanted = signature.parameters[option].annotation if option in known else inspect.Parameter.empty
         kinds = set(get_args(wanted) or (wanted,))
         if kinds <= _PLAIN and not _fits(value, kinds):
-            told = " or ".join(sorted(kind.__name__ for kind in kinds - {type(None)}))
-            raise TaskError(f"{name}: the option {option} is {value!r}, a {type(value).__name__}; it is {told}")
+            allowed = " or ".join(sorted(kind.__name__ for kind in kinds - {type(None)}))
+            raise TaskError(f"{name}: the option {option} is {value!r}, a {type(value).__name__}; it is {allowed}")
     try:
         signature.bind(*leading, **options)
     except TypeError as error:

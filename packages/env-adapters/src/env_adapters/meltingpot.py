@@ -77,8 +77,8 @@ class MeltingPot(TeamEnv):
         """
         if substrate not in SUBSTRATES:
             close = difflib.get_close_matches(substrate, SUBSTRATES, 3, 0.4)
-            told = f"close: {', '.join(close)}" if close else "`python -m env_adapters tasks` names them"
-            raise TaskError(f"meltingpot has no substrate {substrate!r}; {told}")
+            hint = f"close: {', '.join(close)}" if close else "`python -m env_adapters tasks` names them"
+            raise TaskError(f"meltingpot has no substrate {substrate!r}; {hint}")
         if share_reward not in get_args(Sharing):
             raise TaskError(f'meltingpot: share_reward is {share_reward!r}; it is "none", "mean" or "sum"')
         if max_steps < 1 or (players is not None and players < 1):
@@ -123,11 +123,11 @@ class MeltingPot(TeamEnv):
         """One action of every player."""
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode has ended; call reset")
-        told, image = self._worker.ask({"actions": [int(one) for one in action]}, self._shape)
+        reply, image = self._worker.ask({"actions": [int(one) for one in action]}, self._shape)
         self._time += 1
-        terminal = bool(told["last"]) and self._time < self._by_chance
-        self._over = bool(told["last"]) or self._time >= self._limit
-        reward = np.array(told["reward"], np.float64)
+        terminal = bool(reply["last"]) and self._time < self._by_chance
+        self._over = bool(reply["last"]) or self._time >= self._limit
+        reward = np.array(reply["reward"], np.float64)
         if self._share != "none":
             reward = np.full_like(reward, reward.mean() if self._share == "mean" else reward.sum())
         return {"image": image}, reward, terminal, self._over and not terminal, {}
@@ -200,14 +200,14 @@ class Worker:
         image = np.empty(shape, np.uint8)
         try:
             self._end.send_bytes(json.dumps(command).encode())
-            told = self._hear(_PATIENCE)
+            reply = self._hear(_PATIENCE)
             if not self._end.poll(_PATIENCE):
                 self._fail(f"gave no answer within {_PATIENCE:g} s")
             if self._end.recv_bytes_into(image.reshape(-1).data) != image.nbytes:
                 self._fail("sent another number of pixels than it said")
         except (EOFError, OSError) as error:
             self._died(error)
-        return told, image
+        return reply, image
 
     def forget(self) -> None:
         """What it has printed so far: the engine warns at every reset."""

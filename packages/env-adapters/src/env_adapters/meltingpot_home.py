@@ -107,10 +107,10 @@ def make(say: Callable[[str], None] = print) -> Path:
             # without uv's cache, where whoever wants the bots would find this build
             built = [*install, "--no-cache", "--build-constraints", str(pins), PACKAGE]
             _run(built, f"{PACKAGE} could not be built", {"TMPDIR": temporary})
-        told = _installed(home)
+        installed = _installed(home)
         (home / _MADE).write_text(contents)
         size = sum(one.stat().st_size for one in home.rglob("*") if one.is_file() and not one.is_symlink())
-        say(f"done: {told}; {time.monotonic() - begun:.0f} s, {size / 1e6:,.0f} MB")
+        say(f"done: {installed}; {time.monotonic() - begun:.0f} s, {size / 1e6:,.0f} MB")
     return home / "bin" / "python"
 
 
@@ -145,13 +145,13 @@ def _run(command: Sequence[str], failed: str, env: Mapping[str, str] | None = No
     # elsewhere than in a project, whose pins and sources would be taken for this; and no Python's paths are another's
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             command, cwd=folder().parent, env=inherited | dict(env or {}), capture_output=True, text=True, check=False
         )
     except OSError as error:
         raise TaskError(f"{failed}: {error}") from error
-    if told.returncode:
-        lines = [line.strip(" ╰─▶×├│") for line in (told.stderr or told.stdout).splitlines()]
+    if done.returncode:
+        lines = [line.strip(" ╰─▶×├│") for line in (done.stderr or done.stdout).splitlines()]
         reason = " ".join(line for line in lines if line)[-400:]
-        raise TaskError(f"{failed}: {reason or f'exit code {told.returncode}'}")
-    return told.stdout
+        raise TaskError(f"{failed}: {reason or f'exit code {done.returncode}'}")
+    return done.stdout

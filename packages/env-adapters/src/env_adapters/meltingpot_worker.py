@@ -99,9 +99,9 @@ class Game:
         try:
             self._env = self._package.build(self._name, roles=self.roles)
         except (AssertionError, ValueError) as error:
-            told = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{self._name} cannot be played by {len(self.roles)}: {type(error).__name__}: {told}"
+                f"{self._name} cannot be played by {len(self.roles)}: {type(error).__name__}: {reason}"
             ) from error
         return self._shown(self._env.reset())
 
@@ -117,8 +117,8 @@ class Game:
 
     def _shown(self, timestep: Any) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         pictures = np.stack([one["RGB"] for one in timestep.observation])
-        told = {"reward": [float(one) for one in timestep.reward], "last": bool(timestep.last())}
-        return told, means(pictures) if self._half else pictures
+        reply = {"reward": [float(one) for one in timestep.reward], "last": bool(timestep.last())}
+        return reply, means(pictures) if self._half else pictures
 
 
 def serve(connection: Connection, settings: dict[str, Any]) -> None:
@@ -128,8 +128,8 @@ def serve(connection: Connection, settings: dict[str, Any]) -> None:
         connection.send_bytes(json.dumps({"ready": game.facts()}).encode())
         while True:
             command = json.loads(connection.recv_bytes())
-            told, pictures = game.reset(command["seed"]) if "seed" in command else game.step(command["actions"])
-            connection.send_bytes(json.dumps(told).encode())
+            reply, pictures = game.reset(command["seed"]) if "seed" in command else game.step(command["actions"])
+            connection.send_bytes(json.dumps(reply).encode())
             connection.send_bytes(pictures.tobytes())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

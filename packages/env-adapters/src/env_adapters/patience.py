@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-TURN = 1.0  # seconds; of a longer wait no more than this is counted at a time, so that of a stop no more is
+SPAN = 1.0  # seconds; of a longer wait no more than this is counted at a time, so that of a stop no more is
 
 
 class Patience:
@@ -26,8 +26,8 @@ class Patience:
     def until(self, wait: Callable[[float], list[T]]) -> list[T]:
         """What `wait`, which is given how many seconds it may take, gives at last; [] where patience ends before."""
         while True:
-            turn, began = max(0.0, min(self.left, TURN)), self._clock()
-            ready = wait(turn)
-            self.left -= min(self._clock() - began, turn)
+            span, began = max(0.0, min(self.left, SPAN)), self._clock()
+            ready = wait(span)
+            self.left -= min(self._clock() - began, span)
             if ready or self.left <= 0:
                 return ready

@@ -202,12 +202,12 @@ def _view(key: str, space: Space, size: tuple[int, int] | None) -> View:
     assert isinstance(space, spaces.Box)
     axes, (high, wide, channels) = order(space.shape), arranged_shape(space.shape)
     low, scale = 0.0, 1.0
-    told = [{"last": "", "first": "a picture with its channels first", "grey": "a grey picture"}[axes]]
+    notes = [{"last": "", "first": "a picture with its channels first", "grey": "a grey picture"}[axes]]
     if space.dtype != np.uint8:
         low, top = _range(space) or (0.0, 255.0)
         scale = 255 / (top - low)
-        told.append(f"a picture with {low:g} to {top:g} as bytes")
+        notes.append(f"a picture with {low:g} to {top:g} as bytes")
     if size is not None:
-        told.append(("" if any(told) else "a picture, ") + f"resized to {size[0]}x{size[1]}")
+        notes.append(("" if any(notes) else "a picture, ") + f"resized to {size[0]}x{size[1]}")
     travels = spaces.Box(0, 255, (*(size or (high, wide)), channels), np.uint8)
-    return View(key, travels, axes, low, scale, size, words=", ".join(filter(None, told)))
+    return View(key, travels, axes, low, scale, size, words=", ".join(filter(None, notes)))

@@ -92,8 +92,8 @@ class Foreign:
             try:
                 yield self._records(taken)
             except TaskError as error:
-                told = str(error).replace("the environment shows", "it shows").split(": `uv run")[0]
-                raise DataError(f"{taken.name}: {told}") from error
+                reason = str(error).replace("the environment shows", "it shows").split(": `uv run")[0]
+                raise DataError(f"{taken.name}: {reason}") from error
 
     def _records(self, taken: Taken) -> Step:
         count = _steps(taken)
@@ -115,10 +115,10 @@ class Foreign:
         records["first"], records["last"] = np.arange(count + 1) == 0, np.arange(count + 1) == count
         records["terminal"] = records["last"] & bool(taken.terminal)
         for name, value in taken.told.items():
-            told = np.asarray(value, np.float32).reshape(len(value), -1)
-            if len(told) != count + 1:
-                raise DataError(f"told/{name} has {len(told)} records, and the episode {count + 1}")
-            records[f"told/{name}"] = told
+            fact = np.asarray(value, np.float32).reshape(len(value), -1)
+            if len(fact) != count + 1:
+                raise DataError(f"told/{name} has {len(fact)} records, and the episode {count + 1}")
+            records[f"told/{name}"] = fact
         return records
 
     def _actions(self, taken: Taken, count: int) -> NDArray[np.float32]:

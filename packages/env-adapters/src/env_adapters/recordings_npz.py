@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from env_adapters.recordings import DataError, Foreign, Taken, bounded, only
 
 WORDS = ("action", "reward", "terminated", "truncated")
-TOLD = "told/"
+FACTS = "told/"
 ABOUT = ("actions", "low", "high", "repeat", "task")
 
 
@@ -37,7 +37,7 @@ def opened(path: Path, *, drop: Collection[str] | None = None, **rest: Any) -> F
     if not files:
         raise DataError(f"there are no episodes *.npz in {path}")
     about, first = _about(path), _read(files[0])
-    observed = sorted(key for key in first if key not in WORDS and not key.startswith(TOLD))
+    observed = sorted(key for key in first if key not in WORDS and not key.startswith(FACTS))
     if not observed:
         raise DataError(f"{files[0].name} holds no observation beside {', '.join(sorted(first))}")
     whole: Any = spaces.Dict({key: _space(key, first[key], files) for key in observed})
@@ -69,7 +69,7 @@ def opened(path: Path, *, drop: Collection[str] | None = None, **rest: Any) -> F
 
 def _taken(file: Path, space: spaces.Dict) -> Taken:
     arrays = _read(file)
-    if odd := {key for key in arrays if key not in WORDS and not key.startswith(TOLD)} ^ space.spaces.keys():
+    if odd := {key for key in arrays if key not in WORDS and not key.startswith(FACTS)} ^ space.spaces.keys():
         raise DataError(f"{file.name}: {', '.join(sorted(odd))} is in it or in the first file, and not in both")
     for key, leaf in space.spaces.items():
         if arrays[key].dtype != leaf.dtype:
@@ -79,8 +79,8 @@ def _taken(file: Path, space: spaces.Dict) -> Taken:
     if len(reward) != len(action):
         raise DataError(f"{file.name}: {len(action)} actions brought {len(reward)} rewards")
     flags = {name: _flag(file, name, arrays.get(name), len(action)) for name in ("terminated", "truncated")}
-    told = {key.removeprefix(TOLD): value for key, value in arrays.items() if key.startswith(TOLD)}
-    return Taken(file.name, {key: arrays[key] for key in space.spaces}, action, reward, flags["terminated"], told)
+    facts = {key.removeprefix(FACTS): value for key, value in arrays.items() if key.startswith(FACTS)}
+    return Taken(file.name, {key: arrays[key] for key in space.spaces}, action, reward, flags["terminated"], facts)
 
 
 def _flag(file: Path, name: str, value: NDArray[Any] | None, count: int) -> bool:

@@ -47,9 +47,9 @@ def frames(file: Path, begin: float, count: int, fps: float, name: str) -> NDArr
             f"{name}: {file.name} is no video that can be decoded: {' '.join(str(error).split())[:100]}"
         ) from error
     if len(found) > 1:
-        told = 1 / float(np.median(np.diff(times)))
-        if abs(told / fps - 1) > 0.1:
-            raise DataError(f"{name}: {file.name} runs at {told:.3g} frames a second, and fps is {fps:g} in info.json")
+        rate = 1 / float(np.median(np.diff(times)))
+        if abs(rate / fps - 1) > 0.1:
+            raise DataError(f"{name}: {file.name} runs at {rate:.3g} frames a second, and fps is {fps:g} in info.json")
     if len(found) != count:
         raise DataError(f"{name}: {file.name} holds {len(found)} frames of the episode, which has {count}")
     return np.stack(found)

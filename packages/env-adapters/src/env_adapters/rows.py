@@ -91,7 +91,7 @@ class Runner:
         self._reader = Reader(first.observation_space, team.taken, axis=team.axis, sizes_kept=kept)
         self._steps = dict.fromkeys(mine, 0)  # since bounds were looked at
         self._notices: Notices = {}
-        self._told: set[str] = set()
+        self._noticed: set[str] = set()
 
     def run(self) -> tuple[dict[int, Fault], Notices]:
         """Carry out every row's command and write its record; the rows that gave none, and what was taken though it is not
@@ -110,8 +110,8 @@ class Runner:
                 raise
             except BaseException as error:  # noqa: BLE001 - SystemExit and what other languages throw are faults, too
                 faults[row] = self._lose(row, error)
-        new = {kind: told for kind, told in self._notices.items() if kind not in self._told}
-        self._told |= new.keys()
+        new = {kind: words for kind, words in self._notices.items() if kind not in self._noticed}
+        self._noticed |= new.keys()
         self._notices = {}
         return faults, new
 

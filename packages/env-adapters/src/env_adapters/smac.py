@@ -121,9 +121,9 @@ def smac(name: str, *, difficulty: int | str = 7, game_version: str | None = Non
 
     TaskError for another map or value, or where something is missing.
     """
-    told = {"name": f"SMAC {name}", "suite": "smac", "task": name}
+    about = {"name": f"SMAC {name}", "suite": "smac", "task": name}
     played = {"difficulty": str(difficulty), "game_version": game_version}
-    return Smac(f"smac:{name}", smac_maps.smac(name) | played, told)
+    return Smac(f"smac:{name}", smac_maps.smac(name) | played, about)
 
 
 def smacv2(
@@ -142,9 +142,9 @@ def smacv2(
     if not 0 <= prob_obs_enemy <= 1:
         raise TaskError(f"smacv2: prob_obs_enemy is {prob_obs_enemy}; it is a probability")
     seen = {"conic_fov": conic_fov, "prob_obs_enemy": float(prob_obs_enemy)}
-    told = {"name": f"SMACv2 {name}", "suite": "smacv2", "task": name, **seen}
+    about = {"name": f"SMACv2 {name}", "suite": "smacv2", "task": name, **seen}
     played = {"difficulty": str(difficulty), "game_version": game_version}
-    return Smac(f"smacv2:{name}", smac_maps.smacv2(name) | played | seen, told)
+    return Smac(f"smacv2:{name}", smac_maps.smacv2(name) | played | seen, about)
 
 
 def _asked(task: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

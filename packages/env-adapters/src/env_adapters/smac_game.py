@@ -45,8 +45,8 @@ class Game:
         kind = package.StarCraftCapabilityEnvWrapper if "capability_config" in arguments else package.StarCraft2Env
         known = importlib.import_module("smacv2.env.starcraft2.starcraft2")
         if arguments["difficulty"] not in known.difficulties:
-            told = ", ".join(known.difficulties)
-            raise TaskError(f"SMAC has no difficulty {arguments['difficulty']!r}; it has {told}")
+            names = ", ".join(known.difficulties)
+            raise TaskError(f"SMAC has no difficulty {arguments['difficulty']!r}; it has {names}")
         env = kind(**arguments)
         self._env: Any = getattr(env, "env", env)  # without the wrapper, whose reset gives None after a second try
         self._draws: dict[str, Any] = getattr(env, "env_key_to_distribution_map", {})
@@ -62,8 +62,8 @@ class Game:
     def facts(self) -> dict[str, Any]:
         """JSON-able: agents, enemies, actions, observation (d), state (S), limit; build, code, packages: versions."""
         info, env = self._env.get_env_info(), self._env
-        told = {"agents": "n_agents", "actions": "n_actions", "observation": "obs_shape", "state": "state_shape"}
-        found: dict[str, Any] = {name: int(info[key]) for name, key in told.items()}
+        keys = {"agents": "n_agents", "actions": "n_actions", "observation": "obs_shape", "state": "state_shape"}
+        found: dict[str, Any] = {name: int(info[key]) for name, key in keys.items()}
         found |= {"limit": int(info["episode_limit"]), "enemies": int(env.n_enemies)}
         found["build"] = _build(env.game_version)
         found["code"] = _digest()
@@ -202,9 +202,9 @@ def _build(game_version: str | None) -> int:
     known = importlib.import_module("pysc2.run_configs.lib").VERSIONS
     name = game_version if game_version.count(".") > 1 else f"{game_version}.0"
     if name not in known or known[name].build_version not in have:
-        told = [one for one in known if known[one].build_version in have]
+        versions = [one for one in known if known[one].build_version in have]
         raise TaskError(
-            f"there is no StarCraft II {game_version} in {starcraft()}; there is {', '.join(told) or 'none that pysc2 knows'}: "
+            f"there is no StarCraft II {game_version} in {starcraft()}; there is {', '.join(versions) or 'none that pysc2 knows'}: "
             "leave game_version out for the newest"
         )
     return int(known[name].build_version)

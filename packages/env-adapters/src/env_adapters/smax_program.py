@@ -97,23 +97,23 @@ def _keep_compiled(jax: Any) -> None:
 
 def cache_folder() -> Path | None:
     """Where compiled steps are kept for later processes, or None."""
-    told = os.environ.get(CACHE, "")
-    if told == "off":
+    given = os.environ.get(CACHE, "")
+    if given == "off":
         return None
     try:
-        kept = Path(told or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        kept = Path(given or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # an account without a home
         return None
-    return (kept if told else kept / "env-adapters" / "jax") / _machine()
+    return (kept if given else kept / "env-adapters" / "jax") / _machine()
 
 
 def _machine() -> str:
     """Of this processor: compiled code is of no use to another, and homes are shared between machines."""
     try:
-        told = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
-        told = []
-    flags = next((line for line in told if line.startswith(("flags", "Features"))), platform.processor())
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
     return f"{platform.machine()}-{hashlib.sha256(flags.encode()).hexdigest()[:12]}"
 
 

@@ -85,10 +85,10 @@ def scenario(name: str) -> Scenario:
         return SCENARIOS[name]
     close = [f"smax:{one}" for one in difflib.get_close_matches(name, SCENARIOS, 3, 0.6)]
     if name in _LACKING:
-        told = f"; nearest: {', '.join(close)}" if close else ""
-        raise TaskError(f"smax has no {name!r}, for it needs {_LACKING[name]}, and SMAX has {_listed()} alone{told}")
-    told = f"close: {', '.join(close)}" if close else f"it has {', '.join(SCENARIOS)}"
-    raise TaskError(f"smax has no scenario {name!r}; {told}")
+        hint = f"; nearest: {', '.join(close)}" if close else ""
+        raise TaskError(f"smax has no {name!r}, for it needs {_LACKING[name]}, and SMAX has {_listed()} alone{hint}")
+    hint = f"close: {', '.join(close)}" if close else f"it has {', '.join(SCENARIOS)}"
+    raise TaskError(f"smax has no scenario {name!r}; {hint}")
 
 
 def _listed() -> str:

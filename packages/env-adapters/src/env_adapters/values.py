@@ -77,8 +77,8 @@ class Entry:
 
     def notice(self, kind: str, what: str) -> None:
         """Leave a notice, the first of its kind."""
-        told = f"the environment shows {self.key!r} {what}, its space is {brief(self.space)}"
-        self.notices.setdefault(f"{self.key}: {kind}", told)
+        sentence = f"the environment shows {self.key!r} {what}, its space is {brief(self.space)}"
+        self.notices.setdefault(f"{self.key}: {kind}", sentence)
 
     def _outside(self, values: NDArray[Any]) -> None:
         self.notice("outside", f"with the value {values[0]}, which is taken as it is though outside its bounds")

@@ -96,8 +96,8 @@ class VectorEnv(Described):
         super().__init__(one, n)
         if callable(like := getattr(factory, "like", None)):
             factory = like(one)
-        if told := unread(one):
-            warnings.warn(told, stacklevel=3)
+        if notice := unread(one):
+            warnings.warn(notice, stacklevel=3)
         team = self._team
         self._sent_shape = (n, *team.axis, self.action_spec.size)
         if workers is None:
@@ -122,7 +122,7 @@ class VectorEnv(Described):
         self._awaited = np.zeros(n, np.bool_)  # rows whose reset record never came; `load_state` asks for it again
         self.cut = np.zeros(n, np.bool_)  # (n,) whose episode a fault has cut short with the last records
         self._faults: list[str] = []
-        self._told: set[str] = set()  # kinds of notices that have been given
+        self._noticed: set[str] = set()  # kinds of notices that have been given
         self._last: Step | None = None
         self._sent: NDArray[np.int64] | None = None  # commands whose records have not been received
         self._closed = False
@@ -331,8 +331,8 @@ class VectorEnv(Described):
         if lost.any():
             assert self._last is not None
             cut(step, self._last, lost, rows["/action"], self.signals)
-            told = "the episode of environment {} was cut short as a truncation"
-            self._faults += [told.format(row) for row in np.flatnonzero(lost)]
+            sentence = "the episode of environment {} was cut short as a truncation"
+            self._faults += [sentence.format(row) for row in np.flatnonzero(lost)]
         if awaited.any():
             stand_in(step, self._last, awaited, self.signals)
         self._awaited, self._lost = awaited, after & ~awaited & ~step["last"]
@@ -341,8 +341,8 @@ class VectorEnv(Described):
 
     def _tell(self) -> None:
         """Warn of what the environments' rows could hold though it is not as their spaces say, each kind once."""
-        for kind, told in self._crew.notices.items():
-            if kind not in self._told:
-                self._told.add(kind)
-                warnings.warn(told, stacklevel=4)  # whoever called reset, step or receive
+        for kind, notice in self._crew.notices.items():
+            if kind not in self._noticed:
+                self._noticed.add(kind)
+                warnings.warn(notice, stacklevel=4)  # whoever called reset, step or receive
         self._crew.notices = {}

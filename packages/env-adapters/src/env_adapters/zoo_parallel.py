@@ -91,8 +91,8 @@ class Parallel(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # it has no t
         for one in acting:
             vector[0, self._places[one]] = self._codec.encode(actions[one])
         self._record = record = self._vector.step(vector)
-        for told in self._vector.take_faults():
-            warnings.warn(told, stacklevel=2)
+        for fault in self._vector.take_faults():
+            warnings.warn(fault, stacklevel=2)
         over, terminal = bool(record["last"][0]), bool(record["terminal"][0])
         gone = {one: not record["alive"][0, self._places[one]] for one in acting}
         terminated = {one: bool(gone[one]) or terminal for one in acting}
@@ -126,6 +126,6 @@ class Parallel(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # it has no t
 
     def _info(self, one: str) -> dict[str, Any]:
         assert self._record is not None
-        told = {name: self._record[name][0] for name in self._vector.signals}
-        mine = {name: bool(value[self._places[one]] if np.ndim(value) else value) for name, value in told.items()}
+        signals = {name: self._record[name][0] for name in self._vector.signals}
+        mine = {name: bool(value[self._places[one]] if np.ndim(value) else value) for name, value in signals.items()}
         return mine | {"action_mask": self._mask(one)}
