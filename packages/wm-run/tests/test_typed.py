@@ -136,7 +136,7 @@ def test_the_ranks_of_an_app_in_one_file_start_as_it_was_started(tmp_path):
 
 
 def test_a_run_says_what_comes_next_quoted(fakes, monkeypatch, capsys):
-    monkeypatch.setenv(typed.TOLD, "uv run apps/po_dreamer")
+    monkeypatch.setenv(typed.PROGRAM, "uv run apps/po_dreamer")
     monkeypatch.setattr("wm_run.dreams.videos", lambda session, step: [])
     main(fakes.app, ["train", "--preset", "tiny", "--steps", "20", "--logdir", "a b"])
     assert capsys.readouterr().out.splitlines()[-2:] == [

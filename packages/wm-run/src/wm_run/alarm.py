@@ -30,9 +30,9 @@ class NotFinite(ArithmeticError):
 
     def __init__(self, values: Mapping[str, float], batches: Sequence[Batch] = ()) -> None:
         self.values, self.batches = dict(values), tuple(batches)
-        told = [f"{name} is {value}" for name, value in self.values.items()]
-        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
-        super().__init__(f"{', '.join(told[:3])}{more}")
+        sentences = [f"{name} is {value}" for name, value in self.values.items()]
+        more = f" and {len(sentences) - 3} more" if len(sentences) > 3 else ""
+        super().__init__(f"{', '.join(sentences[:3])}{more}")
 
 
 class _Open(NamedTuple):
@@ -117,8 +117,8 @@ def dump(error: NotFinite, folder: Path, about: Mapping[str, object]) -> list[st
         durable.share(folder / BATCH)
     odd = [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     values = {name: str(value) for name, value in error.values.items()}  # JSON has no nan
-    told = {**about, "not_finite": values, "not_finite_in_the_batch": odd}
-    (folder / "alarm.json").write_text(json.dumps(told, indent=1) + "\n")
+    report = {**about, "not_finite": values, "not_finite_in_the_batch": odd}
+    (folder / "alarm.json").write_text(json.dumps(report, indent=1) + "\n")
     return odd
 
 

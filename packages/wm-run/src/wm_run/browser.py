@@ -101,7 +101,7 @@ class Show:
                 ],
                 "recalled": self._recalled(moment.recalled),
             }
-            | _told(moment)
+            | _numbers(moment)
         )
 
     def _recalled(self, recalling: Recalling | None) -> dict[str, Any] | None:
@@ -125,7 +125,7 @@ class Show:
         return {"at": self.stage.t, "found": recalling.found, "steps": steps}
 
 
-def _told(moment: Moment) -> dict[str, Any]:
+def _numbers(moment: Moment) -> dict[str, Any]:
     predicted = moment.predicted
     numbers = {"reward": predicted.reward, "value": predicted.value, "continue": predicted.cont}
     numbers |= {"score": moment.score} | ({} if moment.reward is None else {"arrived": moment.reward})

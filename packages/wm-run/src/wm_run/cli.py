@@ -125,10 +125,10 @@ def sentence_of(app: App, error: Exception, command: str = "train") -> str | Non
     if mistaken(app, error):
         return str(error)
     trains = OPTIONS.get(command, Train) in (Train, Info)
-    if told := exhausted(error, trains):
-        return told
-    if isinstance(error, OSError) and (told := places.sentence(error, command)):
-        return told
+    if sentence := exhausted(error, trains):
+        return sentence
+    if isinstance(error, OSError) and (sentence := places.sentence(error, command)):
+        return sentence
     if "OutOfMemoryError" in names and "torch" in type(error).__module__:
         smaller = (
             "choose a smaller --size, --batch or --length" if trains else "give --device cpu, or end what else is on it"

@@ -72,8 +72,8 @@ class Collection:
         """n of the task, which from then on was asked for here (`wm_run.trust`), also by a run that learns from these."""
         config, tasks = RunConfig(task=self.task, env=dict(self.options), workers=self.workers), Tasks(make=self.make)
         envs = tasks(config, n)
-        if told := remember(tasks, config):
-            say(told)
+        if notice := remember(tasks, config):
+            say(notice)
         return envs
 
 
@@ -89,10 +89,10 @@ def collect(asked: Collection, stopped: Callable[[], bool] | None = None) -> Rec
 
 def _collect(asked: Collection, wishes: list[Wish], stopped: Callable[[], bool]) -> Recording | None:
     steps = {"train": asked.steps, "held_out": int(np.ceil(asked.steps * asked.held_out))}
-    saved, writer, spent = under_way(asked.folder), None, dict[str, list[int]]()
+    saved, writer, played = under_way(asked.folder), None, dict[str, list[int]]()
     for at, part in enumerate(PARTS):
         if saved is not None and at < PARTS.index(saved["part"]):
-            spent[part] = saved["spent"][part]
+            played[part] = saved["spent"][part]
         elif steps[part]:
             n = asked.envs if part == "train" else 1
             with closing(asked.environments(n)) as envs:
@@ -103,18 +103,18 @@ def _collect(asked: Collection, wishes: list[Wish], stopped: Callable[[], bool])
                 ]
                 writer = writer or _writer(asked, envs, wishes, players)
                 going = Part(
-                    asked, writer, part, envs, players, Schedule([wish.share for wish in wishes], n), dict(spent)
+                    asked, writer, part, envs, players, Schedule([wish.share for wish in wishes], n), dict(played)
                 )
                 if not going.play(steps[part], stopped):
                     return None
-                spent[part] = going.schedule.steps.tolist()
+                played[part] = going.schedule.steps.tolist()
     assert writer is not None
-    total = np.sum(list(spent.values()), 0) * writer.about.repeat
-    told = [
+    total = np.sum(list(played.values()), 0) * writer.about.repeat
+    sources = [
         {"who": who, "share": share, "seed": asked.seed, **({"memory": more[1]} if more[1:] else {})}
         for who, share, *more in writer.asked["who"]
     ]
-    writer.finish([one | {"steps": int(count)} for one, count in zip(told, total, strict=True)])
+    writer.finish([one | {"steps": int(count)} for one, count in zip(sources, total, strict=True)])
     return Recording.open(asked.folder)
 
 
@@ -189,8 +189,8 @@ class Part:
         environments are at an end, so that nothing is saved of that."""
         if self.envs.failure:
             raise UserError(self.envs.failure)
-        told = getattr(self.envs, "told", dict)  # no promise of Environments
-        record = {**step, **told()}
+        facts = getattr(self.envs, "told", dict)  # no promise of Environments
+        record = {**step, **facts()}
         playing = self.schedule.player.copy()
         self.schedule.begin(record)
         who = np.where(record["first"], self.schedule.player, playing)

@@ -79,8 +79,8 @@ def _sentence(error: Exception) -> str | None:
     names = {kind.__name__ for kind in type(error).__mro__}
     if getattr(error, "user_error", False) or names & {"TaskError", "DataError"}:
         return str(error)
-    if told := exhausted(error, trains=False):
-        return told
+    if sentence := exhausted(error, trains=False):
+        return sentence
     if isinstance(error, ModuleNotFoundError) and error.name in ("env_adapters", "wm_suite"):
         return f"the package {error.name} is missing: install it, as by `uv sync` in a checkout"
     return places.sentence(error, "") if isinstance(error, OSError) else None

@@ -173,8 +173,8 @@ def _run(
         say(late)
     session.check_room(at)  # before the folder holds a run that keeps what it was started with
     run.config(write_run(app, command.config, command.origin))
-    if not command.strange and (told := remember(app.environments, command.config)):
-        say(told)
+    if not command.strange and (sentence := remember(app.environments, command.config)):
+        say(sentence)
     run.protocol(session.about["protocol"])
     run.environment()
     parameters = agent.parameters_by_module()["total"]

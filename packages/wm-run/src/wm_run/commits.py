@@ -83,8 +83,8 @@ class Commits:
         fresh = {key for _, key, _, _, _ in moves} - self._rewritten
         if fresh:
             self._rewritten |= fresh
-            told = self._told()
-            self._tell(max(self._committed, told["position"]), told["oldest"], told["boot"])
+            last = self._last_commit()
+            self._tell(max(self._committed, last["position"]), last["oldest"], last["boot"])
         for number, key, s, here, _ in moves:
             stop = min(here.stop, self._committed - number * self.chunks.chunk)
             if stop <= here.start:
@@ -182,15 +182,15 @@ class Commits:
             raise ReplayError(
                 f"the replay in {self.folder} does not hold {sorted(self.stores)}: it is of another model"
             )
-        told, notices, checked = self._told(), list[str](), set(self.chunks.keys)
-        self._rewritten = set(told["rewritten"])
-        if told["position"] > position:  # of an earlier checkpoint than the last one
+        last, notices, checked = self._last_commit(), list[str](), set(self.chunks.keys)
+        self._rewritten = set(last["rewritten"])
+        if last["position"] > position:  # of an earlier checkpoint than the last one
             checked -= self._rewritten
             notices += (
                 [f"values of {sorted(self._rewritten)} stay as later updates left them"] if self._rewritten else []
             )
-            if told["oldest"] > oldest:
-                oldest = told["oldest"]
+            if last["oldest"] > oldest:
+                oldest = last["oldest"]
                 notices.append(f"the first {oldest:,} steps of each stream were evicted since")
         journal = self._journal_path(state)
         if journal.is_file():
@@ -204,7 +204,7 @@ class Commits:
         sums = np.asarray(state["sums"], np.uint32)[
             len(self.chunks.numbers(int(state["oldest"]), position)) - len(numbers) :
         ]
-        cut = bool(told["boot"]) and told["boot"] != boot()  # the machine began anew: of the journal a part may be lost
+        cut = bool(last["boot"]) and last["boot"] != boot()  # the machine began anew: of the journal a part may be lost
         altered: set[str] = set()
         for number, row in zip(numbers, sums.tolist(), strict=True):
             for key, expected in zip(self.chunks.keys, row, strict=True):
@@ -221,13 +221,13 @@ class Commits:
             notices.append(f"the machine was restarted: values of {sorted(altered)} stay as later updates left them")
         self._retired.clear()
         # the next commit alone makes an earlier checkpoint the last one: killed before it, all of this is done again
-        self._tell(max(position, told["position"]), min(oldest, position), told["boot"])
+        self._tell(max(position, last["position"]), min(oldest, position), last["boot"])
         for path in (*self._own(CHUNK), *self._own(UNDO)):  # the journal last: it is done with
             if path.suffix == ".undo" or int(path.stem) not in self.chunks.held:
                 path.unlink()
         return oldest, notices
 
-    def _told(self) -> dict[str, Any]:
+    def _last_commit(self) -> dict[str, Any]:
         """What the folder says of its last commit."""
         path = self.folder / "commit.json"
         commit: dict[str, Any] = {"position": 0, "oldest": 0, "rewritten": [], "boot": ""}
@@ -249,8 +249,8 @@ class Commits:
 
     def _tell(self, position: int, oldest: int, boot: str) -> None:
         """boot: of the machine at the last commit."""
-        told = {"position": position, "oldest": oldest, "rewritten": sorted(self._rewritten), "boot": boot}
-        durable.write(self.folder / "commit.json", json.dumps(told))
+        commit = {"position": position, "oldest": oldest, "rewritten": sorted(self._rewritten), "boot": boot}
+        durable.write(self.folder / "commit.json", json.dumps(commit))
 
     def wipe(self) -> None:
         """No chunks, no schema and an empty folder."""

@@ -27,7 +27,7 @@ from wm_run.rollout import drawing_from
 
 LIMIT = 1e-5  # of a difference, relative to numbers above 1
 DECODED = 1e-4  # of what a dream decodes: norms over few channels and means over bins up to 5e8 make much of rounding
-TOLD = ("reward", "cont", "observation")  # what that is; nothing follows from it
+PREDICTIONS = ("reward", "cont", "observation")  # what that is; nothing follows from it
 TRIES = 3  # other noise is tried where a draw may lie within rounding of a tie: about one of a million does
 BEYOND = 3  # steps into the next episode, whose first forgets what there was
 DREAM = 15  # steps of a dream
@@ -92,10 +92,10 @@ class Comparison:
             found = self.files[kind]["observe"](carries[kind] | self._shown(step) | _of(noise, "observe"))
             return found | self.files[kind]["policy"](found | _of(noise, "policy"))
 
-        after, told, found, noise = self._alike(("observe", "policy"), ours, theirs, self.found.steps)
+        after, outputs, found, noise = self._alike(("observe", "policy"), ours, theirs, self.found.steps)
         mine = _arrays("carry", after)
         kept = {kind: _with(_next("carry", one), mine) for kind, one in found.items()}
-        return after, told["action"].numpy(), kept, noise
+        return after, outputs["action"].numpy(), kept, noise
 
     def _dream(self, step: Step, carry: Any, carries: dict[str, Arrays], noise: Arrays) -> None:
         """A dream from this step, in which the policy acts."""
@@ -140,23 +140,23 @@ class Comparison:
         """Both ways with the same noise for these programs; with other noise where they differ, up to TRIES times."""
         for left in reversed(range(TRIES)):
             noise = self._noise(*names)
-            after, told = ours(_source(noise, *names))
+            after, outputs = ours(_source(noise, *names))
             found = {kind: theirs(kind, noise) for kind in self.files}
             try:
-                self._check(told, found, at)
+                self._check(outputs, found, at)
                 break
             except UserError:
                 if not left:
                     raise
                 self.found.again += 1
-        return after, told, found, noise
+        return after, outputs, found, noise
 
-    def _check(self, told: Mapping[str, Tensor], found: Mapping[str, Arrays], at: int) -> None:
+    def _check(self, outputs: Mapping[str, Tensor], found: Mapping[str, Arrays], at: int) -> None:
         """Compare what both have; of a padded window ours has another shape, and what follows from it tells."""
         seen = {True: dict(self.found.decoded), False: dict(self.found.largest)}
         for kind, arrays in found.items():
-            for name, mine in told.items():
-                other, shown = arrays.get(name), any(_is(part, name) for part in TOLD)
+            for name, mine in outputs.items():
+                other, shown = arrays.get(name), any(_is(part, name) for part in PREDICTIONS)
                 if other is None or other.shape != tuple(mine.shape):
                     continue
                 one, limit = mine.detach().double().numpy(), DECODED if shown else LIMIT

@@ -116,7 +116,7 @@ class Dreams:
         if anew is None or not bool(anew.any()):
             with self._working(self.source):
                 self.start, self.latent = self.world.imagine(self.start, action)
-                return self._told(self.latent)
+                return self._reward_and_end(self.latent)
         assert steps is not None
         on, again = (~anew).nonzero()[:, 0], anew.nonzero()[:, 0]
         with self._working(self.source):
@@ -126,7 +126,7 @@ class Dreams:
             order = torch.cat([again, on]).argsort()
             starts, latents = zip(*parts, strict=True)
             self.start, self.latent = take(join(starts), order), take(join(latents), order)
-            return self._told(self.latent)
+            return self._reward_and_end(self.latent)
 
     def simulate(self, actions: Tensor, row: int = 0) -> Simulated:
         """k sequences of actions (k, h, A) from where dream `row` is, as one batch. It stays there: what is drawn is drawn
@@ -147,7 +147,7 @@ class Dreams:
                 start, latent = self.world.imagine(start, action)
                 latents.append(latent)
             dreamt = stack(latents)
-            reward, ending = self._told(dreamt)
+            reward, ending = self._reward_and_end(dreamt)
             critic = self.agent.behaviour.networks().get("critic")
             last = dreamt.at(-1)
             value = reward.new_full((len(actions),), torch.nan) if critic is None else critic(last).mode().float()
@@ -160,7 +160,7 @@ class Dreams:
             assert found is not None
             return look(found)
 
-    def _told(self, latent: Latent) -> tuple[Tensor, Tensor]:
+    def _reward_and_end(self, latent: Latent) -> tuple[Tensor, Tensor]:
         """Reward and probability of an end in latents (...): each (...)."""
         world = self.world
         reward: Tensor = world.heads["reward"](latent).mode().float()

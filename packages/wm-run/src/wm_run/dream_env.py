@@ -231,7 +231,7 @@ class DreamVectorEnv(_Closing, VectorEnv[Any, Any, Any]):
         steps, places = self.parts.starts.draw(self._rngs)
         dreams.observe(moved(steps, dreams.agent.device))
         self._t[:], self._done[:] = 0, False
-        return dreams.shown(self.parts.look), self._told(np.ones(n, np.bool_), places)
+        return dreams.shown(self.parts.look), self._infos(np.ones(n, np.bool_), places)
 
     def step(
         self, actions: Any
@@ -244,7 +244,7 @@ class DreamVectorEnv(_Closing, VectorEnv[Any, Any, Any]):
             steps, places = self.parts.starts.draw([self._rngs[i] for i in np.flatnonzero(anew)])
             flags = torch.as_tensor(anew).to(dreams.agent.device)
             reward, ending = dreams.step(vectors, flags, moved(steps, dreams.agent.device))
-            info = self._told(anew, places)
+            info = self._infos(anew, places)
         else:
             reward, ending = dreams.step(vectors)
         on = np.flatnonzero(~anew)
@@ -264,7 +264,7 @@ class DreamVectorEnv(_Closing, VectorEnv[Any, Any, Any]):
         """Give the model and the maps of the starts free."""
         self._held = None
 
-    def _told(self, which: NDArray[np.bool_], places: NDArray[np.int64]) -> dict[str, Any]:
+    def _infos(self, which: NDArray[np.bool_], places: NDArray[np.int64]) -> dict[str, Any]:
         """Where the dreams that began lie, as gymnasium lays out infos of some."""
         found: dict[str, Any] = {}
         for name, values in zip(("stream", "step"), places.T, strict=True):

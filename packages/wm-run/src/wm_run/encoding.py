@@ -25,8 +25,8 @@ def ensure(arguments: Sequence[str], program: str) -> None:
     if sys.getfilesystemencoding() == "utf-8" or own is None or list(sys.argv[1:]) != list(arguments):
         return
     sys.stdout.flush()
-    told = os.environ | {typed.TOLD: program}
-    os.execve(sys.executable, [sys.executable, "-X", "utf8", *own[1:], *arguments], told)
+    environment = os.environ | {typed.PROGRAM: program}
+    os.execve(sys.executable, [sys.executable, "-X", "utf8", *own[1:], *arguments], environment)
 
 
 def open_streams() -> None:

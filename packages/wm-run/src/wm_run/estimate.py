@@ -62,7 +62,7 @@ def estimate(app: App, config: RunConfig, envs: Environments, recorder: Recorder
 
             update = whole_update(config, make, shared(threads))
     if graph:
-        agent.capture("graph", lambda told: None, recorder)
+        agent.capture("graph", lambda sentence: None, recorder)
         acting = _recorded(lambda: agent.act(carry, step), gpu=gpu)
         update = dataclasses.replace(update, cost=_recorded(lambda: agent.learn(replay), gpu=gpu))
     found = amounts(config, envs.repeat, held=held, kept=update.kept, record=size_of(record))

@@ -50,7 +50,7 @@ def fetched(name: str) -> Path:
     repository, revision = split(name)
     library = _library()
     cached = not _reachable()
-    with _told(f"hf:{name}", "read"):
+    with _hub_errors(f"hf:{name}", "read"):
 
         def get(file: str, at: str | None) -> Path:
             return Path(library.hf_hub_download(repository, file, revision=at, local_files_only=cached))
@@ -103,7 +103,7 @@ def sent(name: str, files: Mapping[str, bytes], message: str, *, private: bool) 
     the commit. Raises HubError."""
     repository, revision = split(name)
     library = _library()
-    with _told(f"hf:{name}", "write to"):
+    with _hub_errors(f"hf:{name}", "write to"):
         api = library.HfApi()
         api.create_repo(repository, exist_ok=True, private=private or None)
         adds = [library.CommitOperationAdd(path_in_repo=file, path_or_fileobj=text) for file, text in files.items()]
@@ -123,7 +123,7 @@ def _library() -> Any:
 
 
 @contextmanager
-def _told(name: str, verb: str) -> Iterator[None]:
+def _hub_errors(name: str, verb: str) -> Iterator[None]:
     """Raises HubError for what the library raises inside, by what it is about."""
     from huggingface_hub import errors
 

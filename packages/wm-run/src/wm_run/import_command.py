@@ -60,8 +60,8 @@ def run(args: argparse.Namespace, options: Mapping[str, Any]) -> int:
         drop=args.drop,
         **{name: value for name, value in asked.items() if value},
     )
-    if args.task and (told := remember(Tasks(), RunConfig(task=args.task, env=dict(options)))):
-        say(told)
+    if args.task and (notice := remember(Tasks(), RunConfig(task=args.task, env=dict(options)))):
+        say(notice)
     print(sentence(recording))
     return 0
 

@@ -77,7 +77,7 @@ def launch(start: Sequence[str], argv: Sequence[str], devices: int, logdir: Path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {typed.TOLD: says, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
+    shared = {typed.PROGRAM: says, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices)}
     others: list[subprocess.Popen[bytes]] = []
     made = [folder for folder in (logdir, *logdir.parents) if not folder.exists()]
     with handled(lambda number, _: _tell(others, number)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from wm_core.errors import UserError
 
-from wm_run.recording import PARTS, TOLD, Recording
+from wm_run.recording import FACTS, PARTS, Recording
 from wm_run.spaces import described
 
 
@@ -42,7 +42,7 @@ def seen(recording: Recording) -> dict[str, Any]:
         "options": dict(about.options),
         "protocol": dict(about.protocol),
         "observations": {key: described(space) for key, space in about.observation_space.spaces.items()},
-        "told": [key for key in train.keys if key.startswith(TOLD)],
+        "told": [key for key in train.keys if key.startswith(FACTS)],
         "action": {"discrete": list(about.action.discrete), "continuous": about.action.continuous},
         "agents": None if about.team is None else about.team.agents,
         "source": recording.source,
@@ -78,14 +78,14 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 def table(recording: Recording) -> str:
     """The same in words."""
-    told = seen(recording)
-    lines = [sentence(recording), "", f"  task      {told['task'] or 'none that is known'}"]
-    lines += [f"  option    {name} {value}" for name, value in told["options"].items()]
-    lines += [f"  played    {one['who']}: {one['steps']:,} steps, seed {one['seed']}" for one in told["source"]]
-    for key, (dtype, shape) in told["entries"].items():
-        kind = "observed" if key in told["observations"] else "told" if key in told["told"] else "record"
+    summary = seen(recording)
+    lines = [sentence(recording), "", f"  task      {summary['task'] or 'none that is known'}"]
+    lines += [f"  option    {name} {value}" for name, value in summary["options"].items()]
+    lines += [f"  played    {one['who']}: {one['steps']:,} steps, seed {one['seed']}" for one in summary["source"]]
+    for key, (dtype, shape) in summary["entries"].items():
+        kind = "observed" if key in summary["observations"] else "told" if key in summary["told"] else "record"
         lines.append(f"  {kind:9} {key} {dtype} {'x'.join(map(str, shape)) or 'one'}")
-    for name, part in told["parts"].items():
+    for name, part in summary["parts"].items():
         ended = ", ".join(f"{count:,} {how}" for how, count in part["ended"].items()) or "none"
         lines.append(f"  {name:9} {part['steps']:,} steps in {part['streams']} streams; episodes: {ended}")
         for who, one in part["scores"].items():
@@ -93,7 +93,7 @@ def table(recording: Recording) -> str:
                 f"            {who}: {one['episodes']:,} whole episodes, score {one['mean']:.4g} ({one['least']:.4g} to "
                 f"{one['most']:.4g})"
             )
-    return "\n".join([*lines, f"  checksum  {told['checksum'][:16]}"])
+    return "\n".join([*lines, f"  checksum  {summary['checksum'][:16]}"])
 
 
 def sentence(recording: Recording) -> str:

@@ -79,8 +79,8 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "updates": next((round(row["train/updates"]) for row in reversed(metrics) if "train/updates" in row), 0),
     }
-    if spent := _spent(metrics):
-        found["spent"] = spent
+    if seconds := _cpu_seconds(metrics):
+        found["spent"] = seconds
     named = {name for row in metrics for name in row if name.startswith("eval/")}
     others = sorted(named - {"eval/score", "eval/episodes", "eval/length"})
     if others:
@@ -93,15 +93,15 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     result = _own_evaluation(logdir)
     if result is None:
         return found
-    told = {"trained": [round(score, 4) for score in result["scores"]], "lengths": result["lengths"]}
-    told |= {"acting": result["acting"], "evaluated_at": result["step"]}
-    return found | result.get("outcomes", {}) | told
+    evaluated = {"trained": [round(score, 4) for score in result["scores"]], "lengths": result["lengths"]}
+    evaluated |= {"acting": result["acting"], "evaluated_at": result["step"]}
+    return found | result.get("outcomes", {}) | evaluated
 
 
-def _spent(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+def _cpu_seconds(metrics: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """CPU seconds by each evaluation. A process counts from 0: where the count falls, another one has begun.
 
-    >>> _spent([{"step": 1, "time/cpu": 5.0}, {"step": 2, "time/cpu": 3.0, "eval/score": 1.0}])
+    >>> _cpu_seconds([{"step": 1, "time/cpu": 5.0}, {"step": 2, "time/cpu": 3.0, "eval/score": 1.0}])
     [[2, 8.0]]
     """
     found, before, last = list[list[float]](), 0.0, 0.0

@@ -93,10 +93,10 @@ def _of_the_process(proc: Path) -> Iterator[Free]:
     if resource is None or not statm.is_file():
         return
     pages = [int(word) for word in statm.read_text().split()]
-    for name, (told, column) in LIMITS.items():
+    for name, (command, column) in LIMITS.items():
         limit = resource.getrlimit(getattr(resource, name))[0]
         if limit != resource.RLIM_INFINITY:
-            yield Free(limit - pages[column] * resource.getpagesize(), told)
+            yield Free(limit - pages[column] * resource.getpagesize(), command)
 
 
 def _of_the_groups(proc: Path, groups: Path) -> Iterator[Free]:

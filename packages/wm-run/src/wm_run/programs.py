@@ -46,8 +46,8 @@ def dreamt(world: WorldModel, start: Start, action: Tensor) -> tuple[Start, Late
     """One imagined step with action (1, A): the next start, its latent, and what the heads say there: reward (1,), cont
     (1,) with the discount inside, and every observation as the decoder has it."""
     after, latent = world.imagine(start, action)
-    told = {name: world.heads[name](latent).mode() for name in ("reward", "cont")}
-    return after, latent, told | {f"observation.{key}": one.mode() for key, one in world.decoder(latent).items()}
+    predictions = {name: world.heads[name](latent).mode() for name in ("reward", "cont")}
+    return after, latent, predictions | {f"observation.{key}": one.mode() for key, one in world.decoder(latent).items()}
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ def programs(agent: Agent, seen: Shown, actions: int) -> list[Program]:
     start, state = _copied(start), _copied(said(latent))
 
     def observe(carry: Carry, seen: Shown, action: Tensor, first: Tensor) -> dict[str, Tensor]:
-        after, begun, told = observed(world, carry, seen, action, first)
-        return named(f"{NEXT}carry", after) | named("latent", said(told)) | named("start", begun)
+        after, begun, posterior = observed(world, carry, seen, action, first)
+        return named(f"{NEXT}carry", after) | named("latent", said(posterior)) | named("start", begun)
 
     def policy(latent: Shown) -> dict[str, Tensor]:
         return {"action": chosen(behaviour, Latent(**latent))}
 
     def dream(start: Start, action: Tensor) -> dict[str, Tensor]:
-        after, told, heads = dreamt(world, start, action)
-        return named(f"{NEXT}start", after) | named("latent", said(told)) | heads
+        after, prior, heads = dreamt(world, start, action)
+        return named(f"{NEXT}start", after) | named("latent", said(prior)) | heads
 
     def program(name: str, run: Callable[..., dict[str, Tensor]], values: dict[str, Any], **parts: Any) -> Program:
         asked: list[Wanted] = []

@@ -22,22 +22,22 @@ class Rate:
 
     def __init__(self, now: float, count: int, *, smooth: float) -> None:
         self._seen, self._from, self._smooth = now, count, smooth
-        self._done = self._spent = 0.0  # both fading at the same rate
+        self._done = self._seconds = 0.0  # both fading at the same rate
 
     def at(self, now: float, count: int, least: float = 0.5) -> None:
         """Let the old fade and count the new; not for every call, for a clock is coarse."""
-        spent = now - self._seen
-        if spent <= least:
+        seconds = now - self._seen
+        if seconds <= least:
             return
-        fade = math.exp(-spent / self._smooth)
+        fade = math.exp(-seconds / self._smooth)
         self._done = self._done * fade + count - self._from
-        self._spent = self._spent * fade + spent
+        self._seconds = self._seconds * fade + seconds
         self._seen, self._from = now, count
 
     @property
     def mean(self) -> float | None:
         """None before anything was measured."""
-        return self._done / self._spent if self._spent else None
+        return self._done / self._seconds if self._seconds else None
 
 
 class Progress:

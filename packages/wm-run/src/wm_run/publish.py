@@ -147,9 +147,9 @@ def spaces(loaded: Loaded) -> dict[str, Any]:
 def _ran(logdir: Path) -> dict[str, Any]:
     """Commit and hardware of the run's last start, as far as env.json tells; what it says of paths stays here."""
     try:
-        told = json.loads((logdir / "env.json").read_text(encoding="utf-8"))
-        machine = told["hardware"]
+        environment = json.loads((logdir / "env.json").read_text(encoding="utf-8"))
+        machine = environment["hardware"]
         names = [*machine["gpus"], f"{machine['cores']} cores of {machine['cpu']}"]
-        return {"commit": told["commit"], "hardware": ", ".join(map(str, names))}
+        return {"commit": environment["commit"], "hardware": ", ".join(map(str, names))}
     except (OSError, ValueError, KeyError, TypeError):
         return {"commit": None, "hardware": None}

@@ -158,12 +158,12 @@ def write(folder: Path, about: Mapping[str, Any], files: Mapping[str, bytes], ca
         raise PublishedError(
             f"{folder} holds {odd[0]}, and a published agent lies in a folder of its own: give another --to"
         )
-    told = described(about, files)
+    description = described(about, files)
     durable.make_folder(folder.parent)
     draft = folder.with_name(f".publishing-{folder.name}")
     durable.erase(draft)
     draft.mkdir()
-    for name, data in {**files, ABOUT: told, CARD: card.encode()}.items():
+    for name, data in {**files, ABOUT: description, CARD: card.encode()}.items():
         (draft / name).write_bytes(data)
         durable.share(draft / name)
     durable.erase(old)

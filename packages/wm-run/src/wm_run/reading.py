@@ -94,8 +94,8 @@ def _without_tables(config: RunConfig) -> RunConfig:
     body["env"] = field(default_factory=dict)
     kind: Any = dataclasses.dataclass(frozen=True)(type(type(config).__name__, (type(config),), body))
     # as text: of a table it would make options of its own, and two of one name a conflict (`--env.length`, `--length`)
-    told = ", ".join(f"{name} {value}" for name, value in config.env.items()) or "none"
-    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)} | {"env": told})
+    options = ", ".join(f"{name} {value}" for name, value in config.env.items()) or "none"
+    shown: RunConfig = kind(**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)} | {"env": options})
     return shown
 
 

@@ -32,7 +32,7 @@ from wm_run.teams import Team, team_of
 
 FORMAT = 1
 PARTS = ("train", "held_out")
-TOLD = "told/"  # entries of this prefix are no observations
+FACTS = "told/"  # entries of this prefix are no observations
 VAST = 2**62  # bytes: a recording gives up nothing
 PROGRESS = ".unfinished"  # folder of what a command that was ended needs to go on
 
@@ -154,8 +154,8 @@ class Recording:
         self.source: list[dict[str, Any]] = list(text["source"])
         self.made_by: dict[str, Any] = dict(text["made_by"])
         shape = ("repeat", "observation_space", "action_space", "action", "team")
-        told = {name: text[name] for name in shape} | {name: part.fingerprint for name, part in parts.items()}
-        self.checksum = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        content = {name: text[name] for name in shape} | {name: part.fingerprint for name, part in parts.items()}
+        self.checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def open(cls, folder: Path | str) -> Recording:

@@ -40,8 +40,8 @@ def fresh(app: App, config: RunConfig, n: int) -> Environments:
     try:
         return environments(app, config, n) if app.fresh is None else app.part("fresh")(config, n)
     except Exception as error:
-        told = f"no environments could be made for it ({type(error).__name__}: {error})"
-        raise Unmade(str(error) if mistaken(app, error) else told) from error
+        sentence = f"no environments could be made for it ({type(error).__name__}: {error})"
+        raise Unmade(str(error) if mistaken(app, error) else sentence) from error
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def show(logdir: Path, loaded: Loaded, found: OpenLoop, name: str) -> list[Path]
         arrays["true"], arrays["predicted"], arrays["plain"], arrays["weighted"], arrays["valid"], some.context
     )
     filmstrip.save_png(paths[0], page)
-    told = {
+    report = {
         "app": loaded.app.name,
         "task": loaded.config.task,
         "step": loaded.step,
@@ -165,7 +165,7 @@ def show(logdir: Path, loaded: Loaded, found: OpenLoop, name: str) -> list[Path]
         "frames": int(valid.sum()),
         "share_on_moving_pixels": {name: None if math.isnan(one) else one for name, one in shares.items()},
     }
-    paths[1].write_text(json.dumps(told, indent=1) + "\n")
+    paths[1].write_text(json.dumps(report, indent=1) + "\n")
     np.savez_compressed(paths[2], context=np.array(some.context), **arrays)  # type: ignore[arg-type]
     print("share of the decoder's sensitivity that lies on moving pixels of imagined frames")
     for kind, one in shares.items():

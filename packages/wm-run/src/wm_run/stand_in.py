@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wm_core.errors import UserError
 
 from wm_run.configs import resolve
-from wm_run.recording import TOLD, Recording
+from wm_run.recording import FACTS, Recording
 from wm_run.trust import strange
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class StandIn:
     def blocks(self, part: str = "train") -> Iterator[dict[str, NDArray[Any]]]:
         """The records of a part in order, in stretches (n, T, ...), without what is told to probes alone."""
         for block in self.recording.blocks(part):
-            yield {name: value for name, value in block.items() if not name.startswith(TOLD)}
+            yield {name: value for name, value in block.items() if not name.startswith(FACTS)}
 
     def reset(self, seed: int) -> dict[str, NDArray[Any]]:
         """The first records, whatever the seed."""

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TOLD = "WM_PROGRAM"  # a process that was started for another one speaks of that one's command
+PROGRAM = "WM_PROGRAM"  # a process that was started for another one speaks of that one's command
 
 
 def program(name: str, arguments: Sequence[str]) -> str:
@@ -22,8 +22,8 @@ def program(name: str, arguments: Sequence[str]) -> str:
     >>> program("po_dreamer", ["nobody", "typed", "this"])
     'po_dreamer'
     """
-    if told := os.environ.get(TOLD):
-        return told
+    if given := os.environ.get(PROGRAM):
+        return given
     own, script = before(sys.orig_argv, arguments), sys.argv[0]
     if own is None or list(sys.argv[1:]) != list(arguments):
         return name

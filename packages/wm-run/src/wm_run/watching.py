@@ -178,10 +178,10 @@ def possibly(session: Session, what: str, show: Callable[[], T]) -> T | None:
     try:
         return show()
     except Exception as error:
-        told = exhausted(error)
-        if not mistaken(session.app, error) and not told:
+        sentence = exhausted(error)
+        if not mistaken(session.app, error) and not sentence:
             raise
         alone = isinstance(error, Unmade) and not session.config.exclusive
         way = " (if only one set of them may live at a time, --exclusive True says so)" if alone else ""
-        say(f"no {what}: {told or error}{way}")
+        say(f"no {what}: {sentence or error}{way}")
         return None

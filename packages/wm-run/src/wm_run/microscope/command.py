@@ -92,7 +92,7 @@ def microscope(options: Microscope) -> int:
     if min(options.rows, options.context, options.imagined) < 1:
         raise UserError("--rows, --context and --imagined must be at least 1")
     logged, notes = suite.legible(suite.find([agents.found(one) for one in options.runs]))
-    groups, more = suite.group([_told(one) for one in logged], mixed=True)
+    groups, more = suite.group([_with_protocol(one) for one in logged], mixed=True)
     notes += more
     rows: Rows | None = None
     measured: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def microscope(options: Microscope) -> int:
     return 0
 
 
-def _told(run: Any) -> Any:
+def _with_protocol(run: Any) -> Any:
     """A run as wm-suite found it; of a published agent with the protocol that its agent.json says."""
     if not published.there(run.logdir):
         return run
@@ -236,10 +236,10 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     for run in runs:
         for key, of in run["errors"].items():
             reached = [h for h, one in enumerate(of["model"]) if one is not None]
-            told = "  ".join(
+            errors = "  ".join(
                 f"+{h + 1} {of['model'][h]:.5f} (copy {of['copy'][h]:.5f})"
                 for h in sorted({0, reached[-1]})
                 if h in reached
             )
-            lines.append(f"{run['label']} seed {run['seed']}  {key}  {told}")
+            lines.append(f"{run['label']} seed {run['seed']}  {key}  {errors}")
     return lines

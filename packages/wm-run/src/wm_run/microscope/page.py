@@ -61,13 +61,13 @@ def _runs(groups: Sequence[Group]) -> str:
         first = one.runs[0]
         steps = sorted({run["step"] for run in one.runs})
         marks = "; ".join(dict.fromkeys(mark for run in one.runs for mark in run["marks"]))
-        told = [
+        cells = [
             ", ".join(str(run["seed"]) for run in one.runs),
             first["task"],
             " to ".join(f"{s:,}" for s in steps[:: max(1, len(steps) - 1)]),
         ]
-        told += [f"{first['parameters']:,}", str(first["sees"]), marks]
-        rows.append([swatch(i) + escape(one.label), *map(escape, told)])
+        cells += [f"{first['parameters']:,}", str(first["sees"]), marks]
+        rows.append([swatch(i) + escape(one.label), *map(escape, cells)])
     return _table(head, rows)
 
 

@@ -25,7 +25,7 @@ from wm_run.results import plain_json
 from wm_run.rollout import rollout
 from wm_run.scoring import fresh
 
-TOLD = "told/"  # entries of this prefix are no observations
+FACTS = "told/"  # entries of this prefix are no observations
 DRAWN = 4  # times as many rows are drawn as are kept, and those kept that stay within an episode longest
 STREAMS = 4
 Parting = Literal["time", "streams"]
@@ -127,10 +127,10 @@ def chosen(batch: Batch, rows: int, context: int, about: dict[str, Any], space: 
         )
     best = once[left.argsort(descending=True, stable=True)[:rows]].sort().values
     entries = {key: value[best] for key, value in batch.steps.items() if not key.startswith(NOTE)}
-    steps = {key: value for key, value in entries.items() if not key.startswith(TOLD)}
+    steps = {key: value for key, value in entries.items() if not key.startswith(FACTS)}
     steps["reset"] = steps["first"].clone()
     steps["reset"][:, 0] = True  # nothing of before a row is known to anybody
-    told = {key.removeprefix(TOLD): value for key, value in entries.items() if key.startswith(TOLD)}
+    told = {key.removeprefix(FACTS): value for key, value in entries.items() if key.startswith(FACTS)}
     counts = {"rows": len(best), "context": context, "imagined": steps["first"].shape[1] - context}
     index = batch.index
     return Rows(steps, told, context, index.stream[best], index.start[best], about | counts, space)

@@ -101,9 +101,11 @@ def check_published(app: App, logdir: Path, place: Path) -> None:
     """What is published of a run plays the episodes that the run plays, from what it remembers."""
     gift = place / "published"
     _run(app, ["publish", logdir, "--to", gift])
-    told = [json.loads(_run(app, ["eval", one, "--episodes", 2])) for one in (logdir, gift)]
-    if told[0] != told[1]:
-        raise Failed(f"a published agent of {app.name} scores {told[1]['scores']}, and its run {told[0]['scores']}")
+    evaluations = [json.loads(_run(app, ["eval", one, "--episodes", 2])) for one in (logdir, gift)]
+    if evaluations[0] != evaluations[1]:
+        raise Failed(
+            f"a published agent of {app.name} scores {evaluations[1]['scores']}, and its run {evaluations[0]['scores']}"
+        )
 
 
 def mistakes(app: App) -> Mapping[str, str]:

@@ -57,8 +57,8 @@ def check_data(app: App, place: Path, *options: object) -> Path:
     torch.rand(3)  # another process would begin with other global generators
     _main(alone, ["train", "--logdir", killed])
     if different := [part for part in compare_runs(app.name, whole, killed) if part.differences]:
-        told = "; ".join(line for part in different for line in part.differences[:2])
-        raise Failed(f"{app.name} killed while it learned from a recording and resumed differs: {told}")
+        differences = "; ".join(line for part in different for line in part.differences[:2])
+        raise Failed(f"{app.name} killed while it learned from a recording and resumed differs: {differences}")
     logged = {name for row in rows(whole / "metrics.jsonl") for name in row}
     if not any(name.startswith("held_out/loss/") for name in logged):
         raise Failed(f"a run of {app.name} from a recording logs no held-out losses")

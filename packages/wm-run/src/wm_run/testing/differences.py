@@ -54,8 +54,8 @@ def compare(name: str, a: Any, b: Any) -> Part:
     one, other = dict(leaves(a)), dict(leaves(b))
     differences = [f"{path}: on one side only" for path in sorted(one.keys() ^ other.keys())]
     for path in [p for p in one if p in other]:
-        if (told := _difference(one[path], other[path])) is not None:
-            differences.append(f"{path}: {told}")
+        if (difference := _difference(one[path], other[path])) is not None:
+            differences.append(f"{path}: {difference}")
     return Part(name, len(one), differences)
 
 

@@ -76,17 +76,17 @@ def train(
     log.unlink(missing_ok=True)
     pid = nursery.begin(logdir, log, place, fatal, options)
     begun: float | None = None
-    spent = 0.0
+    used = 0.0
     while (code := nursery.ended(0.003 if cpu else 0.05)) is None:
-        spent = _cpu(pid) or spent
+        used = _cpu(pid) or used
         if begun is None and log.is_file() and BEGUN in log.read_text(errors="replace"):
-            begun = spent
-        if cpu and begun is not None and spent - begun >= cpu:
+            begun = used
+        if cpu and begun is not None and used - begun >= cpu:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, signal.SIGKILL)
             cpu = 0
     left = _wait_for_group(pid)
-    return Ended(code, log.read_text(errors="replace"), spent - (begun or spent), left)
+    return Ended(code, log.read_text(errors="replace"), used - (begun or used), left)
 
 
 def _cpu(pid: int) -> float:
