@@ -109,25 +109,25 @@ def on_a_card(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> fl
 def sentences(jobs: Sequence[Job], known: Mapping[str, Mapping[str, Any]], slots: int, folder: Path) -> list[str]:
     """Hours, memory and disk in words, beside what is free; a warning where that is less."""
     sums = total(jobs, known, min(slots, len(jobs)))
-    told = []
+    lines = []
     if sums["untried"] < len(jobs):
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
         disk, memory = shutil.disk_usage(there).free, free_memory()
-        told.append(
+        lines.append(
             f"training takes about {_hours(sums['hours'])} with {slots} at a time, "
             f"{sums['ram_bytes'] / GIGA:.1f} GB of memory ({_free(memory)}), "
             + (f"{sums['vram_bytes'] / GIGA:.1f} GB of GPU memory, " if sums["vram_bytes"] else "")
             + f"{sums['disk_bytes'] / GIGA:.1f} GB of disk ({_free(disk)}); by trials of the first task of each arm here"
         )
         if sums["disk_bytes"] > disk:
-            told.append("that is more disk than there is: runs for which there is no room will say so and wait for it")
+            lines.append("that is more disk than there is: runs for which there is no room will say so and wait for it")
         if memory is not None and sums["ram_bytes"] > memory:
-            told.append("that is more memory than there is: take fewer --slots")
+            lines.append("that is more memory than there is: take fewer --slots")
     errors = {str(known[kind]["error"]) for kind in map(kind_of, jobs) if "error" in known.get(kind, {})}
     if sums["untried"]:
         more = f": {min(errors)}" if errors else ""
-        told.append(f"what {sums['untried']} of {len(jobs)} runs take could not be tried{more}")
-    return told
+        lines.append(f"what {sums['untried']} of {len(jobs)} runs take could not be tried{more}")
+    return lines
 
 
 def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -116,7 +116,7 @@ def _begun_with(cell: Cell, diary: Mapping[str, Any], config: Mapping[str, Any])
     if "settings" in diary:
         made: dict[str, Any] = {"app": "", "preset": "", "options": {}, **diary["settings"]}
     else:
-        options = {name: _told(flat.get(name.replace("-", "_")), value) for name, value in cell.options.items()}
+        options = {name: _as_written(flat.get(name.replace("-", "_")), value) for name, value in cell.options.items()}
         preset = origin.get("preset", "") if cell.preset else ""
         ablation = origin.get("ablation", "")
         made = {"app": origin.get("app", ""), "preset": preset, "ablation": ablation, "options": options}
@@ -125,10 +125,10 @@ def _begun_with(cell: Cell, diary: Mapping[str, Any], config: Mapping[str, Any])
     return made
 
 
-def _told(found: Any, asked: Any) -> Any:
+def _as_written(found: Any, asked: Any) -> Any:
     """A field of a config, as the suite writes it where both are the same on the command line.
 
-    >>> _told(True, "True"), _told(0.5, "0.5"), _told(["wandb"], "wandb"), _told(3, "4")
+    >>> _as_written(True, "True"), _as_written(0.5, "0.5"), _as_written(["wandb"], "wandb"), _as_written(3, "4")
     ('True', '0.5', 'wandb', 3)
     """
     return asked if list(map(str, several(found))) == list(map(str, several(asked))) else found

@@ -20,8 +20,8 @@ def within(rows: Sequence[Row], asked: Mapping[str, Any] | None) -> list[str]:
     for row in rows:
         seeds.setdefault(str(row.get("config", "not recorded")), []).append(str(row["seed"]))
     if len(seeds) > 1:
-        told = "; ".join(f"{config} of {', '.join(mine)}" for config, mine in seeds.items())
-        found.append(f"seeds of different configurations ({told})")
+        groups = "; ".join(f"{config} of {', '.join(mine)}" for config, mine in seeds.items())
+        found.append(f"seeds of different configurations ({groups})")
     elif len({canonical(row.get("settings")) for row in rows}) > 1:
         found.append("seeds of different settings")
     for row in rows:

@@ -125,8 +125,8 @@ def marl_eval(scored: Sequence[Scored], points: int = POINTS) -> tuple[dict[str,
     if any((task, one.method) not in counts for task in {task for task, _ in counts} for one in kept):
         notes.append(f"methods differ in their tasks ({', '.join(methods)}): marl-eval refuses such files")
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} of {method} on {task}" for (task, method), count in counts.items())
-        notes.append(f"numbers of seeds differ ({told}): marl-eval refuses such files")
+        counted = ", ".join(f"{count} of {method} on {task}" for (task, method), count in counts.items())
+        notes.append(f"numbers of seeds differ ({counted}): marl-eval refuses such files")
     lengths = {
         len(next(iter(runs.values()))) for tasks in content.values() for one in tasks.values() for runs in one.values()
     }

@@ -41,12 +41,12 @@ def table(suite: Suite, found: Sequence[Mapping[str, Any]]) -> str:
             differ = len({row["config"] for row in mine}) > 1
             mixed |= differ
             mean = np.mean([np.mean(row[suite.score]) for row in mine]) if mine else 0.0
-            told = f"{each[0]} (one seed)" if len(mine) == 1 else f"{mean:.2f} ({', '.join(each)})" if mine else ""
-            cells.append(told + "†" * differ)
+            cell = f"{each[0]} (one seed)" if len(mine) == 1 else f"{mean:.2f} ({', '.join(each)})" if mine else ""
+            cells.append(cell + "†" * differ)
             last = [end for row in mine if (end := training(row)) is not None]
-            told = f"{last[0]:.2f}" if len(last) == 1 else ""
+            single = f"{last[0]:.2f}" if len(last) == 1 else ""
             ends += [""] * untrained
-            ends.append(f"{np.mean(last):.2f} ({', '.join(f'{end:.2f}' for end in last)})" if len(last) > 1 else told)
+            ends.append(f"{np.mean(last):.2f} ({', '.join(f'{end:.2f}' for end in last)})" if len(last) > 1 else single)
         lines += ["| " + " | ".join(cells) + " |", "| " + " | ".join(ends) + " |"]
     about = _about(suite, found)
     about += " * ended there by its limit of wall time." if late else ""

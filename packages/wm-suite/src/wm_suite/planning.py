@@ -53,7 +53,7 @@ def main(words: Sequence[str], home: Home) -> int:
         raise SuiteError(f"--card {args.card} is no file: name rows of tools/gpu.py")
     rows = read_rows(args.card) if args.card is not None else []
     for job in jobs:
-        print(f"{job.cell.arm} {job.cell.task} {job.cell.seed}{_told(known.get(costs.kind_of(job), {}), rows)}")
+        print(f"{job.cell.arm} {job.cell.task} {job.cell.seed}{_estimate(known.get(costs.kind_of(job), {}), rows)}")
     if known:
         print(_sum(jobs, known, rows))
     return 0
@@ -61,21 +61,21 @@ def main(words: Sequence[str], home: Home) -> int:
 
 def _sum(jobs: Sequence[Job], known: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
     sums = costs.total(jobs, known, 1)
-    told = [
+    parts = [
         f"{len(jobs)} runs",
         f"{sums['flops']:.2e} FLOPs of updates",
         f"{sums['disk_bytes'] / costs.GIGA:.2f} GB of disk",
     ]
     found = [known.get(costs.kind_of(job), {}) for job in jobs]
     if any("hours" in one for one in found):
-        told.append(f"{sums['hours']:.2f} hours one by one here")
+        parts.append(f"{sums['hours']:.2f} hours one by one here")
     elif None not in (hours := [costs.on_a_card(one, rows) for one in found]):
-        told.append(f"{sum(filter(None, hours)):.2f} hours of updates on that card")
+        parts.append(f"{sum(filter(None, hours)):.2f} hours of updates on that card")
     else:
-        told.append("hours not measured")
+        parts.append("hours not measured")
     if sums["untried"]:
-        told.append(f"without {sums['untried']:.0f} that could not be tried")
-    return ", ".join(told)
+        parts.append(f"without {sums['untried']:.0f} that could not be tried")
+    return ", ".join(parts)
 
 
 def line(job: Job) -> str:
@@ -90,7 +90,7 @@ def line(job: Job) -> str:
     )
 
 
-def _told(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def _estimate(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     if not found:
         return ""
     if "error" in found:

@@ -55,14 +55,14 @@ class Ray:
 
     def carry_out(self, jobs: Sequence[Job], halt: Halt) -> Iterator[Outcome]:
         """See `wm_suite.engines.Engine`."""
-        ray, waiting, told = self._ray, list(jobs), False
+        ray, waiting, cancelled = self._ray, list(jobs), False
         under_way: dict[Any, Job] = {}
         while waiting or under_way:
             while waiting and len(under_way) < self._slots and not halt:
                 job = waiting.pop(0)
                 under_way[self._task.remote(job.to_json())] = job
-            if halt and not told:
-                told = True
+            if halt and not cancelled:
+                cancelled = True
                 for reference in under_way:
                     ray.cancel(reference, force=False, recursive=False)
             if halt:

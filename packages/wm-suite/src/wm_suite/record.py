@@ -16,7 +16,7 @@ from wm_suite.job import Job
 
 SPANS = 20  # of a learning curve
 TAIL = 100_000  # bytes in which the last line of a log is looked for
-TOLD = ("torch", "numpy", "env-adapters", "gymnasium", "ale-py", "mujoco", "dm-control", "jax", "jaxmarl")
+OTHERS = ("torch", "numpy", "env-adapters", "gymnasium", "ale-py", "mujoco", "dm-control", "jax", "jaxmarl")
 
 
 def row_of(job: Job, diary: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _reached(logdir: Path) -> int:
 def _versions(about: Mapping[str, Any]) -> dict[str, str]:
     """Of Python, of ours, and of what a score could hang on; env.json has all."""
     packages = about.get("packages", {})
-    ours = {name: version for name, version in packages.items() if name.startswith("wm-") or name in TOLD}
+    ours = {name: version for name, version in packages.items() if name.startswith("wm-") or name in OTHERS}
     return ({"python": about["python"]} if "python" in about else {}) | ours
 
 

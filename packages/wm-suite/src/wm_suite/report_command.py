@@ -108,8 +108,8 @@ def of_rows(path: Path, args: argparse.Namespace, home: Home) -> Report:
     score = args.score or "trained"
     plan = Plan(path.stem, "", score, args.outcome, args.normalise)
     report = Report(plan, (source,), (), tuple(newest(samples)))
-    told = {one.key: Path(str(one.row.get("folder", "..."))) for one in samples}
-    folders = {key: home.cwd / one for key, one in told.items() if not one.is_absolute() and ".." not in one.parts}
+    recorded = {one.key: Path(str(one.row.get("folder", "..."))) for one in samples}
+    folders = {key: home.cwd / one for key, one in recorded.items() if not one.is_absolute() and ".." not in one.parts}
     return replace(report, films=shown(report, folders))
 
 

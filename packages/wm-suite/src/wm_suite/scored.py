@@ -89,8 +89,8 @@ def _episodes(row: Mapping[str, Any], field: str, name: str) -> tuple[float, ...
         raise SuiteError(f"{name} has a {field!r} that {error}: name the field that is its score") from error
     if not found or not all(map(math.isfinite, found)):
         known = [key for key, one in row.items() if key not in ("seed", "step") and _numeric(one)]
-        told = f"; it has numbers in {', '.join(known)}" if known else ""
-        raise SuiteError(f"{name} has no number in {field!r}{told}")
+        hint = f"; it has numbers in {', '.join(known)}" if known else ""
+        raise SuiteError(f"{name} has no number in {field!r}{hint}")
     return found
 
 

@@ -49,9 +49,9 @@ def status(job: Job, row: dict[str, Any] | None) -> Status:
     missing = Status(cell.task, cell.arm, cell.seed, "missing")
     if row is not None:
         other = row.get("settings") != cell.settings
-        told = f"its row was made with {row.get('settings')}" if other else ""
+        sentence = f"its row was made with {row.get('settings')}" if other else ""
         done = replace(missing, state="failed" if other else "done", step=int(row.get("step", 0)), share=1.0)
-        return replace(done, sentence=told)
+        return replace(done, sentence=sentence)
     if (row := finished(job)) is not None:
         done = replace(missing, state="done", step=int(row["step"]), share=1.0)
         return replace(done, sentence="its row is gathered by the next `run`")
@@ -106,11 +106,11 @@ def table(found: Sequence[Status]) -> str:
         step = f"{one.step:,}" if one.step else ""
         lines.append((one.task, one.arm, str(one.seed), one.state, step, share, last))
     widths = [max(len(line[i]) for line in lines) for i in range(6)]
-    told = [
+    aligned = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[6]]).rstrip() for line in lines
     ]
     count = Counter(one.state for one in found)
-    return "\n".join([*told, f"{len(found)} runs: {', '.join(f'{count[s]} {s}' for s in STATES if count[s])}"])
+    return "\n".join([*aligned, f"{len(found)} runs: {', '.join(f'{count[s]} {s}' for s in STATES if count[s])}"])
 
 
 def _duration(seconds: float) -> str:

@@ -253,8 +253,8 @@ def _about(found: Board, arm: str) -> str:
         ("hardware", "hardware"),
         ("versions", "versions"),
     ):
-        told = [one.row.get(value) for one in samples]
-        flat = [_flat(one) if isinstance(one, Mapping) else {"": "not recorded"} for one in told]
+        recorded = [one.row.get(value) for one in samples]
+        flat = [_flat(one) if isinstance(one, Mapping) else {"": "not recorded"} for one in recorded]
         names = dict.fromkeys(name for one in flat for name in one)
         rows = {name: _values([one.get(name, "none") for one in flat]) for name in names}
         tables.append(_table(title, rows))
@@ -287,8 +287,8 @@ def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _values(values: Sequence[Any]) -> str:
-    told = list(dict.fromkeys(one if isinstance(one, str) else json.dumps(one, default=str) for one in values))
-    return " | ".join(told[:6]) + (f" | {len(told) - 6} more" if len(told) > 6 else "")
+    distinct = list(dict.fromkeys(one if isinstance(one, str) else json.dumps(one, default=str) for one in values))
+    return " | ".join(distinct[:6]) + (f" | {len(distinct) - 6} more" if len(distinct) > 6 else "")
 
 
 def _table(title: str, values: Mapping[str, str]) -> str:

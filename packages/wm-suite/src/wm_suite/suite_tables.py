@@ -164,7 +164,7 @@ def _entry(
     number = book.number(key, spread(mean, error), how, one.samples, mean=mean, error=error)
     each = ""
     if 1 < len(means) <= SEEDS_SHOWN:
-        told = []
+        spans = []
         for sample, value in zip(one.samples, means, strict=True):
             seed = sample.key[2]
             how = f"seed {seed}: {score}"
@@ -172,10 +172,10 @@ def _entry(
                 how = f"seed {seed}: mean of {score} over {plural(len(sample.episodes(score)), 'episode')}"
             name = f"{key}, seed {seed}"
             name = book.keep(name, said(value), how, [sample], mean=value)
-            told.append(
+            spans.append(
                 f'<span data-n="{escape(name, quote=True)}" title="{escape(how, quote=True)}">{said(value)}</span>'
             )
-        each = f"{', '.join(told)} &middot; "
+        each = f"{', '.join(spans)} &middot; "
     mark = f'<small class="unlike">{escape(one.mark)}</small>' if one.mark else ""
     counts = f"<small>{each}{plural(len(one.samples), 'seed')}{episodes}</small>"
     drawn = strip(means, mean, error, scale, colour)

@@ -179,8 +179,8 @@ def read(path_or_name: str | Path, seeds: Sequence[int] | None = None, folders: 
     if not cells:
         raise SuiteError(f"{file} plans no [[run]]")
     for name in ("key", "folder"):
-        told = [getattr(cell, name) for cell in cells]
-        if twice := {one for one in told if told.count(one) > 1}:
+        values = [getattr(cell, name) for cell in cells]
+        if twice := {one for one in values if values.count(one) > 1}:
             raise SuiteError(f"{file} plans {min(twice)} twice: give the arms different names")
     return Suite(
         name=file.removesuffix(".toml"),

@@ -97,26 +97,30 @@ def verify(page: Path, modern: Modern | None = None) -> Verdict:
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{page} cannot be read: {getattr(error, 'strerror', error)}") from error
     shown, found = Parts(text), Inquiry()
-    told = _parsed(shown.passport, page)
-    _beside(page, told, found)
-    sources, samples = _sources(page.parent, told, modern, found)
-    if len(sources) < len(told["sources"]):
+    passport = _parsed(shown.passport, page)
+    _beside(page, passport, found)
+    sources, samples = _sources(page.parent, passport, modern, found)
+    if len(sources) < len(passport["sources"]):
         return Verdict(tuple(found.problems), tuple(found.notes), 0, 0)
-    _rows(page.parent, told, sources, samples, found)
-    films, odd = _films(told, shown.media)
+    _rows(page.parent, passport, sources, samples, found)
+    films, odd = _films(passport, shown.media)
     found.problems += odd
     report = Report(
-        planned(told["plan"]), tuple(sources), tuple(one["path"] for one in told["sources"]), tuple(samples), films
+        planned(passport["plan"]),
+        tuple(sources),
+        tuple(one["path"] for one in passport["sources"]),
+        tuple(samples),
+        films,
     )
-    again, fresh = render(report, told["by"])
-    _numbers(shown, told, fresh, found)
+    again, fresh = render(report, passport["by"])
+    _numbers(shown, passport, fresh, found)
     if not found.problems and (at := _first_difference(text, again)) is not None:
         says, gives = (f"...{one[max(0, at - 30) : at + 30]}..." for one in (text, again))
-        if told["by"] == (here := maker()):
+        if passport["by"] == (here := maker()):
             found.problems.append(f"the page says {says} where its rows give {gives}")
         else:
             found.notes.append(
-                f"made by {_versions(told['by'])} and checked by {_versions(here)}, which would write {gives} where it says "
+                f"made by {_versions(passport['by'])} and checked by {_versions(here)}, which would write {gives} where it says "
                 f"{says}: its numbers are compared, its look is not"
             )
     return Verdict(tuple(found.problems), tuple(found.notes), len(fresh["numbers"]), len(samples))
@@ -124,18 +128,19 @@ def verify(page: Path, modern: Modern | None = None) -> Verdict:
 
 def _parsed(text: str, page: Path) -> dict[str, Any]:
     try:
-        told = json.loads(text)
+        passport = json.loads(text)
         whole = (
-            isinstance(told, dict) and {"format", "by", "plan", "sources", "samples", "numbers", "films"} <= told.keys()
+            isinstance(passport, dict)
+            and {"format", "by", "plan", "sources", "samples", "numbers", "films"} <= passport.keys()
         )
     except ValueError:
         whole = False
     if not whole:
         raise SuiteError(f"{page} holds no passport: name a page that `wm-suite report` wrote")
-    return dict(told)
+    return dict(passport)
 
 
-def _beside(page: Path, told: Mapping[str, Any], found: Inquiry) -> None:
+def _beside(page: Path, passport: Mapping[str, Any], found: Inquiry) -> None:
     """The JSON beside the page says the same as the one in it."""
     beside = page.with_suffix(".json")
     if not beside.is_file():
@@ -145,21 +150,21 @@ def _beside(page: Path, told: Mapping[str, Any], found: Inquiry) -> None:
         theirs = json.loads(beside.read_bytes())
     except ValueError:
         theirs = None
-    if theirs != told:
-        names = [name for name in told if not isinstance(theirs, dict) or theirs.get(name) != told[name]]
+    if theirs != passport:
+        names = [name for name in passport if not isinstance(theirs, dict) or theirs.get(name) != passport[name]]
         found.problems.append(
             f"{beside.name} differs from the passport in the page ({', '.join(names) or 'more in it'})"
         )
 
 
 def _sources(
-    folder: Path, told: Mapping[str, Any], modern: Modern | None, found: Inquiry
+    folder: Path, passport: Mapping[str, Any], modern: Modern | None, found: Inquiry
 ) -> tuple[list[Source], list[Sample]]:
     """Every source as it is now; a file that is gone, or no longer of rows, is told."""
     sources, samples = list[Source](), list[Sample]()
-    runs = [folder / one["path"] for one in told["sources"] if one["kind"] == "run"]  # all, or none
+    runs = [folder / one["path"] for one in passport["sources"] if one["kind"] == "run"]  # all, or none
     try:
-        for number, one in enumerate(told["sources"]):
+        for number, one in enumerate(passport["sources"]):
             path = folder / one["path"]
             if one["kind"] == "run" and not any((path / name).is_file() for name in READ):
                 raise SuiteError(f"{one['path']} is not there: a page is moved together with what it was made from")
@@ -168,7 +173,7 @@ def _sources(
                     raise SuiteError(f"{one['path']} is not there: a page is moved together with its rows")
                 source, rows = rows_file(path, number)
                 sources.append(source)
-                samples += rows if modern is None else modernised(rows, told["plan"]["suite"], modern)
+                samples += rows if modern is None else modernised(rows, passport["plan"]["suite"], modern)
         if runs:
             sources, samples, _ = run_folders(runs)
     except SuiteError as error:
@@ -178,27 +183,27 @@ def _sources(
 
 
 def _rows(
-    folder: Path, told: Mapping[str, Any], sources: Sequence[Source], samples: Sequence[Sample], found: Inquiry
+    folder: Path, passport: Mapping[str, Any], sources: Sequence[Source], samples: Sequence[Sample], found: Inquiry
 ) -> None:
     """Every row that is not what it was, by the run that it is of."""
     now = {one.name: one for one in samples}
-    before, problems = told["samples"], len(found.problems)
+    before, problems = passport["samples"], len(found.problems)
     for name, one in before.items():
-        run, path = _run(one["row"]), told["sources"][one["source"]]["path"]
+        run, path = _run(one["row"]), passport["sources"][one["source"]]["path"]
         if name not in now:
             found.problems.append(f"the row of {run} is gone from {path}")
             continue
         if odd := _unlike(one["row"], plain(now[name].row)):
-            kept = told["sources"][one["source"]]["parts"]
+            kept = passport["sources"][one["source"]]["parts"]
             source = sources[now[name].source]
             same = source.kind == "rows" and source.parts.get(str(now[name].line)) in kept.values()
             whose = "the page's passport of" if same else "the row of"
             found.problems.append(f"{whose} {run} has changed: {'; '.join(odd)}")
     for name in now.keys() - before.keys():
-        found.problems.append(f"the page lacks the row of {_run(now[name].row)}, {_place(now[name], told)}")
+        found.problems.append(f"the page lacks the row of {_run(now[name].row)}, {_place(now[name], passport)}")
     if problems == len(found.problems):
         by_path = {one.path.resolve(): one for one in sources}
-        for one in told["sources"]:
+        for one in passport["sources"]:
             source = by_path[(folder / one["path"]).resolve()]
             if names := [
                 name for name in {**one["parts"], **source.parts} if one["parts"].get(name) != source.parts.get(name)
@@ -209,8 +214,8 @@ def _rows(
                 )
 
 
-def _place(one: Sample, told: Mapping[str, Any]) -> str:
-    path = told["sources"][one.source]["path"] if one.source < len(told["sources"]) else "?"
+def _place(one: Sample, passport: Mapping[str, Any]) -> str:
+    path = passport["sources"][one.source]["path"] if one.source < len(passport["sources"]) else "?"
     return f"line {one.line} of {path}" if one.line else f"in {path}"
 
 
@@ -240,9 +245,9 @@ def _unlike(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> 
     return odd
 
 
-def _numbers(shown: Parts, told: Mapping[str, Any], fresh: Mapping[str, Any], found: Inquiry) -> None:
+def _numbers(shown: Parts, passport: Mapping[str, Any], fresh: Mapping[str, Any], found: Inquiry) -> None:
     """Every number of the page, in its text, its chart and its passport, against the same computed anew."""
-    before, now = told["numbers"], fresh["numbers"]
+    before, now = passport["numbers"], fresh["numbers"]
     for key in dict.fromkeys((*before, *now, *shown.texts, *shown.charts)):
         if key not in now:
             found.problems.append(f"the page has a number that its rows do not give: {key}")
@@ -256,11 +261,11 @@ def _numbers(shown: Parts, told: Mapping[str, Any], fresh: Mapping[str, Any], fo
             if not _alike(chart, now[key]["values"]["chart"]) or not _alike(before[key]["values"], now[key]["values"]):
                 found.problems.append(f"the page draws another chart than its rows give: {what}")
             continue
-        told_text = shown.texts.get(key)
-        if told_text is None:
+        stated = shown.texts.get(key)
+        if stated is None:
             found.problems.append(f"the page does not show what its rows give: {what} is {gives}")
-        elif told_text != gives:
-            found.problems.append(f"the page says {told_text} where its rows give {gives}: {what}")
+        elif stated != gives:
+            found.problems.append(f"the page says {stated} where its rows give {gives}: {what}")
         elif before[key]["text"] != gives or not _alike(before[key]["values"], now[key]["values"]):
             theirs = f"{before[key]['text']} ({_listed(before[key]['values'])})"
             found.problems.append(
@@ -285,11 +290,11 @@ def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if not isinstance(value, (list, dict)))
 
 
-def _films(told: Mapping[str, Any], media: Sequence[bytes | None]) -> tuple[dict[str, tuple[Film, ...]], list[str]]:
+def _films(passport: Mapping[str, Any], media: Sequence[bytes | None]) -> tuple[dict[str, tuple[Film, ...]], list[str]]:
     """Films as the page holds them: they are shown, and no number is computed from one."""
     left = iter(media)
     films, odd = dict[str, tuple[Film, ...]](), []
-    for name, listed in told["films"].items():
+    for name, listed in passport["films"].items():
         mine = []
         for one in listed:
             data = next(left, b"") if one["sha256"] else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from wm_suite.home import Home
 from wm_suite.verification import Verdict, verify
 
-TOLD = 20  # problems of one page
+SHOWN = 20  # problems of one page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,10 @@ def run(args: argparse.Namespace, home: Home | None = None) -> int:
 
 def tell(page: Path, found: Verdict) -> None:
     """A line for each thing that differs, or one for all that does not."""
-    for problem in found.problems[:TOLD]:
+    for problem in found.problems[:SHOWN]:
         print(f"{page}: {problem}")
-    if len(found.problems) > TOLD:
-        print(f"{page}: and {len(found.problems) - TOLD} more")
+    if len(found.problems) > SHOWN:
+        print(f"{page}: and {len(found.problems) - SHOWN} more")
     for note in found.notes:
         print(f"{page}: {note}", file=sys.stderr)
     if not found.problems:

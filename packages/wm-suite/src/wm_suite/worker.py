@@ -239,7 +239,7 @@ def process(
     (`wm_suite.process_time`)."""
     if halt:
         raise Stopped
-    begun, late, told, start = time.monotonic(), False, time.monotonic(), log.seek(0, os.SEEK_END)
+    begun, late, last_beat, start = time.monotonic(), False, time.monotonic(), log.seek(0, os.SEEK_END)
     theirs, ours = os.pipe()
     try:
         one = subprocess.Popen(
@@ -269,8 +269,8 @@ def process(
                     if used.look(now - begun) >= limit and not late:
                         late = True
                         one.send_signal(signal.SIGTERM)  # it saves
-                    if now - told >= BEAT:
-                        told = now
+                    if now - last_beat >= BEAT:
+                        last_beat = now
                         beat(now - begun, used.seconds)
     finally:
         os.close(ours)  # an exception here lets the process save and end
