@@ -66,15 +66,15 @@ def table(args: argparse.Namespace) -> list[str]:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for method, tasks in found.items():
         rows, numbers = list(tasks.values()), sorted({len(one) for one in tasks.values()})
-        told = functools.partial(aggregate.estimate, repetitions=args.repetitions)
+        estimate = functools.partial(aggregate.estimate, repetitions=args.repetitions)
         cells = [method, str(len(rows)), " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))]
-        cells += [estimated(told(STATISTICS[name], rows), args.normalise) for name in names]
+        cells += [estimated(estimate(STATISTICS[name], rows), args.normalise) for name in names]
         if args.against:
             other = list(found[args.against].values())
             cells.append(
                 ""
                 if method == args.against
-                else estimated(told(aggregate.probability_of_improvement, rows, other), "P")
+                else estimated(estimate(aggregate.probability_of_improvement, rows, other), "P")
             )
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -102,7 +102,7 @@ def _modern(name: str, row: dict[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {"app": "po_dreamer", "preset": name, "options": options}
     settings |= {"ablation": VARIANTS[row["variant"]]} if VARIANTS[row["variant"]] else {}
     commit = row.get("commit") or ""
-    told = {
+    fields = {
         "task": f"toy:{name}",
         "arm": " ".join(filter(None, (row["variant"], row.get("policy", "")))),
         "settings": settings,
@@ -112,7 +112,7 @@ def _modern(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "curve": [],
         "right_at_5": row["trained"]["5"],
     }
-    return row | told | {"commit": commit[:8] + "+" * commit.endswith("+")}
+    return row | fields | {"commit": commit[:8] + "+" * commit.endswith("+")}
 
 
 def rows(task: Task) -> list[dict[str, Any]]:

@@ -182,12 +182,12 @@ def run(
                 assert process.stdin is not None
                 process.stdin.write(json.dumps(names) + "\n")
                 process.stdin.flush()
-                while (told := next_row(said, min(LIMIT, deadline - time.monotonic()))) is not None:
-                    if "begin" in told:
-                        under_way = told["begin"]
+                while (row := next_row(said, min(LIMIT, deadline - time.monotonic()))) is not None:
+                    if "begin" in row:
+                        under_way = row["begin"]
                         continue
                     names, under_way = [name for name in names if name != under_way], ""
-                    failed += keep(rows, told | where)
+                    failed += keep(rows, row | where)
                 why = f"ended its process with code {process.wait()}"
             except queue.Empty:
                 why = f"took longer than {LIMIT:.0f} s"
@@ -310,10 +310,10 @@ def main() -> None:
     deadline = time.monotonic() + 60 * args.minutes - 15  # to end what is under way
     failed, where = run(names, options, rows, deadline, bool(args.only))
     here = {row["part"]: row for row in read(rows) if same(row, where)}
-    told = table([here[name] for name in NAMES if name in here])
-    print(told)
+    page = table([here[name] for name in NAMES if name in here])
+    print(page)
     if rows == ROWS and here:
-        ROWS.with_suffix(".md").write_text(told + "\n")
+        ROWS.with_suffix(".md").write_text(page + "\n")
     raise SystemExit(1 if failed else 0)
 
 

@@ -131,10 +131,10 @@ def half(place: Place, app: str) -> str:
 def judged(found: Mapping[str, float]) -> str:
     """The errors in a sentence; raises `Failed` where they are too large."""
     (name, most), middle = max(found.items(), key=lambda one: one[1]), statistics.median(found.values())
-    told = f"{len(found)} tensors: median error {middle:.1%}, the largest {most:.0%} ({name})"
+    sentence = f"{len(found)} tensors: median error {middle:.1%}, the largest {most:.0%} ({name})"
     if not (most < MOST and middle < MIDDLE):
-        raise Failed(told)
-    return told
+        raise Failed(sentence)
+    return sentence
 
 
 def triton(place: Place) -> str:

@@ -70,10 +70,10 @@ def folder(name: str) -> str:
 def at(commit: str) -> Path:
     """The runs of a commit, made where they are not there yet."""
     ask = ["git", "rev-parse", "--short=12", f"{commit}^{{commit}}"]
-    told = subprocess.run(ask, check=False, cwd=ROOT, capture_output=True, text=True)
-    if told.returncode:
+    resolved = subprocess.run(ask, check=False, cwd=ROOT, capture_output=True, text=True)
+    if resolved.returncode:
         sys.exit(f"there is no commit {commit!r} here")
-    house = HOUSE / told.stdout.strip()
+    house = HOUSE / resolved.stdout.strip()
     tree, runs = house / "tree", house / "runs"
     if not (house / "done").exists():
         if not tree.exists():

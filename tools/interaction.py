@@ -87,9 +87,9 @@ def heard(agent: Any, envs: Any, seed: int) -> float:
             emitted = chosen(step["action_mask"], rng)
             _, latent = agent.world.imagine(start, torch.as_tensor(emitted).flatten(0, 1))
             shown = agent.world.decoder(latent)["vector"].mode()[:, SYMBOLS : 2 * SYMBOLS].argmax(-1)
-            told = np.roll(emitted.argmax(-1), 1, axis=1)
-            right += int((shown.view(envs.num_envs, -1).numpy() == told).sum())
-            count += told.size
+            expected = np.roll(emitted.argmax(-1), 1, axis=1)
+            right += int((shown.view(envs.num_envs, -1).numpy() == expected).sum())
+            count += expected.size
     return right / count
 
 
@@ -179,8 +179,8 @@ def measure(what: str, task: str, seed: int, variant: str, updates: int) -> dict
     began = time.process_time()
     found = whisper(seed, variant, updates) if what == "whisper" else battle(task, seed, variant, updates)
     here = describe_environment()
-    spent = {"cpu_seconds": round(time.process_time() - began, 1), "commit": commit(), "hardware": here["hardware"]}
-    return {"task": task, "seed": seed, "variant": variant, "updates": updates, **found, **spent}
+    origin = {"cpu_seconds": round(time.process_time() - began, 1), "commit": commit(), "hardware": here["hardware"]}
+    return {"task": task, "seed": seed, "variant": variant, "updates": updates, **found, **origin}
 
 
 def commit() -> str:

@@ -111,7 +111,7 @@ def main() -> None:
     found["alts"] = asked(page, "[...document.images].filter(one => !one.hidden && !one.alt).length")
     press(Qt.Key.Key_Tab)
     found["focus"] = asked(page, "document.activeElement.tagName")
-    found["console"] = page.told
+    found["console"] = page.console
     found["elsewhere"] = [
         one for one in requests.seen if not one.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:"))
     ]

@@ -54,8 +54,8 @@ def cost(method: str, lengths: tuple[int, int] | None) -> dict[str, Any]:
     counted = {(batch, length): of(batch, length) for batch in (1, 2) for length in each}
     acts = count(acting(case, ACTING))
     updates, steps = BUDGET * whole.train_ratio / (whole.batch * whole.length), BUDGET / ACTING
-    told = about(case, app)
-    row = {name: told[name] for name in ("parameters", "precision", "torch", "commit", "hardware")}
+    description = about(case, app)
+    row = {name: description[name] for name in ("parameters", "precision", "torch", "commit", "hardware")}
     row |= {"kind": "cost", "method": method, "words": words, "batch": whole.batch, "length": whole.length}
     row |= {"ratio": whole.train_ratio, "updates": round(updates), "budget": BUDGET, "acting": ACTING}
     for name in ("flops", "bytes"):

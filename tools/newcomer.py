@@ -76,9 +76,9 @@ def install(clone: pathlib.Path) -> str:
 
 
 def watch(clone: pathlib.Path) -> str:
-    told = run(*UV, "run", "apps/dreamer", "play", "pretrained:catch", "--episodes", "10", at=clone).splitlines()
-    assert (clone / told[-1]).stat().st_size > 20_000
-    scores = [float(line.split()[3]) for line in told if line.startswith("episode ")]
+    printed = run(*UV, "run", "apps/dreamer", "play", "pretrained:catch", "--episodes", "10", at=clone).splitlines()
+    assert (clone / printed[-1]).stat().st_size > 20_000
+    scores = [float(line.split()[3]) for line in printed if line.startswith("episode ")]
     return f"`uv run apps/dreamer play pretrained:catch --episodes 10`: a film; it caught {scores.count(1)} of {len(scores)}"
 
 
@@ -165,8 +165,8 @@ def load_from_a_hub(clone: pathlib.Path) -> str:
     code = 'import dreamer; agent = dreamer.load("hf:someone/catch"); print(agent.eval(20)["score"])'
     with hub(clone / "pretrained" / "catch") as address:
         more = {"HF_ENDPOINT": address, "HF_HOME": str(clone / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        told = run(*UV, "run", "python", "-c", code, at=clone, **more).split()[-1]
-    return f'`dreamer.load("hf:someone/catch")` from a server on loopback: {told} of 1 in 20 episodes'
+        score = run(*UV, "run", "python", "-c", code, at=clone, **more).split()[-1]
+    return f'`dreamer.load("hf:someone/catch")` from a server on loopback: {score} of 1 in 20 episodes'
 
 
 def export_and_act_without_torch(clone: pathlib.Path) -> str:
@@ -174,8 +174,8 @@ def export_and_act_without_torch(clone: pathlib.Path) -> str:
     (loop,) = blocks(clone / "docs" / "export.md")
     (clone / "robot" / "robot.py").write_text(f"{ROBOT}{loop}\nprint(env.score / 20)\n")
     alone = (*UV, "run", "--no-project", "--with", "onnxruntime", "--with", clone / "packages" / "env-adapters")
-    told = run(*alone, "python", "robot.py", at=clone / "robot").split()[-1]
-    return f"`export`, then the loop of docs/export.md in an environment without torch: {told} of 1 in 20 episodes"
+    score = run(*alone, "python", "robot.py", at=clone / "robot").split()[-1]
+    return f"`export`, then the loop of docs/export.md in an environment without torch: {score} of 1 in 20 episodes"
 
 
 def main() -> None:
@@ -198,8 +198,8 @@ def main() -> None:
             export_and_act_without_torch,
         ):
             begun = time.monotonic()
-            told = step(clone)
-            print(f"| {time.monotonic() - begun:.0f} | {told} |", flush=True)
+            outcome = step(clone)
+            print(f"| {time.monotonic() - begun:.0f} | {outcome} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -169,11 +169,11 @@ def table() -> str:
         disk = sum(row["disk_bytes"] for row in known) / costs.GIGA
         largest = max((row["vram_bytes"] for row in known), default=0) / costs.GIGA
         hours = [costs.on_a_card(row, card) for row in known]
-        told = "not measured" if None in hours or len(known) < len(found) else f"{sum(filter(None, hours)):,.0f}"
+        total = "not measured" if None in hours or len(known) < len(found) else f"{sum(filter(None, hours)):,.0f}"
         updates = sum(row["updates"] for row in known)
         cells = [f"`{name}`", f"{len(found):,}", f"{len(known):,}"]
         cells += [f"{updates:,}", f"{flops:.2e}", f"{disk:,.0f}", f"{largest:.1f}"] if known else [""] * 4
-        lines.append(f"| {' | '.join([*cells, told])} |")
+        lines.append(f"| {' | '.join([*cells, total])} |")
         whole = [whole[0] + len(known), whole[1] + flops, whole[2] + disk]
     missing = sorted({row["error"] for row in rows.values() if "error" in row})
     lines += [

@@ -63,7 +63,7 @@ NUMBERS = {"batch": 4, "length": 24, "deter": 256, "hidden": 256, "lr": 1e-3}  #
 UPDATES = 8_000
 STREAMS, RECORDED, HELD_OUT = 20, 2_400, 400  # episodes held out, and records of each stream
 HELD_OUT_SEED = 1_000
-SAVED_EVERY, TOLD_EVERY = 200, 100  # updates
+SAVED_EVERY, LOGGED_EVERY = 200, 100  # updates
 CONTEXT, AHEAD, STARTS = 9, 15, 16  # records observed, and imagined; rows of each episode
 FPS = 3.0
 
@@ -129,15 +129,15 @@ class Model:
 
     def learn(self, recording: Recording, config: Any, updates: int, say: Callable[[str], None] = print) -> None:
         """Up to so many updates, saved on the way: killed and begun again it becomes what it would have been."""
-        before, spent = time.process_time(), self.cpu_seconds
+        before, earlier = time.process_time(), self.cpu_seconds
         if not self.stages or self.stages[-1][1] != differs(config):
             self.stages.append([self.updates, differs(config)])
         while self.updates < updates:
             batch = recording.sampled(config.batch, config.length, config.seed, self.updates)
             metrics = self.agent.update_model(batch)[0]
             self.updates += 1
-            self.cpu_seconds = spent + time.process_time() - before
-            if self.updates % TOLD_EVERY == 0:
+            self.cpu_seconds = earlier + time.process_time() - before
+            if self.updates % LOGGED_EVERY == 0:
                 losses = {name: round(float(value), 3) for name, value in metrics.items() if name.startswith("loss/")}
                 say(json.dumps({"updates": self.updates, "cpu_seconds": round(self.cpu_seconds)} | losses))
             if self.updates % SAVED_EVERY == 0 or self.updates == updates:
@@ -174,11 +174,11 @@ def row_of(errors: Errors) -> dict[str, Any]:
     """Errors and margins of each agent and step, as lists."""
     found: dict[str, Any] = {"rows": errors.shows.shape[0] * errors.shows.shape[1]}
     for name, shown in (("whole", False), ("shown", True)):
-        told: dict[str, Any] = {"errors": {each: listed(errors.mean(each, shown)) for each in errors.of}}
+        scores: dict[str, Any] = {"errors": {each: listed(errors.mean(each, shown)) for each in errors.of}}
         margins = {rival: errors.margin(rival, shown) for rival in RIVALS}
-        told["margins"] = {rival: listed(gain) for rival, (gain, _) in margins.items()}
-        told["standard_errors"] = {rival: listed(spread) for rival, (_, spread) in margins.items()}
-        found[name] = told
+        scores["margins"] = {rival: listed(gain) for rival, (gain, _) in margins.items()}
+        scores["standard_errors"] = {rival: listed(spread) for rival, (_, spread) in margins.items()}
+        found[name] = scores
     return found | {"share_shown": round(float(errors.shows.double().mean()), 4)}
 
 
@@ -208,7 +208,7 @@ def rows() -> list[dict[str, Any]]:
 def measure(model: Model, config: Any, recording: Recording, held_out: Recording) -> dict[str, Any]:
     """What was saved, as a row."""
     here = describe_environment()
-    spent = {
+    training = {
         "updates": model.updates,
         "frames": model.frames(),
         "cpu_seconds": round(model.cpu_seconds, 1),
@@ -216,20 +216,20 @@ def measure(model: Model, config: Any, recording: Recording, held_out: Recording
         "parameters": sum(p.numel() for p in model.agent.world.parameters()),
     }
     recorded_as = {"records": recording.streams * recording.records, "episodes": held_out.streams}
-    told = {"task": config.task, "seed": config.seed, "context": CONTEXT, **recorded_as, **spent}
+    setting = {"task": config.task, "seed": config.seed, "context": CONTEXT, **recorded_as, **training}
     where = {"commit": here["commit"], "hardware": here["hardware"]}
-    return told | row_of(measured(model, recording, held_out)) | where
+    return setting | row_of(measured(model, recording, held_out)) | where
 
 
 def page(row: dict[str, Any]) -> str:
     """A row as Markdown: errors by step, where they are below, and each agent's margins."""
     steps = range(1, AHEAD + 1)
-    spent = (
+    summary = (
         f"{row['updates']:,} updates, {row['frames'] / 1e6:.2f} million views, {row['cpu_seconds'] / 60:.0f} CPU minutes; "
         f"{row['records']:,} recorded records of {row['task']}; {row['rows']} held-out rows of {row['episodes']} episodes, "
         f"{row['context']} records observed; seed {row['seed']}; commit {row['commit']}"
     )
-    lines = [spent + ".", ""]
+    lines = [summary + ".", ""]
     for name, of in (("whole", "all views"), ("shown", f"the {row['share_shown']:.0%} that show another agent")):
         errors = {key: np.array(value) for key, value in row[name]["errors"].items()}
         lines += [f"Error of {of}, mean over the agents, in thousandths:", ""]
@@ -246,20 +246,20 @@ def page(row: dict[str, Any]) -> str:
         for rival in RIVALS:
             gain, spread = (np.array(row[name][what][rival]) for what in ("margins", "standard_errors"))
             below, clearly = (gain > 0).sum(1), (gain > 2 * spread).sum(1)
-            told = [f"{below[agent]}, {clearly[agent]}" for agent in agents]
-            lines.append(f"| {TITLES[rival]} | {' | '.join(told)} |")
+            entries = [f"{below[agent]}, {clearly[agent]}" for agent in agents]
+            lines.append(f"| {TITLES[rival]} | {' | '.join(entries)} |")
         lines.append("")
     lines += ["How far below, of all views, in thousandths with standard errors:", ""]
     lines += ["| agent | rival | 1 | 5 | 10 | 15 |", "|---|---|---|---|---|---|"]
     for agent in range(len(row["whole"]["errors"]["model"])):
         for rival in RIVALS:
-            told = []
+            entries = []
             for ahead in (1, 5, 10, 15):
                 gain, spread = (
                     1000 * row["whole"][what][rival][agent][ahead - 1] for what in ("margins", "standard_errors")
                 )
-                told.append(f"{gain:.3g} ± {spread:.2g}")
-            lines.append(f"| {agent} | {TITLES[rival]} | {' | '.join(told)} |")
+                entries.append(f"{gain:.3g} ± {spread:.2g}")
+            lines.append(f"| {agent} | {TITLES[rival]} | {' | '.join(entries)} |")
     return "\n".join(lines) + "\n"
 
 

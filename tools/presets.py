@@ -56,8 +56,8 @@ def shown(root: pathlib.Path, apps: Sequence[str]) -> Presets:
     """The presets of a checkout, or of an unpacked commit."""
     sources = [str(path) for folder in ("apps", "packages") for path in sorted(root.glob(f"{folder}/*/src"))]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sources), "PYTHONDONTWRITEBYTECODE": "1"}
-    told = subprocess.run([sys.executable, "-c", SHOW, *apps], env=env, check=True, capture_output=True, text=True)
-    found: Presets = json.loads(told.stdout)
+    printed = subprocess.run([sys.executable, "-c", SHOW, *apps], env=env, check=True, capture_output=True, text=True)
+    found: Presets = json.loads(printed.stdout)
     return found
 
 

@@ -72,8 +72,8 @@ def wanted(member: str) -> str:
     >>> wanted("env-adapters"), wanted("wm-ssm"), wanted("wm-app-dreamer")
     ('env-adapters[atari]', 'wm-ssm', 'wm-app-dreamer')
     """
-    told = re.search(rf'uv add "({member}(?:\[[\w,-]+\])?) @', (members()[member] / "README.md").read_text())
-    return told[1] if told else member
+    command = re.search(rf'uv add "({member}(?:\[[\w,-]+\])?) @', (members()[member] / "README.md").read_text())
+    return command[1] if command else member
 
 
 def arrange(built: pathlib.Path, index: pathlib.Path) -> None:
@@ -113,8 +113,8 @@ def run(*command: str | pathlib.Path, at: pathlib.Path, **more: str) -> str:
     env |= {"OMP_NUM_THREADS": "1"} | more
     done = subprocess.run([*map(str, command)], cwd=at, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise Failed(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{told}")
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise Failed(f"{' '.join(map(str, command))}: ended with {done.returncode}\n{tail}")
     return done.stdout
 
 
@@ -205,11 +205,11 @@ def main() -> None:
             begun = time.monotonic()
             with tempfile.TemporaryDirectory(dir=base) as folder:
                 try:
-                    told = act(folder=pathlib.Path(folder))
+                    outcome = act(folder=pathlib.Path(folder))
                 except Failed as error:
                     failed.append(what)
-                    told = f"FAILED: {error}"
-            print(f"{what}: {told} ({time.monotonic() - begun:.0f} s)", flush=True)
+                    outcome = f"FAILED: {error}"
+            print(f"{what}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
         server.shutdown()
     if failed:
         sys.exit(f"{len(failed)} of {len(acts)} failed: {'; '.join(failed)}")

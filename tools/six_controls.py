@@ -35,8 +35,8 @@ def controls(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for task in dict.fromkeys(cell.task for cell in cells):
         here = [cell for cell in cells if cell.task == task and cell.seed == 0]
         rows = six_models.looked_at(six_models.ROOT / str(here[0].options["data"]), task)
-        name, told = next(iter(rows.told.items()))
-        scores = {kind: probed(rows, told, states) for kind, states in known(task, rows.steps, told).items()}
+        name, fact = next(iter(rows.told.items()))
+        scores = {kind: probed(rows, fact, states) for kind, states in known(task, rows.steps, fact).items()}
         for cell in here:
             scores[f"{cell.arm}, untrained"] = untrained(cell, rows, name)
         tested = len(rows.halves()[1])
@@ -44,13 +44,13 @@ def controls(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return found
 
 
-def known(task: str, steps: Mapping[str, Tensor], told: Tensor) -> dict[str, Tensor]:
+def known(task: str, steps: Mapping[str, Tensor], hidden: Tensor) -> dict[str, Tensor]:
     """States (B, T, F) of the controls that need no model."""
     observed = steps["vector"].float()
     cue, fact = shown(task, observed)
     never = torch.zeros_like(steps["first"])
     return {
-        "fact": told.float(),
+        "fact": hidden.float(),
         "context": remembered(cue, fact, never),
         "episode": remembered(cue, fact, steps["first"]),
         "record": observed.flatten(2),
@@ -91,17 +91,17 @@ def remembered(cue: Tensor, fact: Tensor, forget: Tensor) -> Tensor:
     return torch.stack(found, 1)
 
 
-def probed(rows: Any, told: Tensor, states: Tensor) -> list[float | None]:
+def probed(rows: Any, fact: Tensor, states: Tensor) -> list[float | None]:
     """By horizon, of states (B, T, F); in the dream a known state stays what it is at the end of the context."""
     from wm_run.microscope import measured
 
     ahead = rows.length - rows.context
     kept = states[:, rows.context - 1 : rows.context].expand(-1, ahead, -1)
     found: Any = SimpleNamespace(features=states, imagined=kept)
-    (fit, test), told = rows.halves(), told.flatten(2)
-    one = measured.fitted(found, told, fit, rows.context)
+    (fit, test), fact = rows.halves(), fact.flatten(2)
+    one = measured.fitted(found, fact, fit, rows.context)
     assert one is not None, "the fact never changes in these rows"
-    scores: list[float | None] = measured.probed(one, found, told, fit, test, rows.valid, rows.context)["dream"]
+    scores: list[float | None] = measured.probed(one, found, fact, fit, test, rows.valid, rows.context)["dream"]
     return scores
 
 
@@ -115,11 +115,11 @@ def untrained(cell: Cell, rows: Any, name: str) -> list[float | None]:
     app = importlib.import_module(f"{cell.app}.cli").APP
     config = runtime(dataclasses.replace(papers.config_of(cell), task=cell.task, seed=cell.seed, device="cpu"))
     agent: Any = build(app, config, played(app, config, 1, Recording.open(Path(six_models.ROOT) / config.data)))
-    steps, told = folded(agent, rows)
+    steps, facts = folded(agent, rows)
     found = look(agent, steps, rows.context, sees=rows.context, seed=0)
     fit, test = rows.halves()
-    one = measured.fitted(found, told[name].flatten(2), fit, rows.context)
+    one = measured.fitted(found, facts[name].flatten(2), fit, rows.context)
     assert one is not None, "the fact never changes in these rows"
-    fact = told[name].flatten(2)
+    fact = facts[name].flatten(2)
     scores: list[float | None] = measured.probed(one, found, fact, fit, test, found.valid, rows.context)["dream"]
     return scores

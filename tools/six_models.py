@@ -213,9 +213,9 @@ def cost(suite: str) -> list[dict[str, Any]]:
         text = subprocess.run(
             [sys.executable, "-m", cell.app, *words], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout
-        told = json.loads(text.splitlines()[-1])
-        flops = told["estimate"]["flops_per_update"]
-        found.append({"task": cell.task, "arm": cell.arm, "flops": flops, "parameters": told["parameters"]})
+        info = json.loads(text.splitlines()[-1])
+        flops = info["estimate"]["flops_per_update"]
+        found.append({"task": cell.task, "arm": cell.arm, "flops": flops, "parameters": info["parameters"]})
     return found
 
 

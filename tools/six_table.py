@@ -190,9 +190,9 @@ def verdicts(rows: Sequence[Row], arms: Mapping[str, int], at: At) -> list[str]:
     lines = [verdict(rows, at)]
     pair = (FULL, PLAIN)
     losses = [(name.rpartition("/")[2], ratio(rows, pair, _losses(at, name))) for name in names]
-    told = [f"{name} {_ratio(found)}" for name, found in losses if found]
-    if told:
-        lines += ["", f"Its held-out losses over Dreamer's: {', '.join(told)}."]
+    ratios = [f"{name} {_ratio(found)}" for name, found in losses if found]
+    if ratios:
+        lines += ["", f"Its held-out losses over Dreamer's: {', '.join(ratios)}."]
     others = [arm for arm in arms if arm != FULL and of_arm(rows, arm)]
     table = headed(["PO-Dreamer's errors over those of", "open loop", "reward"])
     for arm in others:

@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| scenario | policy | won | return | length |\n|---|---|---|---|---|")
     for name in args.scenarios:
         with Smax(name, ENVS) as env:
-            for told, policy in (("random", uniform), ("scripted", scripted)):
+            for label, policy in (("random", uniform), ("scripted", scripted)):
                 found = line(env, policy(env, args.seed), args.episodes, args.seed)
                 print(
-                    f"| {name} | {told} | {found['won']:.0%} | {found['return']:.2f} | {found['length']:.0f} |",
+                    f"| {name} | {label} | {found['won']:.0%} | {found['return']:.2f} | {found['length']:.0f} |",
                     flush=True,
                 )
 

@@ -71,8 +71,8 @@ class NearestNeighbour:
         known = carry["time"] - when[memory, cue] <= self.window
         chosen = door[memory, cue].copy()
         chosen[~known] = self.random.integers(doors, size=(~known).sum())
-        told = seen.any(-1)
-        when[memory[told], cue[told]] = carry["time"]
-        door[memory[told], cue[told]] = seen[told].argmax(-1)
+        answered = seen.any(-1)
+        when[memory[answered], cue[answered]] = carry["time"]
+        door[memory[answered], cue[answered]] = seen[answered].argmax(-1)
         action = np.eye(doors, dtype=np.float32)[chosen].reshape(step["action"].shape)
         return carry | {"time": carry["time"] + 1, "when": when, "door": door}, action, {}

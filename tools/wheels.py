@@ -77,16 +77,16 @@ def commands(held: Mapping[str, bytes], wheel: pathlib.Path) -> dict[str, str]:
 def faults(wheel: pathlib.Path, folder: pathlib.Path, licence: bytes) -> Iterator[str]:
     """What is wrong with one wheel, a sentence each."""
     table = project(folder)
-    told, held = opened(wheel)
+    metadata, held = opened(wheel)
     pairs = {
-        "name": (told.name, table["name"]),
-        "version": (str(told.version), table["version"]),
-        "summary": (told.summary, table["description"]),
-        "Python": (told.requires_python, SpecifierSet(table["requires-python"])),
-        "licence": (told.license_expression, table["license"]),
-        "classifiers": (told.classifiers or [], table.get("classifiers", [])),
+        "name": (metadata.name, table["name"]),
+        "version": (str(metadata.version), table["version"]),
+        "summary": (metadata.summary, table["description"]),
+        "Python": (metadata.requires_python, SpecifierSet(table["requires-python"])),
+        "licence": (metadata.license_expression, table["license"]),
+        "classifiers": (metadata.classifiers or [], table.get("classifiers", [])),
         "extras": (
-            sorted(told.provides_extra or []),
+            sorted(metadata.provides_extra or []),
             sorted(map(canonicalize_name, table.get("optional-dependencies", {}))),
         ),
         "commands": (commands(held, wheel), table.get("scripts", {})),
@@ -94,15 +94,18 @@ def faults(wheel: pathlib.Path, folder: pathlib.Path, licence: bytes) -> Iterato
     for what, (there, here) in pairs.items():
         if there != here:
             yield f"its {what}: {there} in the wheel, {here} in pyproject.toml"
-    needs = {words(need) for need in told.requires_dist or []}
+    needs = {words(need) for need in metadata.requires_dist or []}
     for need in sorted(needs ^ declared(table)):
         yield f"it asks for {need}, which is not declared" if need in needs else f"it does not ask for {need}"
-    for asked in told.requires_dist or []:
+    for asked in metadata.requires_dist or []:
         if asked.url:
             yield f"it asks for {asked}: an index takes no address"
-    if told.description_content_type != "text/markdown" or told.description != (folder / "README.md").read_text():
+    if (
+        metadata.description_content_type != "text/markdown"
+        or metadata.description != (folder / "README.md").read_text()
+    ):
         yield "its description is not the README in Markdown"
-    if [str(file) for file in told.license_files or []] != ["LICENSE"]:
+    if [str(file) for file in metadata.license_files or []] != ["LICENSE"]:
         yield "it names no licence file"
     elif held.get(f"{info(wheel)}/licenses/LICENSE") != licence:
         yield "its licence text is not the repository's"
@@ -121,13 +124,13 @@ def faults(wheel: pathlib.Path, folder: pathlib.Path, licence: bytes) -> Iterato
 
 def shut_out(wheels: Mapping[str, pathlib.Path]) -> Iterator[str]:
     """Ranges by which one wheel refuses another that lies beside it; uv minds none of them inside the workspace."""
-    told = {name: opened(wheel)[0] for name, wheel in wheels.items()}
-    for name, asking in told.items():
+    metadata = {name: opened(wheel)[0] for name, wheel in wheels.items()}
+    for name, asking in metadata.items():
         for need in asking.requires_dist or []:
-            if need.name not in told:
+            if need.name not in metadata:
                 continue
-            if told[need.name].version not in need.specifier:
-                yield f"{name} asks for {need}, and the wheel of {need.name} is {told[need.name].version}"
+            if metadata[need.name].version not in need.specifier:
+                yield f"{name} asks for {need}, and the wheel of {need.name} is {metadata[need.name].version}"
             if sorted(one.operator for one in need.specifier) != ["<", ">="]:
                 yield f"{name} asks for {need}: a range between members is >=A,<B"
 

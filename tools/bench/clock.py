@@ -44,7 +44,7 @@ def cost(run: Callable[[], object], wait: Callable[[], object] = lambda: None) -
     return {"cpu_s": end.ru_utime - begin.ru_utime + system, "system_s": system, "wall_s": wall, "peak_mb": memory_mb()}
 
 
-def in_turn(
+def interleaved(
     players: Mapping[str, Callable[[], Cost]],
     rounds: int,
     *,
@@ -56,17 +56,17 @@ def in_turn(
     Neighbours on a shared machine disturb all alike: only the ratios of one round should be quoted.
 
     >>> order = []
-    >>> found = in_turn({name: lambda name=name: order.append(name) or {"cpu_s": 1.0} for name in "ab"}, 2, warmup=1)
+    >>> found = interleaved({name: lambda name=name: order.append(name) or {"cpu_s": 1.0} for name in "ab"}, 2, warmup=1)
     >>> "".join(order), len(found["a"])
     ('abbaab', 2)
     """
     found: dict[str, list[Cost]] = {name: [] for name in players}
     for i in range(-warmup, rounds):
         for name in list(players)[:: 1 if (i + warmup) % 2 == 0 else -1]:
-            told = players[name]()
+            result = players[name]()
             if i >= 0:
-                found[name].append(told)
-                say(f"round {i + 1} of {rounds}: {told.get('name', name)} {told['cpu_s']:.3g} CPU s")
+                found[name].append(result)
+                say(f"round {i + 1} of {rounds}: {result.get('name', name)} {result['cpu_s']:.3g} CPU s")
     return found
 
 
@@ -74,14 +74,14 @@ def median(
     run: Callable[[], object], rounds: int, *, warmup: int, wait: Callable[[], object] = lambda: None
 ) -> dict[str, float]:
     """`medians` of running it alone."""
-    return medians(in_turn({"": partial(cost, run, wait)}, rounds, warmup=warmup)[""])
+    return medians(interleaved({"": partial(cost, run, wait)}, rounds, warmup=warmup)[""])
 
 
-def medians(turns: Sequence[Cost]) -> dict[str, float]:
+def medians(costs: Sequence[Cost]) -> dict[str, float]:
     """The median of every number of theirs (none of a count), and the least and the greatest CPU seconds."""
-    numbers = [name for name, value in turns[0].items() if isinstance(value, float)]
-    cpu = [turn["cpu_s"] for turn in turns]
-    middle = {name: statistics.median(turn[name] for turn in turns) for name in numbers}
+    numbers = [name for name, value in costs[0].items() if isinstance(value, float)]
+    cpu = [one["cpu_s"] for one in costs]
+    middle = {name: statistics.median(one[name] for one in costs) for name in numbers}
     return middle | {"least_cpu_s": min(cpu), "greatest_cpu_s": max(cpu)}
 
 
@@ -94,11 +94,11 @@ def compared(found: Mapping[str, Sequence[Cost]]) -> list[dict[str, Any]]:
     """
     first = next(iter(found.values()))
     rows = []
-    for name, turns in found.items():
-        row: dict[str, Any] = {"name": name, "rounds": len(turns)} | medians(turns)
+    for name, costs in found.items():
+        row: dict[str, Any] = {"name": name, "rounds": len(costs)} | medians(costs)
         for kind in KINDS:
-            if all(one.get(kind) and other.get(kind) for one, other in zip(first, turns, strict=True)):
-                ratios = [one[kind] / other[kind] for one, other in zip(first, turns, strict=True)]
+            if all(one.get(kind) and other.get(kind) for one, other in zip(first, costs, strict=True)):
+                ratios = [one[kind] / other[kind] for one, other in zip(first, costs, strict=True)]
                 row |= {f"ratio_{kind}": statistics.median(ratios)}
                 row |= {f"ratio_{kind}_least": min(ratios), f"ratio_{kind}_greatest": max(ratios)}
         rows.append(row)
@@ -126,4 +126,4 @@ def ways(
     wait: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Ways to do one thing, in this process, in turn: rows of `compared`."""
-    return compared(in_turn({name: partial(cost, run, wait) for name, run in runs.items()}, rounds, warmup=warmup))
+    return compared(interleaved({name: partial(cost, run, wait) for name, run in runs.items()}, rounds, warmup=warmup))

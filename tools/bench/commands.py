@@ -56,8 +56,8 @@ HEAD = ("{app}", "{task}", "{parameters:,} parameters", "{device}", "{precision}
 
 def head(row: Row) -> str:
     """What was measured and where, in a line."""
-    told = [*HEAD, "torch {torch}", "commit {commit:.12}"]
-    return ", ".join(filter(None, (cell(row, words) for words in told)))
+    columns = [*HEAD, "torch {torch}", "commit {commit:.12}"]
+    return ", ".join(filter(None, (cell(row, words) for words in columns)))
 
 
 def show(command: Command, rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ from wm_run.loop import Ratio
 from wm_run.replay import Replay
 
 from bench.cases import configured, random_actions
-from bench.clock import compared, cost, in_turn
+from bench.clock import compared, cost, interleaved
 from bench.command import Command, add
 from bench.parts import Track
 from bench.rows import Row, here
@@ -71,7 +71,7 @@ class Loop:
                     step = self.envs.step(action)
             self.at = carry, step
 
-        return cost(run) | {f"{key.part}_s": spent[0] / steps for key, spent in track.spent.items()}
+        return cost(run) | {f"{key.part}_s": charge[0] / steps for key, charge in track.charged.items()}
 
     def learn(self, due: Sequence[int], *, together: bool) -> dict[str, float]:
         """The cost of a round for each entry of `due`, with that many updates."""
@@ -114,7 +114,7 @@ def loop(args: Namespace, words: list[str]) -> Iterator[Row]:
 
             whole.act(5), alone(5)
             players = {"alone": lambda: alone(args.steps), "whole": lambda: whole.act(args.steps)}
-            bare, row = compared(in_turn(players, args.rounds))
+            bare, row = compared(interleaved(players, args.rounds))
             rates = {
                 f"{what}_per_{kind}": n * args.steps / one[f"{kind}_s"]
                 for what, one in (("alone", bare), ("steps", row))
@@ -140,7 +140,7 @@ def overlap(args: Namespace, words: list[str]) -> Iterator[Row]:
                 return one.learn(next(rounds[together]), together=together)  # noqa: B023
 
             players = {"together": partial(play, True), "in turn": partial(play, False)}
-            joined, apart = compared(in_turn(players, args.rounds))
+            joined, apart = compared(interleaved(players, args.rounds))
             yield (
                 here()
                 | {"app": args.app, "task": config.task, "envs": n, "workers": config.workers}

@@ -71,14 +71,14 @@ class Track:
     ...     with track.inside("heads"):
     ...         now[0] += 1.0
     >>> track.close()
-    >>> {key.part: spent for key, spent in track.spent.items()}
+    >>> {key.part: charge for key, charge in track.charged.items()}
     {'rest': [0.0], 'encoder': [2.0], 'heads': [1.0]}
     """
 
     def __init__(self, read: Callable[[], Sequence[float]], note: Callable[[Key], None] | None = None) -> None:
         self.read, self.note, self.stack = read, note, [REST]
         self.last = list(read())
-        self.spent: dict[Key, list[float]] = defaultdict(lambda: [0.0] * len(read()))
+        self.charged: dict[Key, list[float]] = defaultdict(lambda: [0.0] * len(read()))
         self.marks: list[tuple[int, str]] = [(0, REST.part)]  # from this number on, autograd's nodes are of that part
 
     @property
@@ -89,7 +89,7 @@ class Track:
     def close(self) -> None:
         """Charge what has come together since the last change."""
         here = list(self.read())
-        mine = self.spent[self.now]
+        mine = self.charged[self.now]
         for i, (new, old) in enumerate(zip(here, self.last, strict=True)):
             mine[i] += new - old
         if self.note is not None:
@@ -133,12 +133,12 @@ class Track:
     def turning(self, key: Key) -> Callable[[object], None]:
         """A hook: backward goes on with this part."""
 
-        def turn(_: object) -> None:
+        def hook(_: object) -> None:
             if key != self.now:
                 self.close()
                 self.stack[-1] = key
 
-        return turn
+        return hook
 
 
 def nodes(roots: Sequence[Node]) -> Iterator[Node]:
@@ -205,9 +205,9 @@ def measure(agent: Any, replay: Any, *, rounds: int) -> list[dict[str, Any]]:
     tell. back_s: of its backward pass; the other numbers are of both.
     """
     clocked = [followed(agent, replay, Track(lambda: [time.process_time()])) for _ in range(rounds)]
-    runs = [{key: spent[0] for key, spent in run.items()} for run in clocked]
+    runs = [{key: charge[0] for key, charge in run.items()} for run in clocked]
     peaks = _peaks(agent, replay)
-    spent, products = counted(agent, replay)
+    counts, products = counted(agent, replay)
     by_part: dict[str, list[Product]] = defaultdict(list)
     for product in products:
         by_part[product.part.part].append(product)
@@ -216,12 +216,12 @@ def measure(agent: Any, replay: Any, *, rounds: int) -> list[dict[str, Any]]:
     def one(part: str) -> dict[str, Any]:
         keys = Key(part, False), Key(part, True)
         there, back = (statistics.median(run.get(key, 0.0) for run in runs) for key in keys)
-        calls, flops, moved = (int(a + b) for a, b in zip(*(spent.get(key, nothing) for key in keys), strict=True))
+        calls, flops, moved = (int(a + b) for a, b in zip(*(counts.get(key, nothing) for key in keys), strict=True))
         numbers = {"part": part, "cpu_s": there, "back_s": back, "aten_calls": calls, "flops": flops, "bytes": moved}
         alone = seconds(by_part[part], rounds) if by_part[part] else 0.0
         return numbers | {"products_s": alone, "peak_mb": max(peaks.get(key, 0) for key in keys)}
 
-    parts = dict.fromkeys(key.part for key in [*spent, *(key for run in runs for key in run)])
+    parts = dict.fromkeys(key.part for key in [*counts, *(key for run in runs for key in run)])
     rows = sorted(map(one, parts), key=lambda row: -row["cpu_s"] - row["back_s"])
     sums = {name: sum(row[name] for row in rows) for name in rows[0] if name != "part"}
     return [*rows, sums | {"part": "all", "peak_mb": max(row["peak_mb"] for row in rows)}]
@@ -232,7 +232,7 @@ def followed(agent: Any, replay: Any, track: Track) -> dict[Key, list[float]]:
     with tracked(agent, track, replay):
         agent.learn(replay)
     track.close()
-    return track.spent
+    return track.charged
 
 
 def counted(agent: Any, replay: Any) -> tuple[dict[Key, list[float]], list[Product]]:

@@ -47,8 +47,8 @@ def table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     cells = {name: [cell(row, words) for row in rows] for name, words in columns.items()}
     kept = {name: column for name, column in cells.items() if any(column)}
     lines = [list(kept), *zip(*kept.values(), strict=True)]
-    told = ["|" + "".join(f" {one} |" if one else " |" for one in line) for line in lines]
-    return "\n".join([told[0], "|" + "---|" * len(kept), *told[1:]])
+    text = ["|" + "".join(f" {one} |" if one else " |" for one in line) for line in lines]
+    return "\n".join([text[0], "|" + "---|" * len(kept), *text[1:]])
 
 
 def here() -> dict[str, Any]:

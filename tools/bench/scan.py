@@ -21,7 +21,7 @@ from torch import Tensor
 from wm_ssm import linear_scan, plain_scan
 
 from bench.cases import waiting
-from bench.clock import cost, in_turn, memory_mb
+from bench.clock import cost, interleaved, memory_mb
 from bench.command import Command, add
 from bench.processes import alone
 from bench.rows import Row, here
@@ -94,7 +94,7 @@ def measure(name: str, size: tuple[int, int, int], device: str, rounds: int, war
         before_mb = memory_mb("VmRSS")
         both()
         most = memory_mb() - before_mb
-    found = in_turn(
+    found = interleaved(
         {"forward_s": lambda: cost(forward, wait), "both_s": lambda: cost(both, wait)}, rounds, warmup=warmup
     )
     least = {what: min(one["wall_s" if cuda else "cpu_s"] for one in each) for what, each in found.items()}

@@ -54,14 +54,17 @@ def ways(env: Smax, steps: int, rounds: int) -> dict[str, list[dict[str, float]]
             for one in shown.values():
                 np.asarray(one)
 
-        spent = {name: np.zeros(2) for name in found}
+        totals = {name: np.zeros(2) for name in found}
         for k, (action, inputs) in enumerate(zip(actions, handed[1:], strict=True)):
-            turns: list[tuple[str, Callable[[Any], Any], Any]] = [("bare", bare, inputs), ("adapter", env.step, action)]
-            for name, run, given in turns[:: 1 if k % 2 else -1]:
+            players: list[tuple[str, Callable[[Any], Any], Any]] = [
+                ("bare", bare, inputs),
+                ("adapter", env.step, action),
+            ]
+            for name, run, given in players[:: 1 if k % 2 else -1]:
                 begin = time.process_time(), time.perf_counter()
                 run(given)
-                spent[name] += time.process_time() - begin[0], time.perf_counter() - begin[1]
-        for name, (cpu, wall) in spent.items():
+                totals[name] += time.process_time() - begin[0], time.perf_counter() - begin[1]
+        for name, (cpu, wall) in totals.items():
             found[name].append({"cpu_s": float(cpu), "wall_s": float(wall)})
     return found
 
@@ -73,8 +76,8 @@ def smax(args: Namespace, words: list[str]) -> Iterator[Row]:
             about = {"scenario": args.scenario, "envs": n, "jax": version("jax"), "jaxmarl": version("jaxmarl")}
             found = ways(env, args.steps, args.warmup + args.rounds)
             for row in compared({name: costs[args.warmup :] for name, costs in found.items()}):
-                told = {f"steps_per_{kind}": n * args.steps / row[f"{kind}_s"] for kind in ("cpu", "wall")}
-                yield here() | about | row | told
+                rates = {f"steps_per_{kind}": n * args.steps / row[f"{kind}_s"] for kind in ("cpu", "wall")}
+                yield here() | about | row | rates
 
 
 def options(parser: ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Self
 
-from bench.clock import KINDS, compared, cost, in_turn
+from bench.clock import KINDS, compared, cost, interleaved
 
 
 class TurnError(ValueError):
@@ -50,7 +50,7 @@ class Player:
         except OSError as error:
             raise TurnError(f"cannot start {self.command}: {error.strerror}") from None
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.told, self.heard = self.process.stdin, self.process.stdout
+        self.requests, self.replies = self.process.stdin, self.process.stdout
         try:
             self.about = self.read()
         except TurnError:
@@ -63,17 +63,17 @@ class Player:
 
     def __exit__(self, *error: object) -> None:
         with suppress(BrokenPipeError):  # of a turn that was asked of one that had gone
-            self.told.close()
+            self.requests.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.heard.close()
+        self.replies.close()
 
     def read(self) -> dict[str, Any]:
         """The next JSON line."""
-        for line in self.heard:
+        for line in self.replies:
             if line.startswith("{"):
                 try:
                     found: dict[str, Any] = json.loads(line)
@@ -82,11 +82,11 @@ class Player:
                 return found
         raise TurnError(f"{self.command} ended (exit code {self.process.wait()}) before its turns were over")
 
-    def turn(self) -> dict[str, Any]:
+    def update(self) -> dict[str, Any]:
         """One update."""
         try:
-            self.told.write("turn\n")
-            self.told.flush()
+            self.requests.write("turn\n")
+            self.requests.flush()
         except BrokenPipeError:
             raise TurnError(f"{self.command} ended before its turns were over") from None
         row = self.read()
@@ -115,9 +115,9 @@ def play(
 
     def once(k: int) -> dict[str, Any]:
         with ExitStack() as leave:
-            return start(k, leave).turn()
+            return start(k, leave).update()
 
     with ExitStack() as stay:
-        turns = [partial(once, k) if apart else start(k, stay).turn for k in range(len(commands))]
-        found = in_turn({str(k): turn for k, turn in enumerate(turns)}, rounds, say=say)
-    return [row | told for row, told in zip(compared(found), about, strict=True)]
+        updates = [partial(once, k) if apart else start(k, stay).update for k in range(len(commands))]
+        found = interleaved({str(k): update for k, update in enumerate(updates)}, rounds, say=say)
+    return [row | facts for row, facts in zip(compared(found), about, strict=True)]

@@ -68,17 +68,17 @@ def acting(case: Case, n: int) -> Callable[[], object]:
 def serving(args: Namespace, words: list[str]) -> Iterator[Row]:
     """Be a COMMAND: our update, or its products alone."""
     case = prepare(args.app, words, args.image)
-    batches, wait, told = batches_of(case), waiting(case.agent.device), about(case, args.app)
+    batches, wait, description = batches_of(case), waiting(case.agent.device), about(case, args.app)
     name = f"{args.app} {case.config.batch}x{case.config.length}"
     if args.command == "serve":
-        serve(name, lambda: (case.agent.update(*batches), wait()), warmup=args.warmup, **told)
+        serve(name, lambda: (case.agent.update(*batches), wait()), warmup=args.warmup, **description)
     else:
         with eager(), products.Products() as seen:
             case.agent.update(*batches)
         replayed = products.Replayed(seen.calls)
-        told |= {"flops": seen.flops, "products": len(seen.calls)}
+        description |= {"flops": seen.flops, "products": len(seen.calls)}
         del case, batches  # they are no part of its memory
-        serve(f"products of {name}", replayed, warmup=args.warmup, **told)
+        serve(f"products of {name}", replayed, warmup=args.warmup, **description)
     yield from ()
 
 

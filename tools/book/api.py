@@ -29,8 +29,8 @@ def public(package: str) -> dict[str, str]:
 def page(package: str) -> str:
     """Markdown of one package's page."""
     module = package.replace("-", "_")
-    told = ast.get_docstring(source.tree(source.home(module))) or ""
-    out = [f"# {package}", "", told.partition("\n\n")[0], "", f"What `{module}` itself names is public."]
+    docstring = ast.get_docstring(source.tree(source.home(module))) or ""
+    out = [f"# {package}", "", docstring.partition("\n\n")[0], "", f"What `{module}` itself names is public."]
     out += [f"What the package is for, with examples: [its README](../packages/{package}.md).", ""]
     for home in public(package).values():
         out += [f"::: {home}", ""]

@@ -79,8 +79,8 @@ def faults(site: pathlib.Path) -> Iterator[str]:
             continue
         own = [one for one in page.loads if one and not ELSEWHERE.match(one) and not one.startswith("data:")]
         for target in [*own, *page.leads]:
-            if told := missing(site, pages, name, target):
-                yield f"{name} leads to {target}: {told}"
+            if reason := missing(site, pages, name, target):
+                yield f"{name} leads to {target}: {reason}"
     for file in sorted(site.rglob("*.css")):
         for one in _styles(file.read_text()):
             if ELSEWHERE.match(one):

@@ -38,8 +38,12 @@ def declared(kind: type[Any]) -> list[tuple[str, str, str, str]]:
     values, found = kind(**_needed(kind)), []
     for at, node in enumerate(body.body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            told = body.body[at + 1] if at + 1 < len(body.body) else None
-            words = told.value.value if isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant) else ""
+            following = body.body[at + 1] if at + 1 < len(body.body) else None
+            words = (
+                following.value.value
+                if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                else ""
+            )
             name = node.target.id
             default = "" if name in _needed(kind) else _shown(getattr(values, name))
             found.append((name, _type(ast.unparse(node.annotation)), default, " ".join(str(words).split())))

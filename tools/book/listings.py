@@ -16,7 +16,7 @@ def pages() -> dict[str, str]:
         out = [f"# {folder.name.capitalize()}"]
         for file in sorted(folder.glob("*.py")):
             text = file.read_text().rstrip()
-            told = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
-            out += [f"## {file.name}", told, f"````python\n{text}\n````"]
+            docstring = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
+            out += [f"## {file.name}", docstring, f"````python\n{text}\n````"]
         found[f"{folder.name}/README.md"] = "\n\n".join(out) + "\n"
     return found

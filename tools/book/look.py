@@ -83,10 +83,10 @@ class Page(QWebEnginePage):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.told: list[str] = []
+        self.console: list[str] = []
 
     def javaScriptConsoleMessage(self, level: Any, message: str, line: int, source: str) -> None:
-        self.told.append(f"{message} ({source}:{line})")
+        self.console.append(f"{message} ({source}:{line})")
 
 
 def wait(milliseconds: int) -> None:
@@ -137,12 +137,13 @@ def main() -> None:
             asked(page, f"document.querySelector('input[data-md-color-scheme={scheme}]').click()")
             wait(1500)
             view.grab().save(str(folder / f"{way}-{name.replace('/', '-').removesuffix('.html')}.png"))
-            told = json.loads(asked(page, CONTRAST) or "{}")
+            measured = json.loads(asked(page, CONTRAST) or "{}")
             faults += [
-                f"{way} {name}: contrast {ratio} of {words!r} ({at})" for at, (ratio, words) in told["found"].items()
+                f"{way} {name}: contrast {ratio} of {words!r} ({at})"
+                for at, (ratio, words) in measured["found"].items()
             ]
-            faults += [f"{way} {name}: {told['wide']} pixels wider than its window"] if told["wide"] > 0 else []
-    faults += [f"the console says: {one}" for one in page.told]
+            faults += [f"{way} {name}: {measured['wide']} pixels wider than its window"] if measured["wide"] > 0 else []
+    faults += [f"the console says: {one}" for one in page.console]
     elsewhere = {one for one in requests.seen if not one.startswith((home, "data:", "blob:"))}
     faults += [f"asked of elsewhere: {one}" for one in sorted(elsewhere)]
     view.setPage(None)

@@ -21,11 +21,11 @@ def page(notebook: Mapping[str, Any]) -> str:
         text = "".join(cell["source"]).strip("\n")
         if cell["cell_type"] == "code":
             text = f"```python\n{text}\n```"
-        out += [text, *(f"```text\n{told}\n```" for told in map(_told, cell.get("outputs", [])) if told)]
+        out += [text, *(f"```text\n{printed}\n```" for printed in map(_text, cell.get("outputs", [])) if printed)]
     return "\n\n".join(out) + "\n"
 
 
-def _told(output: Mapping[str, Any]) -> str:
+def _text(output: Mapping[str, Any]) -> str:
     """The plain text of an output, if it has any."""
     kept = output.get("text") or output.get("data", {}).get("text/plain") or ""
     return "".join(kept).strip("\n")

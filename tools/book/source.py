@@ -65,10 +65,14 @@ def lines(name: str, start: str = "", end: str = "") -> str:
     file, node = found(name)
     whole = file.read_text().split("\n")
     first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-    told = node.body[0]
+    docstring = node.body[0]
     skipped: range | tuple[()] = ()
-    if isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant) and isinstance(told.value.value, str):
-        skipped = range(told.lineno, (told.end_lineno or told.lineno) + 1)
+    if (
+        isinstance(docstring, ast.Expr)
+        and isinstance(docstring.value, ast.Constant)
+        and isinstance(docstring.value.value, str)
+    ):
+        skipped = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
     kept = [whole[at - 1] for at in range(first, (node.end_lineno or first) + 1) if at not in skipped]
     if start:
         at = [number for number, line in enumerate(kept) if start in line]

@@ -51,7 +51,7 @@ def opponent(
         def sample(self) -> Any:
             return data.clone(recurse=False), None, (stoch, deter)  # its update writes into the batch
 
-        def update(self, *told: Any) -> None: ...
+        def update(self, *latents: Any) -> None: ...
 
     def update() -> None:
         agent.update(Replay())
