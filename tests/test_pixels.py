@@ -163,7 +163,7 @@ def tool(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`pixels.py`'s command line on the ring, with small numbers, into a folder of its own."""
     for name, value in {
         "RUNS": tmp_path / "runs", "ROWS": tmp_path / "pixels.jsonl", "PAGE": tmp_path / "pixels.md", "STREAMS": 3,
-        "RECORDED": 60, "HELD_OUT": 40, "SAVED_EVERY": 2, "TOLD_EVERY": 2, "CONTEXT": CONTEXT, "AHEAD": 15, "STARTS": 2,
+        "RECORDED": 60, "HELD_OUT": 40, "SAVED_EVERY": 2, "LOGGED_EVERY": 2, "CONTEXT": CONTEXT, "AHEAD": 15, "STARTS": 2,
     }.items():  # fmt: skip
         monkeypatch.setattr(pixels, name, value)
     sizes = "batch=2 length=6 deter=8 hidden=8 width=8 feedforward=8 layers=1 head_units=8 depth=2 encoder_units=8"
