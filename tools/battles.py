@@ -15,12 +15,12 @@ import dataclasses
 import json
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from committed import commit
 from wm_suite.driver import alone
 from wm_suite.errors import SuiteError
 from wm_suite.job import Job
@@ -187,8 +187,7 @@ def main() -> None:
                     continue
                 write(row_of(of[outcome.cell.key], outcome.row))
                 if asked.commit:
-                    subprocess.run(["git", "add", str(ROWS), str(PAGE)], check=True, cwd=ROOT)
-                    subprocess.run(["git", "commit", "-qm", "docs/results: a row of battles"], check=False, cwd=ROOT)
+                    commit((ROWS, PAGE), "a row of battles")
     print(table(rows()))
 
 

@@ -18,12 +18,12 @@ import dataclasses
 import json
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from committed import commit
 from wm_suite.driver import alone
 from wm_suite.errors import SuiteError
 from wm_suite.job import Job
@@ -296,8 +296,7 @@ def main() -> None:
                 append_row(ROWS, outcome.row["row"])
                 write()
                 if asked.commit:
-                    subprocess.run(["git", "add", *ROWS.parent.glob("figure4.*")], check=True, cwd=ROOT)
-                    subprocess.run(["git", "commit", "-qm", "docs/results: a row of figure 4"], check=False, cwd=ROOT)
+                    commit(ROWS.parent.glob("figure4.*"), "a row of figure 4")
     write()
     print(table(rows()))
 

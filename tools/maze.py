@@ -34,6 +34,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from committed import commit
 from maze_cost import ACTING, BUDGET, COSTS, cost
 from maze_held_out import CONTEXT, errors, held_out, random_scores
 
@@ -232,11 +233,6 @@ def told(scores: Sequence[float]) -> str:
     return f"{statistics.mean(scores):.2f} ({each})" if scores else "-"
 
 
-def commit() -> None:
-    subprocess.run(["git", "add", str(ROWS), str(PAGE)], check=True, cwd=ROOT)
-    subprocess.run(["git", "commit", "-qm", "docs/results: a row of the mazes"], check=False, cwd=ROOT)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "cost", "table"))
@@ -266,11 +262,11 @@ def main() -> None:
             for sentence in pool.map(run, left):
                 print(sentence, flush=True)
                 if asked.commit:
-                    commit()
+                    commit((ROWS, PAGE), "a row of the mazes")
     if asked.what == "cost":
         costs()
         if asked.commit:
-            commit()
+            commit((ROWS, PAGE), "costs of the mazes")
     print(table(rows("run"), rows("cost")))
 
 

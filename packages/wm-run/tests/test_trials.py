@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from wm_run import trials
+from wm_run.config import RunConfig
 from wm_run.retained import Retained
 from wm_run.trials import Cost, shared
 
@@ -62,3 +63,25 @@ def test_what_two_keep_is_there_once_until_both_are_served():
     twice.sum().backward()
     del product, twice
     assert (retained.now, retained.most) == (0, 800)
+
+
+@pytest.mark.parametrize("past", [0, 100])
+def test_what_rows_bring_of_the_past_is_counted_by_rows_and_not_by_steps(past: int):
+    """A learner that projects its past, or of few steps four columns each: what recall does."""
+
+    class Recalls:
+        stores = {"key": past} if past else {}
+
+        def parameters(self) -> list[torch.Tensor]:
+            return []
+
+        def learn(self, part: RunConfig) -> None:
+            columns = min(4 * part.length, past + part.length)
+            torch.ones(part.batch * columns, 3) @ torch.ones(3, 5)
+
+    def make(part: RunConfig) -> Any:
+        return Recalls(), part
+
+    config = RunConfig(batch=7, length=64)
+    whole = trials.whole_update(config, make).flops
+    assert whole == 2 * 7 * (past + 64) * 3 * 5

@@ -129,9 +129,14 @@ def whole_update(config: RunConfig, make: Make, share: float = 1.0) -> Measured:
     """What an update of this size takes on a CPU. make: an agent of a config, and what it is to learn from. share: of one
     thread's seconds what the run's threads take together, where much is computed at once."""
 
+    past = 0
+
     def trial(batch: int, length: int, times: int) -> Trial:
+        nonlocal past
         part = config.part(batch, length)
-        return Trial(part.length, part.computed, tried(*make(part), times=times))
+        agent, replay = make(part)
+        past = max(agent.stores.values(), default=0)
+        return Trial(part.length, part.computed, tried(agent, replay, times=times))
 
     one = trial(1, STEPS, 1)
     seconds = max(one.took.cost.quiet, 1e-9)
@@ -140,7 +145,21 @@ def whole_update(config: RunConfig, make: Make, share: float = 1.0) -> Measured:
     rows = min(config.batch, max(2, int(ROOM * STEPS / length / seconds)))
     longer = trial(1, length, again) if quick or rows == 1 else None
     wider = trial(rows, length, again) if rows > 1 else None
-    return predicted(one, longer if longer and longer.computed > one.computed else None, wider, config, share)
+    found = predicted(one, longer if longer and longer.computed > one.computed else None, wider, config, share)
+    return found if past < config.length else with_past(found, trial(1, config.length, 0).took, config.batch)
+
+
+def with_past(found: Measured, row: Measured, rows: int) -> Measured:
+    """`found`, with the amounts of so many rows like this one, and its seconds in proportion.
+
+    A row brings as much of the past with it however short it is, and a short one may take another way through it: recall
+    gathers for few queries. So amounts are not a matter of steps there, while a single row's seconds say little of many's.
+
+    >>> with_past(Measured(Cost(6.0, 12.0), 300, 50), Measured(Cost(1.0, 1.0), 50, 10), rows=4)
+    Measured(cost=Cost(quiet=4.0, busy=8.0), flops=200, kept=40)
+    """
+    flops = rows * row.flops
+    return Measured(found.cost * (flops / max(found.flops, 1)), flops, rows * row.kept)
 
 
 def predicted(one: Trial, longer: Trial | None, wider: Trial | None, whole: RunConfig, share: float = 1.0) -> Measured:
