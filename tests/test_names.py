@@ -13,8 +13,6 @@ DIALECT = re.compile(r"(^|_)(turns?|told|seer|spent|worth)(_|$)", re.IGNORECASE)
 # `told` is what an environment tells of its state beside its observations; recordings have it in their keys, told/NAME.
 TELLS = re.compile(r"^packages/env-adapters/src/")  # a method or a field of this name
 PROBES = re.compile(r"^packages/wm-run/src/wm_run/microscope/")  # and variables that hold it
-# not renamed yet
-LATER = {f"tools/{name}.py" for name in ("battles", "estimates", "figure4", "maze")}
 
 
 def named(tree: ast.Module) -> Iterator[tuple[str, int, bool]]:
@@ -53,13 +51,8 @@ def test_names_are_the_fields() -> None:
     found = []
     for file in sorted(file for pattern in SOURCES for file in ROOT.glob(pattern)):
         where = file.relative_to(ROOT).as_posix()
-        if where not in LATER:
-            found += [f"{where}:{one}" for one in odd(file.read_text(), where)]
+        found += [f"{where}:{one}" for one in odd(file.read_text(), where)]
     assert not found, "\n".join(found)
-
-
-def test_what_is_left_for_later_has_such_names() -> None:
-    assert LATER == {name for name in LATER if odd((ROOT / name).read_text(), name)}
 
 
 def test_a_name_of_our_own_is_noticed() -> None:

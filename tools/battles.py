@@ -104,8 +104,8 @@ def row_of(battle: Battle, found: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's row as a suite has it, the row of this file."""
     won = found["evaluations_of"]["won"]
     same = {"commit": found["commit"], "hardware": found["hardware"]}
-    spent = {"spent": found["spent"]} if "spent" in found else {}
-    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | spent | same
+    seconds = {"spent": found["spent"]} if "spent" in found else {}
+    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | seconds | same
 
 
 def write(row: dict[str, Any]) -> None:
@@ -135,8 +135,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 def prices(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a win rate costs, the paper's Figure 9 in CPU seconds, of the rows that say what was spent: the first evaluation
     that reaches it, of every seed."""
-    told = [row for row in found if "spent" in row]
-    if not told:
+    priced = [row for row in found if "spent" in row]
+    if not priced:
         return []
     lines = [
         "\n## What a win rate costs\n",
@@ -145,8 +145,8 @@ def prices(found: Sequence[Mapping[str, Any]]) -> list[str]:
         f"| task | arm | steps | {' | '.join(f'{rate:.0%}' for rate in RATES)} | whole run |",
         f"|---|---|---|{'---|' * len(RATES)}---|",
     ]
-    for key in dict.fromkeys((row["task"], row["arm"], row["steps"]) for row in told):
-        mine = [row for row in told if (row["task"], row["arm"], row["steps"]) == key]
+    for key in dict.fromkeys((row["task"], row["arm"], row["steps"]) for row in priced):
+        mine = [row for row in priced if (row["task"], row["arm"], row["steps"]) == key]
         cells = [", ".join(price(row, rate) for row in mine) for rate in RATES]
         whole = ", ".join(f"{row['spent'][-1][1]:,.0f}" for row in mine)
         lines.append(f"| {key[0]} | {key[1]} | {key[2]:,} | {' | '.join(cells)} | {whole} |")

@@ -38,7 +38,7 @@ def measured(name: str) -> dict[str, Any]:
     config = runtime(dataclasses.replace(resolve(found, preset), device="cpu", threads=1, workers=0))
     with closing(environments(found, config, 1)) as envs:
         before = time.process_time()
-        told = estimate(found, config, envs)
+        estimated = estimate(found, config, envs)
         took = time.process_time() - before
         settled = config.settled
         agent = build(found, settled, envs)
@@ -52,11 +52,11 @@ def measured(name: str) -> dict[str, Any]:
         "batch": config.batch,
         "length": config.length,
         "parameters": agent.parameters_by_module()["total"],
-        "told_seconds": told["seconds_per_update"],
+        "told_seconds": estimated["seconds_per_update"],
         "real_seconds": real.cost.quiet,
-        "told_flops": told["flops_per_update"],
+        "told_flops": estimated["flops_per_update"],
         "real_flops": real.flops,
-        "told_bytes": told["vram_bytes"],
+        "told_bytes": estimated["vram_bytes"],
         "real_bytes": 4 * sum(p.numel() * p.element_size() for p in agent.parameters()) + real.kept,
         "estimate_cpu_seconds": took,
         "commit": (here["commit"] or "")[:8],

@@ -221,12 +221,12 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         for tau, eta in dict.fromkeys(pairs):
             here = [row for row in mine if (row["tau"], row["eta"]) == (tau, eta)]
             each = [row["score"] for row in here]
-            told = f"{statistics.mean(each):.3f} ({', '.join(f'{one:.2f}' for one in each)})"
+            score = f"{statistics.mean(each):.3f} ({', '.join(f'{one:.2f}' for one in each)})"
             ends = [
                 " to ".join(f"{statistics.mean(row['latent'][at][i] for row in here):.3f}" for at in (0, -1))
                 for i in (1, 2)
             ]
-            lines.append(f"| {tau} | {eta} | {len(here)} | {told} | {' | '.join(ends)} |")
+            lines.append(f"| {tau} | {eta} | {len(here)} | {score} | {' | '.join(ends)} |")
     return "\n".join([*lines, "\n![Figure 4](figure4.png)"]) + "\n"
 
 

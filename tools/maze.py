@@ -111,14 +111,14 @@ def run(one: Run) -> str:
         child = subprocess.Popen([sys.executable, *one.words()], cwd=ROOT, env=environment, stdout=log, stderr=log)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
-    spent = one.folder.with_suffix(".cpu")  # a line for each process of the run
-    with spent.open("a") as file:
+    seconds = one.folder.with_suffix(".cpu")  # a line for each process of the run
+    with seconds.open("a") as file:
         file.write(f"{used.ru_utime + used.ru_stime:.1f}\n")
     if child.returncode:
         return f"{one.key} ended with {child.returncode}: see {one.folder}.log"
     about = json.loads((one.folder / "env.json").read_text())
     row = {"kind": "run", **dataclasses.asdict(one), **measured(one)}
-    row["cpu_minutes"] = round(sum(map(float, spent.read_text().split())) / 60, 1)
+    row["cpu_minutes"] = round(sum(map(float, seconds.read_text().split())) / 60, 1)
     add(row | {"commit": about.get("commit"), "hardware": about.get("hardware")})
     return f"{one.key}: {statistics.mean(row['fresh'])} on fresh episodes"
 
@@ -169,7 +169,7 @@ def costs() -> None:
 # ---- the page
 
 
-def table(runs: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]]) -> str:
+def table(runs: Sequence[dict[str, Any]], budgets: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
     lines = [
         "# Memory Maze\n",
@@ -186,7 +186,11 @@ def table(runs: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]]) -> st
         ]
         for row in here:
             cells = [row["arm"], row["seed"], f"{row['trained']:,}", f"{row['updates']:,}", row["cpu_minutes"]]
-            cells += [told([score for _, score in row["scores"]]), told(row["fresh"]), told(row["random"])]
+            cells += [
+                mean_and_each([score for _, score in row["scores"]]),
+                mean_and_each(row["fresh"]),
+                mean_and_each(row["random"]),
+            ]
             cells += [" to ".join(f"{row['loss'][name][at][1]:.3g}" for at in (0, -1)) for name in ("image", "reward")]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
         ahead = here[0]["openloop"]["ahead"]
@@ -205,7 +209,7 @@ def table(runs: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]]) -> st
         for name in ("copy", "mean"):
             each = " | ".join(f"{one:.4f}" for one in here[0]["openloop"][name])
             lines.append(f"| {name} | - | - | {each} | |")
-    if spent:
+    if budgets:
         lines += [
             "\n## What the paper's budget takes\n",
             f"PO-Dreamer's paper states none; R2I's is {BUDGET:,} environment steps, and stands here for all. FLOPs: 2 for a",
@@ -214,7 +218,7 @@ def table(runs: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]]) -> st
             "| method | parameters | batch x length, ratio | updates | GFLOP, GB an update | MFLOP, MB an act | all: FLOP | all: bytes |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for row in spent:
+        for row in budgets:
             cells = [row["method"], f"{row['parameters']:,}", f"{row['batch']} x {row['length']}, {row['ratio']:g}"]
             cells += [f"{row['updates']:,}", f"{row['update_flops'] / 1e9:,.0f}, {row['update_bytes'] / 1e9:,.1f}"]
             cells += [f"{row['act_flops'] / 1e6:,.1f}, {row['act_bytes'] / 1e6:,.1f}"]
@@ -223,10 +227,10 @@ def table(runs: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]]) -> st
     return "\n".join(lines) + "\n"
 
 
-def told(scores: Sequence[float]) -> str:
+def mean_and_each(scores: Sequence[float]) -> str:
     """The mean, and each.
 
-    >>> told([0.0, 1.0]), told([])
+    >>> mean_and_each([0.0, 1.0]), mean_and_each([])
     ('0.50 (0, 1)', '-')
     """
     each = ", ".join(f"{score:g}" for score in scores)
