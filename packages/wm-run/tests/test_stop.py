@@ -270,14 +270,18 @@ def test_a_fault_of_ours_in_a_film_is_not_hidden(fakes: Any, monkeypatch: pytest
 
 
 class Others:
-    """Of two processes this is the first; at some question the other says that an environment of its has failed."""
+    """Of two processes this is the first; at some question the other says that it was told to stop, or that an environment
+    of its has failed."""
 
     index, count, asked = 0, 2, 0
 
+    def __init__(self, *, stopped: bool = False) -> None:
+        self.says = (0, 1, 0) if stopped else (0, 0, 1)  # room, stops, failures: asked before each iteration
+
     def total(self, *numbers: int) -> list[int]:
-        if len(numbers) == 3:  # room, stops, failures: asked before each iteration
+        if len(numbers) == 3:
             self.asked += 1
-            return [numbers[0], numbers[1], numbers[2] + (self.asked == 20)]
+            return [mine + other * (self.asked == 20) for mine, other in zip(numbers, self.says, strict=True)]
         return list(numbers)
 
 
@@ -289,6 +293,17 @@ def test_a_failure_in_another_process_saves_this_one_at_the_same_step(fakes: Any
     assert (
         f"an environment of another process failed, and that one says why; the run is saved at step {step_of()}" in said
     )
+
+
+def test_a_stop_that_another_process_heard_of_is_this_ones_too(fakes: Any, capsys: Any) -> None:
+    """It may never be told itself; without this it takes itself for finished, scores and films, and ends with 0."""
+    with learning_with(Others(stopped=True)), pytest.raises(SystemExit) as stopped:
+        main(fakes.app, TRAIN)
+    out, said = capsys.readouterr()
+    at, lines = step_of(), [json.loads(line)["step"] for line in Path("D/metrics.jsonl").read_text().splitlines()]
+    assert stopped.value.code == 128 + signal.SIGTERM and 100 <= at < 240
+    assert f"stopped at step {at}; to go on: " in said and "finished" not in out and not Path("D/eval").exists()
+    assert lines == sorted(set(lines)) and at not in lines  # its interval is told when the run goes on
 
 
 def test_many_updates_at_once_are_told_and_can_be_stopped(

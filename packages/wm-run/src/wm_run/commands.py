@@ -225,7 +225,7 @@ def _run(
                     )
                 if watch.saved != at.steps or at.arrived is not None or saved is None and begun == at.steps:
                     session.save(at)
-                if not stop and not watch.failed and (numbers := rest(at, agent, session.replay)):
+                if not (stop or watch.halted or watch.failed) and (numbers := rest(at, agent, session.replay)):
                     run.metrics(at.steps, numbers)  # after the checkpoint: with more steps it is in the next line
             except NotFinite as error:
                 say(f"{app.name}: {session.alarm(error, at)}")
@@ -240,9 +240,9 @@ def _run(
         if watch.failed:
             why = session.envs.failure or "an environment of another process failed, and that one says why"
             raise UserError(f"{why}; the run is saved at step {at.steps:,}; when that is mended, go on: {going_on}")
-        if stop:
+        if stop or watch.halted:  # where another process heard of it first, this one may not have been told yet
             say(f"stopped at step {at.steps:,}; to go on: {going_on}   (kept: {checkpoint.latest(run.logdir)})")
-            return 128 + stop.first
+            return 128 + (stop.first or signal.SIGTERM)
         scored, shown = None, list[Path]()
         if not ranks().index:
             with learning_with(Alone()):

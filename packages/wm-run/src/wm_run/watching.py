@@ -42,6 +42,7 @@ class Watch:
         self.past = {name: at.steps // every for name, every in self.every.items() if every}
         self.saved: int | None = at.steps or None
         self.failed = False  # an environment, for good; of any process
+        self.halted = False  # told to stop, any process of the run, and with it all
         self.beside = False  # whether environments were made beside the run's own
         self.lately: dict[str, deque[float]] = {}  # scores and outcomes of the last episodes
         self.learns = config.train_ratio > 0 and not session.too_late(at)
@@ -70,7 +71,7 @@ class Watch:
         if crowded:
             self._save(at)
         self.progress.update(at.steps)
-        self.failed = bool(failed)
+        self.failed, self.halted = bool(failed), bool(stopped)
         return at.steps < self.session.config.steps and not stopped and not failed
 
     def between(self) -> bool:
