@@ -45,3 +45,16 @@ def test_only_the_rows_are_committed_and_only_where_they_changed(folder: pathlib
     assert git(folder, "log", "--format=%s") == "docs/results: a row of a\nfirst"
     assert git(folder, "show", "--format=", "--name-only").split() == ["docs/results/a.jsonl", "docs/results/a.md"]
     assert git(folder, "status", "--porcelain") == "M  docs/results/code.py"
+
+
+def test_where_git_refuses_the_measurements_go_on(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = folder.parents[1] / ".git" / "index.lock"  # another process commits just now
+    lock.touch()
+    (folder / "a.jsonl").write_text("{}\n")
+    commit([folder / "a.jsonl"], "a row of a")
+    said = capsys.readouterr().err
+    assert said.startswith("a row of a is written, and not committed: ") and "index.lock" in said and len(said) < 400
+    lock.unlink()
+    (folder / "a.jsonl").write_text("{}\n{}\n")
+    commit([folder / "a.jsonl"], "another row of a")
+    assert git(folder, "show", "HEAD:docs/results/a.jsonl") == "{}\n{}"
