@@ -160,6 +160,7 @@ def test_a_signal_stops_and_saves_them_all(tmp_path: Path, number: int) -> None:
     assert whole.returncode == (-number if number == signal.SIGKILL else 128 + number) and "to go on" in said, said
     steps = {checkpoint.load(checkpoint.latest(at)).step for at in (tmp_path, tmp_path / "rank-1")}  # type: ignore[arg-type]
     assert len(steps) == 1 and min(steps) > 0
+    assert f"train --logdir {tmp_path} " in (tmp_path / "rank-1/said.log").read_text()  # the run's, and not its own
 
 
 if __name__ == "__main__":

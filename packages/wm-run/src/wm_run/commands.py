@@ -133,9 +133,14 @@ def _last(logdir: Path) -> Path | None:
     who = ranks()
     if who.count == 1:
         return checkpoint.latest(logdir)
-    first = logdir.parent if who.index else logdir
+    first = _whole(logdir)
     others = [first, *(first / f"rank-{i}" for i in range(1, who.count))]
     return checkpoint.agreed([logdir, *others])
+
+
+def _whole(logdir: Path) -> Path:
+    """The folder of the run, of which one of several processes has a folder of its own: what a user's command is given."""
+    return logdir.parent if ranks().index else logdir
 
 
 def _run(
@@ -187,7 +192,7 @@ def _run(
             fill(session.replay, recorded, session.notes(at))
     if config.exclusive and (config.eval_every or config.video_every):
         say("evaluations and videos on the way are left out: the task has room for one set of environments (exclusive)")
-    begun, going_on = at.steps, f"{command.program} train --logdir {_quoted(run.logdir)}"
+    begun, going_on = at.steps, f"{command.program} train --logdir {_quoted(_whole(run.logdir))}"
     with heeded() as stop:
         session.stopped = lambda: bool(stop)
         if listeners is not None:
@@ -257,7 +262,7 @@ def _run(
         print(f"video       {path}")
     shows = ["eval"] * bool(config.task) + ["dream"] * has_world(session.agent)
     for word, name in zip(("next:", "  or:"), shows, strict=False):
-        print(f"{word} {command.program} {name} {_quoted(run.logdir)}")
+        print(f"{word} {command.program} {name} {_quoted(_whole(run.logdir))}")
     if stop:
         say(
             f"stopped before evaluation and videos of the end were made; the run is saved at its last step, {at.steps:,}"
