@@ -200,7 +200,12 @@ def test_a_measure_is_a_row_a_page_and_a_film(tool: Any, tmp_path: pathlib.Path)
     tool("train", task, "--updates", "3", "--set", "length=7")
     (tmp_path / "pixels.md").write_text(f"What it says.\n\n{pixels.BELOW}\nold\n")
     tool("measure", task)
-    (row,) = map(json.loads, (tmp_path / "pixels.jsonl").read_text().splitlines())
+    row, mean = map(json.loads, (tmp_path / "pixels.jsonl").read_text().splitlines())
+    assert (row["dreams"], mean["dreams"]) == pixels.DREAMS
+    for same in ("copy", "mean"):  # a rival that dreams nothing
+        assert row["whole"]["errors"][same] == mean["whole"]["errors"][same]
+    one, several = (np.array(each["whole"]["errors"]["model"]) for each in (row, mean))
+    assert several.mean() < one.mean()  # what is drawn anew in every dream averages out
     assert (
         row["updates"] == 3
         and row["frames"] == (2 * 6 + 2 * 2 * 7) * AGENTS
@@ -211,6 +216,7 @@ def test_a_measure_is_a_row_a_page_and_a_film(tool: Any, tmp_path: pathlib.Path)
     assert 0.5 < row["share_shown"] < 1 and row["whole"] != row["shown"]
     page = (tmp_path / "pixels.md").read_text()
     assert page.startswith("What it says.") and "old" not in page and "| others' actions borrowed |" in page
+    assert page.index("## One dream") < page.index("## The mean of 8 dreams")
     assert (tmp_path / "pixels-openloop.mp4").stat().st_size and (tmp_path / "pixels-openloop.png").stat().st_size
 
 

@@ -1,8 +1,8 @@
 """Does a world model of several agents, in pixels, know what each of them does? DMAWM's on recorded random episodes.
 
 pixels.py train [TASK] [--updates 8000] [--name NAME] [--set lr=1e-3 ...]   records, learns, saves; killed, it goes on
-pixels.py measure [TASK] [--name NAME]                                      a row, the page and the film of what was saved
-pixels.py page                                                              the page again, from the last row
+pixels.py measure [TASK] [--name NAME]                                      two rows, the page and the film of what was saved
+pixels.py page                                                              the page again, from the last rows
 
 Everybody acts at random. The world model alone learns (`update_model`), preset meltingpot with the numbers below. In rows
 of 20 held-out episodes (their first 400 records, of another seed) 9 records are observed and 15 steps imagined under the
@@ -13,7 +13,8 @@ mean     that agent's mean view in the recorded episodes,
 own      the same dreams, where that agent's actions are those of a row of another episode,
 others   the same dreams, where every other agent's actions are.
 
-Dreams that are compared draw the same random numbers. In a second reckoning only those views count that show another agent.
+Dreams that are compared draw the same random numbers. A dream is a sample, so all of it is told twice: of one dream, and of
+the mean of several, which is what the model expects. In a second reckoning only those views count that show another agent.
 Standard errors are over episodes. Recorded episodes and models lie in runs/pixels.
 """
 
@@ -65,6 +66,7 @@ STREAMS, RECORDED, HELD_OUT = 20, 2_400, 400  # episodes held out, and records o
 HELD_OUT_SEED = 1_000
 SAVED_EVERY, LOGGED_EVERY = 200, 100  # updates
 CONTEXT, AHEAD, STARTS = 9, 15, 16  # records observed, and imagined; rows of each episode
+DREAMS = (1, 8)  # of how many the mean is compared
 FPS = 3.0
 
 
@@ -147,12 +149,15 @@ class Model:
 
 
 @torch.no_grad()
-def measured(model: Model, recording: Recording, held_out: Recording) -> Errors:
-    """The errors of what a model dreams of held-out rows, and of its rivals."""
+def measured(model: Model, recording: Recording, held_out: Recording, dreams: int) -> Errors:
+    """The errors of what a model dreams of held-out rows, in the mean of so many dreams, and of its rivals."""
+
+    def dreamed(batch: Batch, seed: int) -> Tensor:
+        return agents_of(openloop(model.agent, batch, CONTEXT, seed=seed)["image"].predicted, model.agent.team.agents)
 
     def predict(batch: Batch) -> Tensor:
-        said = openloop(model.agent, batch, CONTEXT, seed=int(batch.index.start[0]))["image"].predicted
-        return agents_of(said, model.agent.team.agents)
+        first = int(batch.index.start[0]) * dreams
+        return sum((dreamed(batch, first + i) for i in range(1, dreams)), dreamed(batch, first)) / dreams
 
     lengths: dict[str, Any] = {"context": CONTEXT, "ahead": AHEAD, "starts": starts_of(held_out)}
     return compared(predict, held_out, mean_views(recording), shown_in(recording, held_out), **lengths)
@@ -205,7 +210,12 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.is_file() else []
 
 
-def measure(model: Model, config: Any, recording: Recording, held_out: Recording) -> dict[str, Any]:
+def about(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Which model a row is about, and when it was asked."""
+    return row["task"], row["updates"], row["cpu_seconds"], row["commit"]
+
+
+def measure(model: Model, config: Any, recording: Recording, held_out: Recording, dreams: int) -> dict[str, Any]:
     """What was saved, as a row."""
     here = describe_environment()
     training = {
@@ -216,9 +226,16 @@ def measure(model: Model, config: Any, recording: Recording, held_out: Recording
         "parameters": sum(p.numel() for p in model.agent.world.parameters()),
     }
     recorded_as = {"records": recording.streams * recording.records, "episodes": held_out.streams}
-    setting = {"task": config.task, "seed": config.seed, "context": CONTEXT, **recorded_as, **training}
+    setting = {
+        "task": config.task,
+        "seed": config.seed,
+        "context": CONTEXT,
+        **recorded_as,
+        **training,
+        "dreams": dreams,
+    }
     where = {"commit": here["commit"], "hardware": here["hardware"]}
-    return setting | row_of(measured(model, recording, held_out)) | where
+    return setting | row_of(measured(model, recording, held_out, dreams)) | where
 
 
 def page(row: dict[str, Any]) -> str:
@@ -229,7 +246,9 @@ def page(row: dict[str, Any]) -> str:
         f"{row['records']:,} recorded records of {row['task']}; {row['rows']} held-out rows of {row['episodes']} episodes, "
         f"{row['context']} records observed; seed {row['seed']}; commit {row['commit']}"
     )
-    lines = [summary + ".", ""]
+    dreams = row.get("dreams", 1)
+    heading = "One dream" if dreams == 1 else f"The mean of {dreams} dreams"
+    lines = [f"## {heading}", "", summary + ".", ""]
     for name, of in (("whole", "all views"), ("shown", f"the {row['share_shown']:.0%} that show another agent")):
         errors = {key: np.array(value) for key, value in row[name]["errors"].items()}
         lines += [f"Error of {of}, mean over the agents, in thousandths:", ""]
@@ -298,14 +317,15 @@ def done(asked: argparse.Namespace) -> None:
             return
         if not model.updates:
             raise UserError(f"{model.folder} holds no model: `pixels.py train` makes one")
-        row = measure(model, config, recording, held_out)
+        found = [measure(model, config, recording, held_out, dreams) for dreams in DREAMS]
         with ROWS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in found)
         filmed(model, held_out, shown_in(recording, held_out), ROWS.with_name("pixels-openloop"))
     if not rows():
         raise UserError(f"{ROWS} holds no row: `pixels.py measure` writes one")
     text = PAGE.read_text() if PAGE.is_file() else f"# Several agents in pixels\n\n{BELOW}\n"
-    PAGE.write_text(text.split(BELOW)[0] + f"{BELOW}\n\n" + page(rows()[-1]))
+    latest = [row for row in rows() if about(row) == about(rows()[-1])]
+    PAGE.write_text(text.split(BELOW)[0] + f"{BELOW}\n\n" + "\n".join(map(page, latest)))
 
 
 def main() -> None:
