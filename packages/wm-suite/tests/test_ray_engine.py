@@ -42,14 +42,16 @@ class Stand:
         self.gpus = 0.0
         self.dying = False
         self.starts = self.busy = 0
+        self.stuck = False
 
-    def init(self, **asked: Any) -> None:
+    def init(self, **asked: Any) -> Any:
         if asked.get("address") == "ray://nowhere:1":
             raise ConnectionError("ray client connection timeout")
         self.starts += 1
         if self.dying or self.starts <= self.busy:
             raise Exception("The current node timed out during startup.")  # noqa: TRY002 - as it does
         self.asked = asked
+        return SimpleNamespace(address_info={"session_dir": "/somewhere/session"})
 
     def shutdown(self) -> None:
         """Of what has not started."""
@@ -71,6 +73,8 @@ class Stand:
         return of
 
     def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        if self.stuck:
+            return [], references
         self.most = max(self.most, len(references))
         return references[-1:], references[:-1]
 
@@ -132,6 +136,37 @@ def test_begun_by_uv_run_it_sends_no_working_folder_to_its_workers(
     monkeypatch.setattr(ray_engine.importlib, "import_module", imported)
     ray_engine.Ray("ray")
     assert found == [kept]
+
+
+def test_a_cluster_whose_workers_do_not_start_says_so(stand: Stand) -> None:
+    """One of one's own; in another's the queue may be long."""
+    stand.stuck = True
+    with pytest.raises(
+        SuiteError, match=r"begun no task within 300 .* of /somewhere/session/logs/raylet.err, or use --on"
+    ):
+        ray_engine.Ray("ray")
+    assert ray_engine.Ray("ray://head:10001").slots == 1
+
+
+@pytest.mark.parametrize(
+    ("temporary", "given", "kept"), [("env/tmp", None, "/tmp"), ("env/tmp", "mine", "mine"), ("tmp", None, None)]
+)
+def test_its_files_are_not_in_the_virtual_environment(
+    stand: Stand,
+    temporary: str,
+    given: str | None,
+    kept: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where nox has its temporary files; Ray's workers refuse such a folder."""
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "env"))
+    monkeypatch.setattr(ray_engine.tempfile, "gettempdir", lambda: str(tmp_path / temporary))
+    monkeypatch.setenv("RAY_TMPDIR", given or "")
+    if given is None:
+        monkeypatch.delenv("RAY_TMPDIR")
+    ray_engine.Ray("ray")
+    assert os.environ.get("RAY_TMPDIR") == kept
 
 
 def test_a_cluster_that_is_late_is_started_again(stand: Stand) -> None:

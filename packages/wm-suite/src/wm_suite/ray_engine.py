@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from wm_suite.errors import SuiteError
@@ -18,6 +20,7 @@ from wm_suite.worker import Halt, carry_out
 
 RETRIES = 2  # of a task whose worker has died
 STARTS = 3  # of a cluster of one's own
+BEGINS = 300.0  # seconds within which it has to begin a task; a machine that is busy takes a minute
 LOOK = 0.5  # seconds between looks at whether to halt
 
 
@@ -28,13 +31,16 @@ class Ray:
     that is there. slots: runs at a time. gpus: the share of a card that a run takes, 0 for none; None for a whole one where
     the cluster has cards. cpus: of a run.
 
-    Raises SuiteError where Ray is not installed or the cluster does not answer.
+    Raises SuiteError where Ray is not installed, the cluster does not answer, or a cluster of one's own begins no task.
     """
 
     def __init__(self, address: str = "ray", slots: int = 1, gpus: float | None = None, cpus: int = 1) -> None:
         # else Ray, begun under `uv run`, sends the working folder to every worker, recordings and runs with it, or refuses one that
         # holds no pyproject.toml; read when Ray is imported
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        if _in_environment(tempfile.gettempdir()):
+            # where nox has it; Ray's workers refuse a folder there, and its driver would wait for them for ever
+            os.environ.setdefault("RAY_TMPDIR", os.path.join(os.sep, "tmp"))
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -42,7 +48,7 @@ class Ray:
         self._ray = ray
         os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: runs would wait for whatever else the machine does
         where = {"num_cpus": slots * cpus, "include_dashboard": False} if address == "ray" else {"address": address}
-        _start(ray, address, where)
+        _start(ray, address, where, cpus)
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._slots = slots
@@ -86,12 +92,19 @@ class Ray:
         return found
 
 
-def _start(ray: Any, address: str, where: Mapping[str, Any]) -> None:
+def _in_environment(folder: str) -> bool:
+    """Whether a folder lies in the virtual environment of this process."""
+    environment = os.environ.get("VIRTUAL_ENV")
+    return bool(environment) and Path(folder).resolve().is_relative_to(Path(str(environment)).resolve())
+
+
+def _start(ray: Any, address: str, where: Mapping[str, Any], cpus: int) -> None:
     """Connect. Raises SuiteError. A cluster of one's own that has not started within Ray's 30 seconds, as on a machine that
-    is busy, is tried again."""
+    is busy, is tried again. That it carries out a task is tried: where its workers die as they start, it says nothing and
+    tries for ever."""
     for left in reversed(range(STARTS if address == "ray" else 1)):
         try:
-            ray.init(**where, log_to_driver=False, configure_logging=False)
+            context = ray.init(**where, log_to_driver=False, configure_logging=False)
         except Exception as error:  # a bare one where it does not start in time
             ray.shutdown()
             if not left:
@@ -99,7 +112,20 @@ def _start(ray: Any, address: str, where: Mapping[str, Any]) -> None:
                     f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}"
                 ) from error
         else:
-            return
+            break
+    if address != "ray":
+        return  # its queue may be long
+    ended, _ = ray.wait([ray.remote(num_cpus=cpus)(begun).remote()], timeout=BEGINS)
+    if not ended:
+        ray.shutdown()
+        raise SuiteError(
+            f"Ray has begun no task within {BEGINS:.0f} seconds, its workers do not start: see the last lines of "
+            f"{Path(context.address_info['session_dir']) / 'logs' / 'raylet.err'}, or use --on local"
+        )
+
+
+def begun() -> None:
+    """A task that shows that tasks are carried out."""
 
 
 def attended(text: str) -> Outcome:
