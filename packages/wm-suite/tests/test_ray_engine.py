@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -42,16 +43,14 @@ class Stand:
         self.gpus = 0.0
         self.dying = False
         self.starts = self.busy = 0
-        self.stuck = False
 
-    def init(self, **asked: Any) -> Any:
+    def init(self, **asked: Any) -> None:
         if asked.get("address") == "ray://nowhere:1":
             raise ConnectionError("ray client connection timeout")
         self.starts += 1
         if self.dying or self.starts <= self.busy:
             raise Exception("The current node timed out during startup.")  # noqa: TRY002 - as it does
         self.asked = asked
-        return SimpleNamespace(address_info={"session_dir": "/somewhere/session"})
 
     def shutdown(self) -> None:
         """Of what has not started."""
@@ -73,8 +72,6 @@ class Stand:
         return of
 
     def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
-        if self.stuck:
-            return [], references
         self.most = max(self.most, len(references))
         return references[-1:], references[:-1]
 
@@ -138,14 +135,48 @@ def test_begun_by_uv_run_it_sends_no_working_folder_to_its_workers(
     assert found == [kept]
 
 
-def test_a_cluster_whose_workers_do_not_start_says_so(stand: Stand) -> None:
-    """One of one's own; in another's the queue may be long."""
-    stand.stuck = True
-    with pytest.raises(
-        SuiteError, match=r"begun no task within 300 .* of /somewhere/session/logs/raylet.err, or use --on"
-    ):
+def test_a_cluster_that_begins_no_task_is_waited_for_and_says_so(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where its workers die Ray itself says nothing, and its calls neither come back nor let other threads run."""
+    monkeypatch.setattr(ray_engine, "LATE", 0.05)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    said, get = list[str](), stand.get
+
+    def stuck(reference: int) -> Any:
+        until = time.monotonic() + 30
+        while not "".join(said):
+            assert time.monotonic() < until
+            said.append(capfd.readouterr().err)
+        return get(reference)
+
+    monkeypatch.setattr(stand, "get", stuck)
+    assert ray_engine.Ray("ray").slots == 1
+    told = "".join(said)
+    assert "begun no task for 0 seconds" in told and f"{tmp_path}/ray/session_latest/logs/raylet.err says why" in told
+    monkeypatch.setattr(stand, "get", get)
+    monkeypatch.setattr(ray_engine, "LATE", 0.5)
+    ray_engine.Ray("ray")
+    time.sleep(0.7)
+    assert not capfd.readouterr().err  # nobody is told of what came in time
+
+
+def test_a_signal_is_heard_by_who_asked_for_it(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray puts a handler of its own in the place of SIGTERM's."""
+    heard, init, before = list[int](), stand.init, signal.getsignal(signal.SIGTERM)
+
+    def takes_it(**asked: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        init(**asked)
+
+    monkeypatch.setattr(stand, "init", takes_it)
+    try:
+        signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
         ray_engine.Ray("ray")
-    assert ray_engine.Ray("ray://head:10001").slots == 1
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +224,15 @@ def test_what_ray_cannot_carry_out_is_a_sentence(stand: Stand, job: Make, monkey
         ray_engine.Ray("ray")  # Ray's own error is a bare one
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SuiteError, match=r"install wm-suite\[ray\]"):
+        ray_engine.Ray("ray")
+
+
+def test_a_cluster_that_carries_out_no_task_is_a_sentence(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(reference: int) -> Any:
+        raise RayError("The worker died unexpectedly.\n\tout of memory\n")
+
+    monkeypatch.setattr(stand, "get", dies)
+    with pytest.raises(SuiteError, match=r"carries out no task: The worker died unexpectedly. out of memory"):
         ray_engine.Ray("ray")
 
 

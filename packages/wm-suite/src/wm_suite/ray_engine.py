@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,13 @@ from wm_suite.worker import Halt, carry_out
 
 RETRIES = 2  # of a task whose worker has died
 STARTS = 3  # of a cluster of one's own
-BEGINS = 300.0  # seconds within which it has to begin a task; a machine that is busy takes a minute
+LATE = 60.0  # seconds without a task, after which the user is told
+TELLER = """import os, sys, time
+who, seconds, sentence = sys.argv[1:]
+time.sleep(float(seconds))
+if os.getppid() == int(who):
+    print(sentence, file=sys.stderr)
+"""
 LOOK = 0.5  # seconds between looks at whether to halt
 
 
@@ -31,7 +41,7 @@ class Ray:
     that is there. slots: runs at a time. gpus: the share of a card that a run takes, 0 for none; None for a whole one where
     the cluster has cards. cpus: of a run.
 
-    Raises SuiteError where Ray is not installed, the cluster does not answer, or a cluster of one's own begins no task.
+    Raises SuiteError where Ray is not installed or the cluster does not answer.
     """
 
     def __init__(self, address: str = "ray", slots: int = 1, gpus: float | None = None, cpus: int = 1) -> None:
@@ -48,7 +58,10 @@ class Ray:
         self._ray = ray
         os.environ.setdefault("RAY_worker_niceness", "0")  # else 15: runs would wait for whatever else the machine does
         where = {"num_cpus": slots * cpus, "include_dashboard": False} if address == "ray" else {"address": address}
-        _start(ray, address, where, cpus)
+        with _heard(), _late() if address == "ray" else nullcontext():  # of another's cluster the queue may be long
+            _start(ray, address, where)
+            if address == "ray":
+                _try(ray, cpus)
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
         self._slots = slots
@@ -98,13 +111,12 @@ def _in_environment(folder: str) -> bool:
     return bool(environment) and Path(folder).resolve().is_relative_to(Path(str(environment)).resolve())
 
 
-def _start(ray: Any, address: str, where: Mapping[str, Any], cpus: int) -> None:
+def _start(ray: Any, address: str, where: Mapping[str, Any]) -> None:
     """Connect. Raises SuiteError. A cluster of one's own that has not started within Ray's 30 seconds, as on a machine that
-    is busy, is tried again. That it carries out a task is tried: where its workers die as they start, it says nothing and
-    tries for ever."""
+    is busy, is tried again."""
     for left in reversed(range(STARTS if address == "ray" else 1)):
         try:
-            context = ray.init(**where, log_to_driver=False, configure_logging=False)
+            ray.init(**where, log_to_driver=False, configure_logging=False)
         except Exception as error:  # a bare one where it does not start in time
             ray.shutdown()
             if not left:
@@ -112,16 +124,47 @@ def _start(ray: Any, address: str, where: Mapping[str, Any], cpus: int) -> None:
                     f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:200]}"
                 ) from error
         else:
-            break
-    if address != "ray":
-        return  # its queue may be long
-    ended, _ = ray.wait([ray.remote(num_cpus=cpus)(begun).remote()], timeout=BEGINS)
-    if not ended:
+            return
+
+
+def _try(ray: Any, cpus: int) -> None:
+    """Wait for a task of a cluster that has just started. Raises SuiteError where it fails."""
+    try:
+        ray.get(ray.remote(num_cpus=cpus)(begun).remote())
+    except ray.exceptions.RayError as error:
         ray.shutdown()
-        raise SuiteError(
-            f"Ray has begun no task within {BEGINS:.0f} seconds, its workers do not start: see the last lines of "
-            f"{Path(context.address_info['session_dir']) / 'logs' / 'raylet.err'}, or use --on local"
-        )
+        raise SuiteError(f"Ray starts and carries out no task: {' '.join(str(error).split())[:300]}") from error
+
+
+@contextmanager
+def _late() -> Iterator[None]:
+    """Told where what is done here takes long: where its workers die as they start, Ray tries for ever and says nothing. By
+    another process, since no thread of this one comes to its turn then."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    log = folder / "ray" / "session_latest" / "logs" / "raylet.err"
+    sentence = (
+        f"Ray has begun no task for {LATE:.0f} seconds, and is waited for; where its workers die as they start {log} says why. "
+        "`--on local` needs no Ray."
+    )
+    teller = subprocess.Popen([sys.executable, "-c", TELLER, str(os.getpid()), str(LATE), sentence])
+    try:
+        yield
+    finally:
+        teller.kill()
+        teller.wait()
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Who is told of a signal stays told of it: Ray takes SIGTERM for itself, and would end at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def begun() -> None:
