@@ -373,6 +373,15 @@ def test_environments_are_stepped_beside_the_bare_ones(bench: Callable[..., list
     assert rows[0]["wall_ratio"] == 1 and rows[1]["steps_per_wall"] > 0
 
 
+@pytest.mark.parametrize(("task", "names"), [("toy:leavers", ["2"]), ("zoo:mpe2.simple_spread_v3", ["bare", "2"])])
+def test_teams_are_stepped_by_actions_that_their_masks_allow(
+    task: str, names: list[str], bench: Callable[..., list[dict[str, Any]]]
+) -> None:
+    rows = bench(*["environments", "--tasks", task, "--envs", "2", "--workers", "0", "--seconds", "0.01"])
+    assert [row["envs"] for row in rows] == names
+    assert rows[-1]["steps_per_wall"] > 0 and ("wall_ratio" in rows[-1]) == ("bare" in names)
+
+
 def test_the_replay_is_filled_and_looked_at(tmp_path: pathlib.Path, bench: Callable[..., list[dict[str, Any]]]) -> None:
     words = f"--steps 3200 --bytes 30000000 --envs 1 --commit 500 --folder {tmp_path}"
     (row,) = bench("replay", "budget", *words.split())

@@ -6,7 +6,9 @@ For each task: `bare`, the emulator or package alone, driven with as little arou
 process; then `make_vec` with n environments in this process (workers 0) or in worker processes. All count environment
 steps, action repeat included, resets included in the time. `wall` near 1 means that the adapter costs nothing; above 1,
 that processes run side by side. `cpu` is the same ratio in processor time of this process, which other load does not
-move; with workers it tells what is left of the environments' cost to the process that learns.
+move; with workers it tells what is left of the environments' cost to the process that learns. Random actions are those that
+a mask allows. Of teams PettingZoo's alone have a bare row: Melting Pot and SMAC are stepped by a process of their own in any
+case, and `smax` has SMAX's compiled step.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from env_adapters import make_vec, opengl
+from env_adapters import TeamEnv, make, make_vec, opengl
+from wm_run.players import Random
 
-from bench.cases import random_actions
 from bench.clock import cost
 from bench.command import Command, add, say
 from bench.rows import Row, here
@@ -84,11 +86,11 @@ def bare_maze() -> tuple[Callable[[], None], int]:
     return step, 1
 
 
-def bare_toy(task: str) -> tuple[Callable[[], None], int]:
-    """One step of the toy as a gymnasium environment, without the vector form."""
-    from env_adapters import make
-
+def bare_toy(task: str) -> tuple[Callable[[], None], int] | None:
+    """One step of the toy as a gymnasium environment, without the vector form; None for a team, which may have masks."""
     env = make(task)
+    if isinstance(env, TeamEnv):
+        return None
     env.reset(seed=0)
     env.action_space.seed(0)
 
@@ -99,8 +101,27 @@ def bare_toy(task: str) -> tuple[Callable[[], None], int]:
     return step, 1
 
 
-def bare(task: str) -> tuple[Callable[[], None], int]:
-    """What makes one agent step of a task's emulator, and its environment steps."""
+def bare_zoo(module: str) -> tuple[Callable[[], None], int]:
+    """One step of PettingZoo's parallel environment, all agents that are there."""
+    env = importlib.import_module(module).parallel_env()
+    env.reset(seed=0)
+    for agent in env.possible_agents:
+        env.action_space(agent).seed(0)
+
+    def step() -> None:
+        env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+        if not env.agents:
+            env.reset()
+
+    return step, 1
+
+
+def bare(task: str) -> tuple[Callable[[], None], int] | None:
+    """What makes one agent step of a task's emulator, and its environment steps; None where there is no such thing here."""
+    if task.startswith("zoo:"):
+        return bare_zoo(task.removeprefix("zoo:"))
+    if task.startswith(("meltingpot:", "smac:", "smacv2:", "smax:")):
+        return None
     if task.startswith("atari100k_"):
         return bare_atari(task.removeprefix("atari100k_"))
     if task.startswith("dmc_"):
@@ -134,22 +155,35 @@ def rates(step: Callable[[], Any], counts: int, seconds: float) -> Rates:
 def loop_rates(task: str, envs: int, workers: int, seconds: float) -> Rates:
     """The two rates of `make_vec` with random actions."""
     with closing(make_vec(task, envs, workers=workers)) as env:
-        env.reset(0)
-        rng = np.random.default_rng(0)
-        return rates(lambda: env.step(random_actions(env.action_spec, envs, rng)), envs * env.repeat, seconds)
+        player, at = Random(env.action_spec, (0,)), [env.reset(0)]
+
+        def step() -> None:
+            at[0] = env.step(player.act(at[0]))
+
+        return rates(step, envs * env.repeat, seconds)
 
 
 def environments(args: Namespace, words: list[str]) -> Iterator[Row]:
     """For each task the bare emulator's row, then one for each number of environments and workers."""
     for task in args.tasks:
-        bare_rates = rates(*bare(task), args.seconds)
-        found = {("bare", 0): bare_rates}
+        alone = bare(task)
+        found = {("bare", 0): rates(*alone, args.seconds)} if alone else {}
         for n, workers in product(args.envs, args.workers):
             if workers <= n:
                 found[str(n), workers] = loop_rates(task, n, workers, args.seconds)
         for (n, workers), one in found.items():
-            ratios = {f"{kind}_ratio": one[kind] / bare_rates[kind] for kind in one}
-            yield here() | {"task": task, "envs": n, "workers": workers, "steps_per_wall": one["wall"]} | ratios
+            ratios = {f"{kind}_ratio": one[kind] / found["bare", 0][kind] for kind in one} if alone else {}
+            yield (
+                here()
+                | {
+                    "task": task,
+                    "envs": n,
+                    "workers": workers,
+                    "steps_per_wall": one["wall"],
+                    "steps_per_cpu": one["cpu"],
+                }
+                | ratios
+            )
         say(f"{task} is done")
 
 
@@ -163,6 +197,7 @@ COLUMNS = {
     "envs": "{envs}",
     "workers": "{workers}",
     "steps/s": "{steps_per_wall:,.0f}",
+    "steps/CPU s": "{steps_per_cpu:,.0f}",
     "wall": "{wall_ratio:.2f}",
     "cpu": "{cpu_ratio:.2f}",
 }
