@@ -22,7 +22,9 @@ def test_an_arm_is_a_run_that_its_app_takes(arm: str) -> None:
     job = battles.Battle("smax:3m", arm, 1, 300, 100).job
     app, *words = battles.ARMS[arm]
     told = job.command()
-    assert told[2] == app and all(word in told for word in words) and job.logdir.startswith("runs/battles/smax_3m-")
+    assert (
+        told[2] == app and all(str(word) in told for word in words) and job.logdir.startswith("runs/battles/smax_3m-")
+    )
     config = parse(importlib.import_module(f"{app}.cli").APP, told[3:]).config
     assert (config.task, config.steps, config.eval_every, config.eval_acting) == ("smax:3m", 300, 100, "mode")
     assert (config.seed, config.eval_episodes, config.final_episodes, config.final_video) == (1, 128, 0, False)
@@ -34,12 +36,17 @@ def test_a_suites_row_becomes_one_of_these() -> None:
     found = {"evaluations_of": {"won": won}, "commit": "12345678", "hardware": {"cores": 2}}
     row = battles.row_of(battle, found)
     kept = json.loads(battles.ROWS.read_text().splitlines()[-1])
-    kept.pop("spent", None)  # which the first rows do not say
+    for later in ("spent", "scores"):  # which the first rows do not say
+        kept.pop(later, None)
     assert row.keys() == kept.keys() and row["evaluations"] == won and row["last_3"] == 0.25
     assert [type(value) for value in row.values()] == [type(value) for value in kept.values()]
-    assert battles.row_of(battle, found | {"spent": [[100, 7.5], [200, 15.0]]}) == row | {
-        "spent": [[100, 7.5], [200, 15.0]]
-    }
+    more = {"spent": [[100, 7.5], [200, 15.0]]}
+    assert battles.row_of(battle, found | more) == row | more
+    scored = battles.row_of(battle, found | {"evaluations": [[100, 0.5], [200, 1.0]]})
+    assert scored == row | {"scores": [[100, 0.5], [200, 1.0]]}
+    assert battles.table([row]).splitlines()[7].endswith("| - |") and battles.table([scored]).splitlines()[7].endswith(
+        "| 0.75 |"
+    )
 
 
 def test_a_win_rate_costs_what_was_spent_until_it_was_reached() -> None:

@@ -35,7 +35,7 @@ PAGE = ROWS.with_suffix(".md")
 MEASURE = "wm_run.measures:logged"
 EPISODES = 128
 RATES = (0.02, 0.05, 0.1, 0.2)  # win rates whose cost is told
-ARMS: dict[str, tuple[str, ...]] = {
+ARMS: dict[str, tuple[Any, ...]] = {
     "mappo": ("mappo", "--preset", "smax"),
     "mappo of the paper": ("mappo", "--preset", "paper"),
     "ippo": ("mappo", "--preset", "smax", "--ablation", "ippo"),
@@ -49,6 +49,10 @@ ARMS: dict[str, tuple[str, ...]] = {
         f"dmawm {name}": ("dmawm", "--preset", "smax", "--ablation", name)
         for name in ("tc", "ip", "as", "horizon_4", "continue_at_death", "communicating")
     },
+    # as preset smax was before: its rows of then have these names
+    "dmawm floor 0.1": ("dmawm", "--preset", "smax", "--advantage_floor", 0.1),
+    "po_dreamer floor 0.1": ("po_dreamer", "--preset", "smax", "--advantage_floor", 0.1),
+    "Dreamer* floor 0.1": ("po_dreamer", "--preset", "smax", "--ablation", "co-only", "--advantage_floor", 0.1),
 }
 
 
@@ -75,10 +79,9 @@ class Battle:
             "steps": self.steps, "eval_every": self.every, "threads": 1, "eval_episodes": EPISODES, "eval_envs": 64,
             "eval_acting": "mode", "final_episodes": 0, "final_video": False,
         }  # fmt: skip
-        options |= {"policy": named["--policy"]} if "--policy" in named else {}
-        cell = Cell(
-            self.task, self.arm, self.seed, app, named["--preset"], options, named.get("--ablation", ""), MEASURE
-        )
+        preset, ablation = named.pop("--preset"), named.pop("--ablation", "")
+        options |= {word.removeprefix("--"): value for word, value in named.items()}
+        cell = Cell(self.task, self.arm, self.seed, app, preset, options, ablation, MEASURE)
         name = f"{self.task}-{self.arm}-{self.seed}-{self.steps}"
         folder = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
         one = {"OMP_NUM_THREADS": "1"}
@@ -105,7 +108,8 @@ def row_of(battle: Battle, found: Mapping[str, Any]) -> dict[str, Any]:
     won = found["evaluations_of"]["won"]
     same = {"commit": found["commit"], "hardware": found["hardware"]}
     seconds = {"spent": found["spent"]} if "spent" in found else {}
-    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | seconds | same
+    scores = {"scores": found["evaluations"]} if "evaluations" in found else {}
+    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | scores | seconds | same
 
 
 def write(row: dict[str, Any]) -> None:
@@ -118,9 +122,9 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Win rates of teams\n",
         f"By `python tools/battles.py run`; an evaluation is {EPISODES} greedy episodes. Each cell: the mean over seeds, and",
-        "each seed. Commits and hardware are in battles.jsonl.\n",
-        "| task | arm | steps | last three | last five | area under the curve |",
-        "|---|---|---|---|---|---|",
+        "each seed; the score is that of the last three evaluations, where it was kept. Commits and hardware are in battles.jsonl.\n",
+        "| task | arm | steps | last three | last five | area under the curve | score |",
+        "|---|---|---|---|---|---|---|",
     ]
     for key in dict.fromkeys((row["task"], row["arm"], row["steps"]) for row in found):
         mine = [row for row in found if (row["task"], row["arm"], row["steps"]) == key]
@@ -128,6 +132,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         for name in ("last_3", "last_5", "area"):
             each = [row[name] for row in mine]
             cells.append(f"{statistics.mean(each):.3f} ({', '.join(f'{one:.2f}' for one in each)})")
+        scored = [statistics.mean(score for _, score in row["scores"][-3:]) for row in mine if "scores" in row]
+        cells.append(", ".join(f"{one:.2f}" for one in scored) or "-")
         lines.append(f"| {key[0]} | {key[1]} | {key[2]:,} | {' | '.join(cells)} |")
     return "\n".join([*lines, *prices(found)]) + "\n"
 
