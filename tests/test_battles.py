@@ -36,7 +36,7 @@ def test_a_suites_row_becomes_one_of_these() -> None:
     found = {"evaluations_of": {"won": won}, "commit": "12345678", "hardware": {"cores": 2}}
     row = battles.row_of(battle, found)
     kept = json.loads(battles.ROWS.read_text().splitlines()[-1])
-    for later in ("spent", "scores"):  # which the first rows do not say
+    for later in ("spent", "scores", "played"):  # which the first rows do not say
         kept.pop(later, None)
     assert row.keys() == kept.keys() and row["evaluations"] == won and row["last_3"] == 0.25
     assert [type(value) for value in row.values()] == [type(value) for value in kept.values()]
@@ -44,9 +44,10 @@ def test_a_suites_row_becomes_one_of_these() -> None:
     assert battles.row_of(battle, found | more) == row | more
     scored = battles.row_of(battle, found | {"evaluations": [[100, 0.5], [200, 1.0]]})
     assert scored == row | {"scores": [[100, 0.5], [200, 1.0]]}
-    assert battles.table([row]).splitlines()[7].endswith("| - |") and battles.table([scored]).splitlines()[7].endswith(
-        "| 0.75 |"
-    )
+    played = battles.row_of(battle, found | {"training": [1.0, 0.5], "training_of": {"won": [1.0, 0.0]}})
+    assert played == row | {"played": [0.5, 0.75]}
+    ends = [battles.table([one]).splitlines()[8].rsplit("|", 4)[1:4] for one in (row, scored, played)]
+    assert ends == [[" - ", " - ", " - "], [" 0.75 ", " - ", " - "], [" - ", " 0.50 ", " 0.75 "]]
 
 
 def test_a_win_rate_costs_what_was_spent_until_it_was_reached() -> None:

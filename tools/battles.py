@@ -104,11 +104,14 @@ def summary(evaluations: Sequence[tuple[int, float]]) -> dict[str, float]:
 
 
 def row_of(battle: Battle, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's row as a suite has it, the row of this file."""
+    """Of a run's row as a suite has it, the row of this file. played: win rate and score of the last tenth's training episodes,
+    of sampled actions."""
     won = found["evaluations_of"]["won"]
     same = {"commit": found["commit"], "hardware": found["hardware"]}
     seconds = {"spent": found["spent"]} if "spent" in found else {}
     scores = {"scores": found["evaluations"]} if "evaluations" in found else {}
+    if "training_of" in found:
+        scores["played"] = [round(statistics.mean(one), 4) for one in (found["training_of"]["won"], found["training"])]
     return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | scores | seconds | same
 
 
@@ -122,9 +125,10 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Win rates of teams\n",
         f"By `python tools/battles.py run`; an evaluation is {EPISODES} greedy episodes. Each cell: the mean over seeds, and",
-        "each seed; the score is that of the last three evaluations, where it was kept. Commits and hardware are in battles.jsonl.\n",
-        "| task | arm | steps | last three | last five | area under the curve | score |",
-        "|---|---|---|---|---|---|---|",
+        "each seed. Score: of the last three evaluations; sampled: win rate and score of the last tenth's training episodes, whose",
+        "actions are samples; - where they were not kept. Commits and hardware are in battles.jsonl.\n",
+        "| task | arm | steps | last three | last five | area under the curve | score | sampled: won | score |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for key in dict.fromkeys((row["task"], row["arm"], row["steps"]) for row in found):
         mine = [row for row in found if (row["task"], row["arm"], row["steps"]) == key]
@@ -134,6 +138,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{statistics.mean(each):.3f} ({', '.join(f'{one:.2f}' for one in each)})")
         scored = [statistics.mean(score for _, score in row["scores"][-3:]) for row in mine if "scores" in row]
         cells.append(", ".join(f"{one:.2f}" for one in scored) or "-")
+        for at in (0, 1):
+            cells.append(", ".join(f"{row['played'][at]:.2f}" for row in mine if "played" in row) or "-")
         lines.append(f"| {key[0]} | {key[1]} | {key[2]:,} | {' | '.join(cells)} |")
     return "\n".join([*lines, *prices(found)]) + "\n"
 

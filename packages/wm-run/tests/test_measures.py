@@ -51,6 +51,11 @@ def test_what_a_run_has_logged_is_its_measure(run: Path) -> None:
     assert found["evaluations"] == [[100, 0.5], [200, 1.0]]
     assert found["evaluations_of"] == {"won": [[100, 0.25], [200, 0.5]]}
     assert "trained" not in found  # it has made no evaluation at its end
+    assert "training_of" not in found  # its episodes have nothing but a score
+    with (run / "scores.jsonl").open("w") as file:
+        for step, won in ((20, 1.0), (190, 0.0), (200, 1.0)):
+            file.write(json.dumps({"step": step, "episode/score": 1.5, "episode/length": 3, "episode/won": won}) + "\n")
+    assert logged(run, {})["training_of"] == {"won": [0.0, 1.0]}
 
 
 def test_the_runs_own_evaluation_is_taken_and_no_other(run: Path) -> None:

@@ -21,6 +21,7 @@ EPISODES = 50
 ENVIRONMENTS = 10
 FRESH = 50_000  # added to a run's seed for environments that neither its training nor its evaluations have seen
 TAIL = 0.1  # of a run, at its end
+PLAIN = {"episode/score", "episode/length"}  # what every episode has
 
 
 def fresh(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         trained: the scores of its evaluation at the end, with `lengths`, `acting` and `evaluated_at`, the step; absent where
             it made none (`--final-episodes 0`).
-        training: scores of the training episodes that ended in its last tenth.
+        training: scores of the training episodes that ended in its last tenth; training_of: the same of each outcome by its
+            name, such as `won`, absent where they have none.
         spent: CPU seconds of the run's process, or of its processes one after another, by each evaluation: [step, seconds];
             absent where a row does not say.
         evaluations: [step, score] of each on the way; evaluations_of: the same of each outcome by its name, such as `won`.
@@ -68,12 +70,9 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     scores = _lines(logdir / "scores.jsonl")
     metrics = _lines(logdir / "metrics.jsonl")
     last = max((row["step"] for row in scores + metrics), default=0)
+    tail = [row for row in scores if row["step"] > last * (1 - TAIL) and row.get("episode/score") is not None]
     found: dict[str, Any] = {
-        "training": [
-            round(row["episode/score"], 4)
-            for row in scores
-            if row["step"] > last * (1 - TAIL) and row.get("episode/score") is not None
-        ],
+        "training": [round(row["episode/score"], 4) for row in tail],
         "evaluations": [
             [row["step"], round(row["eval/score"], 4)] for row in metrics if row.get("eval/score") is not None
         ],
@@ -81,6 +80,11 @@ def logged(logdir: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     }
     if seconds := _cpu_seconds(metrics):
         found["spent"] = seconds
+    if outcomes := sorted({name for row in tail for name in row if name.startswith("episode/")} - PLAIN):
+        found["training_of"] = {
+            name.removeprefix("episode/"): [round(row[name], 4) for row in tail if row.get(name) is not None]
+            for name in outcomes
+        }
     named = {name for row in metrics for name in row if name.startswith("eval/")}
     others = sorted(named - {"eval/score", "eval/episodes", "eval/length"})
     if others:
