@@ -126,8 +126,15 @@ def test_a_stop_is_heard_in_an_evaluation_on_the_way_and_in_its_open_loop(
         main(fakes.app, [*TRAIN, "--eval-every", "100", "--eval-episodes", "4"])
     assert stopped.value.code == 143 and step_of() == 104
     assert told in capsys.readouterr().err
-    rows = [json.loads(line) for line in Path("D/metrics.jsonl").read_text().splitlines()]
-    assert not any("eval/score" in row for row in rows)
+    assert not evaluated("D")
+    main(fakes.app, ["train", "--logdir", "D"])  # it is made up for, once
+    main(fakes.app, [*(word.replace("D", "E") for word in TRAIN), "--eval-every", "100", "--eval-episodes", "4"])
+    assert evaluated("D") == evaluated("E") and evaluated("D")[0][0] == 104
+
+
+def evaluated(folder: str) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["eval/score"]) for row in rows if "eval/score" in row]
 
 
 # ---- nobody reads

@@ -137,6 +137,7 @@ class Position:
     updates: int = 0  # since the last log
     played: int = 0  # policy steps since the last log
     meter: Meter = field(default_factory=Meter)
+    unshown: list[str] = field(default_factory=list)  # evaluations and films that were due here and are not made yet
 
     @classmethod
     def begin(cls, agent: Learner, envs: Environments, *, seed: int, **ratio: Any) -> Position:
@@ -169,6 +170,7 @@ class Position:
                 "step": dict(self.step),
                 "arrived": None if self.arrived is None else dict(self.arrived),
                 "owed": self.ratio.owed,
+                "unshown": list(self.unshown),
             }
             | self.meter.state()
         )
@@ -179,7 +181,7 @@ class Position:
             setattr(self, name, state[name])
         self.step, self.carry = state["step"], to_device(state["carry"], device)
         self.due, self.arrived = state.get("due", 0), state.get("arrived")  # older runs stopped after all updates
-        self.ratio.owed = state["owed"]
+        self.ratio.owed, self.unshown = state["owed"], list(state.get("unshown", ()))
         self.meter.load_state(state, device)
 
     @classmethod

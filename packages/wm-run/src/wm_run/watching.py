@@ -53,10 +53,12 @@ class Watch:
             self.progress.restart(at.steps)  # until here it only acted, which is many times as fast
         self.given = at.ratio.given
         self.progress.measuring = self.learns and self.given < 2  # from one update to another a speed can be told
-        failure, due = bool(self.session.envs.failure), self._due(at.steps)
-        if not self.beside and {"eval", "video"} & {*due}:  # a task that cannot have them may end the process
+        failure, due = bool(self.session.envs.failure), self._due(at)
+        at.unshown = []
+        if not self.beside and {"eval", "video"} & {*due}:  # a task that cannot have them may end the process,
             self.beside = True
-            self._save(at)
+            self._save(at)  # and this does not say that they are to be made: the run goes on beyond them then
+        at.unshown = [] if ranks().index else [name for name in due if name in ("eval", "video")]
         for name in due:  # the checkpoint last: it holds what the others have logged
             if name == "save":
                 self._save(at)
@@ -66,6 +68,10 @@ class Watch:
                 what, show = {"eval": ("evaluation", self._eval), "video": ("video", self._video)}[name]
                 with learning_with(Alone()):
                     possibly(self.session, f"{what} at step {at.steps:,}", partial(show, at))
+                if not self.stopped():
+                    at.unshown.remove(name)
+        if at.unshown:
+            self.saved = None  # what was saved at this step, if anything, does not say so
         self.progress.countdown(DUE, 0)
         crowded, stopped, failed = ranks().total(self.session.replay.crowded, self.stopped(), failure)
         if crowded:
@@ -88,9 +94,11 @@ class Watch:
             self.lately.setdefault(name, deque(maxlen=20)).append(value)
         self.progress.update(step, **{name: float(np.mean(values)) for name, values in self.lately.items()})
 
-    def _due(self, step: int) -> list[str]:
-        due = [name for name in self.past if step // self.every[name] > self.past[name]]
-        self.past.update({name: step // self.every[name] for name in due})
+    def _due(self, at: Position) -> list[str]:
+        """What is to be made now, and what a stop came between before."""
+        passed = {name: at.steps // self.every[name] for name in self.past}
+        due = [name for name in self.past if passed[name] > self.past[name] or name in at.unshown]
+        self.past = passed
         return due
 
     def _save(self, at: Position) -> None:
