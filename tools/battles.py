@@ -109,10 +109,10 @@ def row_of(battle: Battle, found: Mapping[str, Any]) -> dict[str, Any]:
     won = found["evaluations_of"]["won"]
     same = {"commit": found["commit"], "hardware": found["hardware"]}
     seconds = {"spent": found["spent"]} if "spent" in found else {}
-    scores = {"scores": found["evaluations"]} if "evaluations" in found else {}
+    more = {"scores": found["evaluations"]} if "evaluations" in found else {}
     if "training_of" in found:
-        scores["played"] = [round(statistics.mean(one), 4) for one in (found["training_of"]["won"], found["training"])]
-    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | scores | seconds | same
+        more["played"] = [round(statistics.mean(one), 4) for one in (found["training_of"]["won"], found["training"])]
+    return dataclasses.asdict(battle) | summary(won) | {"evaluations": won} | more | seconds | same
 
 
 def write(row: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def prices(found: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         "\n## What a win rate costs\n",
         "CPU seconds of the run's process (evaluations and films included) until an evaluation first reaches a rate, each seed;",
-        "- where none does. All one thread each; the seconds of one table come from one processor.\n",
+        "- where none does. All one thread each; those of different commits may come from different machines, more or less busy.\n",
         f"| task | arm | steps | {' | '.join(f'{rate:.0%}' for rate in RATES)} | whole run |",
         f"|---|---|---|{'---|' * len(RATES)}---|",
     ]

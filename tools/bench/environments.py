@@ -173,17 +173,8 @@ def environments(args: Namespace, words: list[str]) -> Iterator[Row]:
                 found[str(n), workers] = loop_rates(task, n, workers, args.seconds)
         for (n, workers), one in found.items():
             ratios = {f"{kind}_ratio": one[kind] / found["bare", 0][kind] for kind in one} if alone else {}
-            yield (
-                here()
-                | {
-                    "task": task,
-                    "envs": n,
-                    "workers": workers,
-                    "steps_per_wall": one["wall"],
-                    "steps_per_cpu": one["cpu"],
-                }
-                | ratios
-            )
+            speeds = {f"steps_per_{kind}": one[kind] for kind in one}
+            yield here() | {"task": task, "envs": n, "workers": workers} | speeds | ratios
         say(f"{task} is done")
 
 

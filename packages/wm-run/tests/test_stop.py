@@ -132,6 +132,36 @@ def test_a_stop_is_heard_in_an_evaluation_on_the_way_and_in_its_open_loop(
     assert evaluated("D") == evaluated("E") and evaluated("D")[0][0] == 104
 
 
+def test_one_that_is_made_up_for_and_stopped_again_stays_owed_until_nobody_wants_it(fakes: Any) -> None:
+    """The second to make 8 calls are the evaluation's environments; of a run that goes on, which makes more itself, too."""
+
+    def train(*words: str, stop: bool) -> int:
+        reached: list[int] = []
+        tell = fakes.signals["term"]
+        fakes.envs.events[8] = lambda: reached.append(1) or (tell() if stop and len(reached) == 2 else None)
+        try:
+            main(fakes.app, ["train", "--logdir", "D", *words])
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    for _ in range(3):
+        assert train(*TRAIN[1:3], "--eval-every", "100", "--eval-episodes", "4", stop=True) == 143 and step_of() == 104
+        assert not evaluated("D")
+    assert train("--eval-every", "0", stop=False) == 0 and step_of() == 240 and not evaluated("D")
+
+
+def test_a_film_on_the_way_that_a_stop_comes_between_is_made_when_the_run_goes_on(fakes: Any) -> None:
+    """Those of the film are the first environments to make 55 calls."""
+    reached: list[int] = []
+    fakes.envs.events[55] = lambda: reached.append(1) or (fakes.signals["term"]() if len(reached) == 1 else None)
+    with pytest.raises(SystemExit):
+        main(fakes.app, [*TRAIN, "--video-every", "100"])
+    assert step_of() == 104 and not list(Path("D").glob("video/*-104.mp4"))
+    main(fakes.app, ["train", "--logdir", "D"])
+    assert list(Path("D").glob("video/*-104.mp4"))
+
+
 def evaluated(folder: str) -> list[tuple[int, float]]:
     rows = [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
     return [(row["step"], row["eval/score"]) for row in rows if "eval/score" in row]

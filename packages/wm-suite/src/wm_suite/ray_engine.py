@@ -48,7 +48,7 @@ class Ray:
         # else Ray, begun under `uv run`, sends the working folder to every worker, recordings and runs with it, or refuses one that
         # holds no pyproject.toml; read when Ray is imported
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        if _in_environment(tempfile.gettempdir()):
+        if _in_environment(_temporary()):
             # where nox has it; Ray's workers refuse a folder there, and its driver would wait for them for ever
             os.environ.setdefault("RAY_TMPDIR", os.path.join(os.sep, "tmp"))
         try:
@@ -105,10 +105,16 @@ class Ray:
         return found
 
 
-def _in_environment(folder: str) -> bool:
+def _temporary() -> Path:
+    """Where Ray keeps the files of a cluster of one's own, as it finds that itself."""
+    usual = os.path.join(os.sep, "tmp") if sys.platform == "darwin" else tempfile.gettempdir()
+    return Path(os.environ.get("RAY_TMPDIR") or usual)
+
+
+def _in_environment(folder: Path) -> bool:
     """Whether a folder lies in the virtual environment of this process."""
     environment = os.environ.get("VIRTUAL_ENV")
-    return bool(environment) and Path(folder).resolve().is_relative_to(Path(str(environment)).resolve())
+    return bool(environment) and folder.resolve().is_relative_to(Path(str(environment)).resolve())
 
 
 def _start(ray: Any, address: str, where: Mapping[str, Any]) -> None:
@@ -140,8 +146,7 @@ def _try(ray: Any, cpus: int) -> None:
 def _late() -> Iterator[None]:
     """Told where what is done here takes long: where its workers die as they start, Ray tries for ever and says nothing. By
     another process, since no thread of this one comes to its turn then."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    log = folder / "ray" / "session_latest" / "logs" / "raylet.err"
+    log = _temporary() / "ray" / "session_latest" / "logs" / "raylet.err"
     sentence = (
         f"Ray has begun no task for {LATE:.0f} seconds, and is waited for; where its workers die as they start {log} says why. "
         "`--on local` needs no Ray."
