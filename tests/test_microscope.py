@@ -194,7 +194,8 @@ def test_what_cannot_be_looked_at_is_one_sentence(runs: dict[str, Path], recordi
     assert "needs the folders of runs" in refused(runs=(), out=out)
     assert "must be at least 1" in refused(runs=(dreamer,), out=out, imagined=0)
     assert "no recording in" in refused(runs=(dreamer,), out=out, data=str(tmp_path))
-    assert "a row of 509 records" in refused(runs=(dreamer,), out=out, data=str(recording), context=500, imagined=9)
+    said = refused(runs=(dreamer,), out=out, data=str(recording), context=500, imagined=9)
+    assert "a row of 509 records, --context 500 and --imagined 9 of them" in said
     main(DREAMER, ["train", *TINY, "--learning-starts", "999", "--logdir", str(tmp_path / "catch")])
     said = refused(runs=(str(tmp_path / "catch"),), out=out, data=str(recording))
     assert "sees 'image'" in said and "no such entry" in said

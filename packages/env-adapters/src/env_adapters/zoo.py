@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -23,6 +26,7 @@ from env_adapters.nested import Space
 from env_adapters.team import TeamEnv
 
 MASK = "action_mask"
+SHIPPED = ("mpe2", "pettingzoo")  # packages whose environments `zoo:` is for
 
 
 class Zoo(TeamEnv):
@@ -158,7 +162,23 @@ class Zoo(TeamEnv):
 
 def ours(module: str) -> bool:
     """Whether it is of a package whose environments are meant by `zoo:`, and no module that a task's name chooses."""
-    return module.partition(".")[0] in ("pettingzoo", "mpe2")
+    return module.partition(".")[0] in SHIPPED
+
+
+def _close(module: str) -> str:
+    """What was probably meant: modules of the two packages by their last name, with or without its version."""
+    known: dict[str, str] = {}
+    for root in SHIPPED:
+        found = importlib.util.find_spec(root)
+        for place in map(Path, found.submodule_search_locations or () if found else ()):
+            for file in sorted(place.rglob("*_v[0-9]*.py")):
+                inside = file.relative_to(place).with_suffix("").parts
+                if "test" not in inside:
+                    known[inside[-1]] = ".".join(("zoo:" + root, *inside))
+    last = module.rpartition(".")[2]
+    same = [one for one in known if one.rpartition("_v")[0] == last]
+    close = same or difflib.get_close_matches(last, list(known), 3, 0.6)
+    return f"; close: {', '.join(known[one] for one in close)}" if close else ""
 
 
 def make_zoo(module: str, **options: Any) -> Zoo:
@@ -171,10 +191,13 @@ def make_zoo(module: str, **options: Any) -> Zoo:
         found = imported(module, known=ours(module))
     except ModuleNotFoundError as error:
         root = str(error.name).partition(".")[0]
-        if root in ("pettingzoo", "mpe2"):
-            known = "has no such module" if error.name != root else "is not installed: install `env-adapters[zoo]`"
-            raise TaskError(f"{name}: {root} {known}") from error
-        raise TaskError(f"{name}: there is no module {error.name!r} to import, or it needs that one") from error
+        if error.name == root and ours(root):
+            raise TaskError(f"{name}: {root} is not installed: install `env-adapters[zoo]`") from error
+        if ours(root):
+            raise TaskError(f"{name}: {root} has no such module{_close(module)}") from error
+        raise TaskError(
+            f"{name}: there is no module {error.name!r} to import, or it needs that one{_close(module)}"
+        ) from error
     except (ImportError, gymnasium.error.Error) as error:
         raise TaskError(f"{name} does not load: {_line(error)}") from error
     make = getattr(found, "parallel_env", None)

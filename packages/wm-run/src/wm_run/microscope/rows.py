@@ -82,9 +82,15 @@ class Rows:
 
 def recorded(folder: Path, part: str, rows: int, context: int, imagined: int, seed: int) -> Rows:
     """Rows of a recording's part."""
-    from wm_run.recording import Recording
+    from wm_run.recording import Recording, RecordingError
 
     found = Recording.open(folder)
+    held = found.part(part).position
+    if 0 < held < context + imagined:
+        raise RecordingError(
+            f"a row of {context + imagined} records, --context {context} and --imagined {imagined} of them, was asked of "
+            f"{part}, which holds {held:,} in each stream: give smaller ones, or record more"
+        )
     batch = found.rows(part, DRAWN * rows, context + imagined, 0, seed)
     about = {
         "source": str(folder),
