@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -110,6 +110,29 @@ def test_the_parts_are_those_that_there_are() -> None:
 
     assert list(gpu_figures.CASES) == list(gpu.FIGURES)
     assert all(callable(gpu.part(name)) for name in gpu.NAMES)
+
+
+def test_every_figure_is_of_a_setting_that_there_is() -> None:
+    import gpu_figures
+    from bench import cases
+    from gpu_place import Place
+
+    for app, options in gpu_figures.CASES.values():
+        config = cases.configured(app, options)[1]
+        assert config.precision == "bf16" and config.task in options
+    for team in ("dmawm, 25 marines", "dmawm, coop_mining", "po_dreamer, 5 units"):  # a rehearsal of a team is one, too
+        assert "toy:leavers" in Place(True).options(gpu_figures.CASES[team][1])
+
+
+def test_a_team_of_shapes_has_those_of_the_team_it_stands_for() -> None:
+    import gpu_teams
+    from env_adapters import make_vec
+
+    for like in ("smax:25m", "smax:smacv2_5_units"):
+        with closing(make_vec(like, 1)) as real, closing(make_vec("zoo:gpu_teams", 1, like=like)) as stand_in:
+            assert real.agents == stand_in.agents == gpu_teams.SHAPES[like][0]
+            assert real.observation_space == stand_in.observation_space
+            assert real.action_spec == stand_in.action_spec
 
 
 def test_a_zero_gradient_fails_the_check() -> None:

@@ -40,6 +40,7 @@ FIGURES = (
     "dreamer 1m, vectors",
     *(f"dreamer {size}, pixels" for size in ("12m", "50m", "200m")),
     *(f"{app}, pixels" for app in APPS[1:]),
+    *("po_dreamer, maze", "r2i, maze", "dmawm, 25 marines", "dmawm, coop_mining", "po_dreamer, 5 units"),
 )
 NAMES = (
     "environment",
@@ -277,6 +278,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         others = PUBLISHED.get(row["part"], "")
         if "peer_ms" in row:
             others = f"r2dreamer {row['peer_ms']:.2f}"
+        elif "steps_per_s" in row and not others:
+            others = f"enough for {row['steps_per_s']:,.0f} steps a second"
         elif "updates_per_s" in row:
             others = f"{row['updates_per_s']:,.1f} updates and {row['actions_per_s']:,.0f} actions a second"
         cells = [f"{number:.2f}" if number else "" for number in numbers]

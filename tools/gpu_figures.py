@@ -27,6 +27,13 @@ from wm_run.replay import Replay
 
 ROWS = ("--batch", "16", "--length", "64", "--precision", "bf16")
 PIXELS = ("--preset", "atari100k", "--task", "toy:catch", *ROWS)
+
+
+def shapes(like: str) -> tuple[str, ...]:
+    """The options of a team that has these shapes, and is none."""
+    return ("--task", "zoo:gpu_teams", "--env.like", like, "--precision", "bf16")
+
+
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "dreamer 1m, vectors": ("dreamer", ("--preset", "dmc_proprio", "--size", "1m", "--task", "gym:CartPole-v1", *ROWS)),
     "dreamer 12m, pixels": ("dreamer", ("--size", "12m", *PIXELS)),
@@ -35,11 +42,17 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "po_dreamer, pixels": ("po_dreamer", PIXELS),
     "r2i, pixels": ("r2i", PIXELS),
     "storm, pixels": ("storm", PIXELS),
+    # of the papers' sizes; catch shows what a maze does, 64 x 64 x 3
+    "po_dreamer, maze": ("po_dreamer", ("--preset", "memory_maze", "--task", "toy:catch", "--precision", "bf16")),
+    "r2i, maze": ("r2i", ("--preset", "memory_maze", "--task", "toy:catch", "--precision", "bf16")),
+    "dmawm, 25 marines": ("dmawm", ("--preset", "paper", *shapes("smax:25m"))),
+    "dmawm, coop_mining": ("dmawm", ("--preset", "paper", *shapes("meltingpot:coop_mining"))),
+    "po_dreamer, 5 units": ("po_dreamer", ("--preset", "smac", *shapes("smax:smacv2_5_units"))),
 }
 
 
 def update(place: Place, name: str) -> dict[str, float]:
-    """An update alone, on batches that lie on the device."""
+    """An update alone, on batches that lie on the device; and how many environment steps a second such updates allow."""
     app, options = CASES[name]
     place.as_on_a_gpu()
     case = cases.prepare(app, place.options(options))
@@ -59,7 +72,9 @@ def update(place: Place, name: str) -> dict[str, float]:
     del products, again
     captured = recorded(place, agent, lambda: agent.updated(*batches), "_updating")
     graph = place.milliseconds(captured, warmup=1, repeat=repeat)
+    replayed = case.config.batch * case.config.length
     numbers = {"eager_ms": eager, "graph_ms": graph, "floor_ms": floor, "flops": sum(one.flops for one in seen.calls)}
+    numbers["steps_per_s"] = 1e3 / graph * replayed / case.config.train_ratio
     return numbers | {"parameters": agent.parameters_by_module()["total"], **memory(place)}
 
 

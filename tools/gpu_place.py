@@ -15,6 +15,7 @@ from wm_core.dispatched import Dispatched
 from wm_core.fast.capture import CudaGraphs, Recorder
 
 TINY = ("--preset", "tiny", "--task", "toy:catch")
+TINY_TEAM = ("--preset", "tiny", "--task", "toy:leavers")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Place:
         return Dispatched() if self.rehearsal else CudaGraphs(self.device)
 
     def options(self, real: tuple[str, ...]) -> list[str]:
-        """Options of an app: those of the real thing, or the tiny preset's."""
-        return [*(TINY if self.rehearsal else real), "--device", self.device.type]
+        """Options of an app: those of the real thing, or the tiny preset's, of a team where the real thing is one."""
+        tiny = TINY_TEAM if "zoo:gpu_teams" in real else TINY
+        return [*(tiny if self.rehearsal else real), "--device", self.device.type]
 
     def as_on_a_gpu(self) -> None:
         """A CPU is asked for numbers where a GPU is not; a recording would freeze the answers."""
