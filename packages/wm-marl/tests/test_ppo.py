@@ -115,6 +115,17 @@ def test_five_epochs_are_the_plain_lines(value: Any, mask: bool):
         by_hand = (weight * each).sum() / weight.sum()
         assert by_hand > 1e-3
         torch.testing.assert_close(metrics[f"behaviour/{name}"], by_hand, rtol=0, atol=1e-8)
+    of_dream = {
+        "behaviour/return": targets,
+        "behaviour/value": before[:, :-1],
+        "behaviour/reward": dream.reward[:, 1:],
+        "health/value_bias": targets - before[:, :-1],
+        "health/value_mae": (targets - before[:, :-1]).abs(),
+    }
+    for name, each in of_dream.items():
+        by_hand = (weight * each).sum() / weight.sum()
+        assert (by_hand - each.mean()).abs() > 1e-6  # what counts for little is in no mean
+        torch.testing.assert_close(metrics[name], by_hand, rtol=0, atol=1e-8)
 
 
 def test_at_the_first_epoch_the_ratio_is_one_and_the_gradient_that_of_the_policy():

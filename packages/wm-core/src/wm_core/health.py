@@ -95,13 +95,14 @@ def dreamed(dream: Dream, steps: Steps, discount: float) -> Metrics:
 
 
 @torch.no_grad()
-def values(returns: Tensor, value: Tensor) -> Metrics:
+def values(returns: Tensor, value: Tensor, share: Tensor | None = None) -> Metrics:
     """Lambda return minus value, both (M, H): health/value_bias, above zero where the critic promises too little, and
-    health/value_mae.
+    health/value_mae. share: how much each counts, of mean 1, for a critic that does not learn from all of them.
 
     >>> found = values(torch.tensor([[3., 1.]]), torch.tensor([[1., 2.]]))
     >>> found["health/value_bias"].item(), found["health/value_mae"].item()
     (0.5, 1.5)
     """
     error = wide(returns) - wide(value)
+    error = error if share is None else error * share
     return {"health/value_bias": error.mean(), "health/value_mae": error.abs().mean()}

@@ -170,7 +170,8 @@ class PPO(nn.Module):
 
     @torch.no_grad()
     def prepare(self, dream: Dream) -> tuple[list[Part], Metrics]:
-        """What rests over the epochs, in `chunks` parts; and what a dream says of itself."""
+        """What rests over the epochs, in `chunks` parts; and what a dream says of itself, its steps weighted as they are learned
+        from: the critic is never asked what the dead are worth."""
         seen, features = dream.latent.read(*self.actor.reads)[:, :-1], dream.latent.read(*self.critic.reads)
         value = self.values(self.critic, features)
         advantage = gae(wide(dream.reward), wide(dream.cont), value, self.lam)
@@ -184,13 +185,13 @@ class PPO(nn.Module):
         masks = [None] * len(split[0]) if dream.mask is None else self.split(dream.mask[:, :-1])
         parts = [Part(*piece) for piece in zip(*split, masks, strict=True)]
         return parts, {
-            "behaviour/return": returns.mean(),
-            "behaviour/value": value[:, :-1].mean(),
+            "behaviour/return": (returns * share).mean(),
+            "behaviour/value": (value[:, :-1] * share).mean(),
             "behaviour/advantage_std": ((advantage - (advantage * share).mean()).square() * share).mean().sqrt(),
-            "behaviour/reward": dream.reward[:, 1:].mean(),
+            "behaviour/reward": (dream.reward[:, 1:] * share).mean(),
             "behaviour/cont": dream.cont.mean(),
             "behaviour/weight": weight.mean(),
-        } | health.values(returns, value[:, :-1])
+        } | health.values(returns, value[:, :-1], share)
 
     def values(self, critic: Any, features: Tensor) -> Tensor:
         """The critic's predictions (M, ...), in as many chunks as an epoch."""
