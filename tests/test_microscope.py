@@ -25,9 +25,9 @@ from wm_run.cli import main
 from wm_run.command import main as wm_run
 from wm_run.microscope.__main__ import main as command
 from wm_run.microscope.command import Microscope, microscope
-from wm_run.microscope.measured import fitted, measure, probed
+from wm_run.microscope.measured import ends, fitted, measure, probed
 from wm_run.microscope.passing import folded, look
-from wm_run.microscope.rows import Rows, recorded
+from wm_run.microscope.rows import Rows, played, recorded
 from wm_run.recorder import Writer
 from wm_run.recording import About
 
@@ -171,6 +171,33 @@ def test_agents_of_a_team_are_rows_that_stay_together(tmp_path: Path) -> None:
         run["rows_at_horizon"][0] % 3 == 0 < run["rows_at_horizon"][0] <= 21
         and len(run["errors"]["vector"]["model"]) == 1
     )
+
+
+@pytest.mark.parametrize("credit", ["zero", "team"])
+def test_an_end_is_what_that_model_learns_as_one(credit: str, tmp_path: Path) -> None:
+    """Where a dead agent's continuation ends with it, its value is what came until then, and nothing is asked of it after."""
+    folder = tmp_path / "team"
+    learning = ("--env.times", "2,4,5", "--learning-starts", "999", "--absent", credit, "--absorbing", "2")
+    main(DMAWM, ["train", *TINY, "--task", "toy:leavers", *learning, "--logdir", str(folder)])
+    loaded = loading.load(DMAWM, folder, device="cpu")
+    rows = played(loaded, 24, 8, 3, 0)
+    steps = folded(loaded.agent, rows)[0]
+    team, dead = steps["terminal"], ~steps["alive"]
+    assert (dead & ~team).sum() > 10 < team.sum()
+    own = team | dead if credit == "zero" else team
+    assert torch.equal(ends(loaded.agent, rows, steps), own)
+
+    found, _ = measure(loaded.agent, rows, discount=0.9, seed=0)
+    expected, known = [], 0
+    for reward, over in zip(steps["reward"].tolist(), (own | steps["last"]).tolist(), strict=True):
+        for t in range(rows.length):
+            end = next((k for k in range(t, rows.length) if over[k]), t)
+            if end > t:
+                known += 1
+                expected.append(sum(0.9 ** (k - t - 1) * reward[k] for k in range(t + 1, end + 1)))
+    count = found["value"]["count"]
+    came = sum(n * mean for n, mean in zip(count, found["value"]["came"], strict=True)) / sum(count)
+    assert sum(count) == known and came == pytest.approx(sum(expected) / known, rel=1e-4)
 
 
 def test_a_mistake_at_the_command_line_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from wm_core.agent import Agent
-from wm_core.types import Steps
+from wm_core.types import Batch, Index, Steps
 
 from wm_run.microscope import probe
 from wm_run.microscope.calibration import numbers, reliability
@@ -31,7 +31,8 @@ def measure(agent: Agent, rows: Rows, *, discount: float, seed: int) -> tuple[di
     sees = room(agent, rows.context, rows.length - rows.context)
     agents = len(steps["first"]) // len(rows.stream)
     found = look(agent, steps, rows.context, sees=sees, seed=seed, agents=agents)
-    cpu = {key: steps[key][:, rows.context - sees :].cpu() for key in ("reward", "first", "last", "terminal")}
+    cpu = {key: steps[key] for key in ("reward", "first", "last")} | {"terminal": ends(agent, rows, steps)}
+    cpu = {key: value[:, rows.context - sees :].cpu() for key, value in cpu.items()}
     valid, (fit, test) = found.valid, _halves(rows, agents)
     result: dict[str, Any] = {"sees": sees, "rows_at_horizon": valid.sum(0).tolist()}
     result["errors"] = {
@@ -58,9 +59,18 @@ def _halves(rows: Rows, agents: int) -> tuple[Tensor, Tensor]:
     return fit, test
 
 
+def ends(agent: Agent, rows: Rows, steps: Steps) -> Tensor:
+    """Where its continue head learns that there is an end, of folded steps: a lost life, a death, a limit may be one. What it
+    writes over for that (`wm_marl.absent`, records after an end) is as it was recorded: no other measure sees it written over."""
+    learned = agent.ready(agent.to_device(Batch(rows.steps, None, Index(rows.stream, rows.start)))).steps
+    if "alive" not in steps:
+        return learned["terminal"]
+    return torch.where(learned["alive"] == steps["alive"], learned["terminal"], steps["terminal"])
+
+
 def heads(found: Pass, steps: Steps, valid: Tensor, sees: int, discount: float) -> dict[str, Any]:
-    """Rewards, ends and values against what was recorded. Of the posterior every record but resets counts, which bring no
-    reward; of the dream those in the episode that it began in."""
+    """Rewards, ends and values against what was recorded, "terminal" as the model learns it. Of the posterior every record but
+    resets counts, which bring no reward; of the dream those in the episode that it began in."""
     arrived = ~steps["first"]
     arrived[:, 0] = False  # of a row's first record no model knows what came before
     reward = numbers(found.reward[arrived], steps["reward"][arrived])
@@ -72,7 +82,7 @@ def heads(found: Pass, steps: Steps, valid: Tensor, sees: int, discount: float) 
     cont = reliability(found.cont[arrived], ~steps["terminal"][arrived])
     result: dict[str, Any] = {"reward": reward, "continue": cont, "value": None}
     if found.value is not None and found.value.shape == steps["reward"].shape:
-        came, known = followed(steps["reward"], steps["last"], steps["terminal"], discount)
+        came, known = followed(steps["reward"], steps["last"] | steps["terminal"], steps["terminal"], discount)
         result["value"] = numbers(found.value[known], came[known]) | {"steps": int(known.sum()), "discount": discount}
     return result
 

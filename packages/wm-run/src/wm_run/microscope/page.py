@@ -165,8 +165,8 @@ def _value(groups: Sequence[Group]) -> str:
     if not any(run["value"] for one in groups for run in one.runs):
         return ""
     text = (
-        "Predicted value minus the discounted return that was recorded, where the episode ends within the row. Who recorded it "
-        "may have played otherwise than the run's policy: then a bias is no fault."
+        "Predicted value minus the discounted return that was recorded, up to an end within the row, as the model learns ends. "
+        "Who recorded it may have played otherwise than the run's policy: then a bias is no fault."
     )
     charts = [svg(_gaps(groups, "value"), title="value - return, by tenths of the value", xlabel="tenth")]
     head = ["run", "bias", "mean absolute error", "correlation", "steps"]
