@@ -199,6 +199,14 @@ def test_an_end_is_what_that_model_learns_as_one(credit: str, tmp_path: Path) ->
     came = sum(n * mean for n, mean in zip(count, found["value"]["came"], strict=True)) / sum(count)
     assert sum(count) == known and came == pytest.approx(sum(expected) / known, rel=1e-4)
 
+    begun, going = ~(own | steps["last"])[:, 7], ~(own | steps["last"])[:, 8:]
+    assert found["own"]["rows"] == [
+        int(live.sum()) for live in (begun, begun & going[:, 0], begun & going[:, :2].all(1))
+    ]
+    assert found["own"]["end"]["came"][0] == pytest.approx((~going[begun, 0]).float().mean().item())
+    loaded.agent.alone = True  # a policy that is not learned has no dreams of its own
+    assert measure(loaded.agent, rows, discount=0.9, seed=0)[0]["own"] is None
+
 
 def test_a_mistake_at_the_command_line_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [str(tmp_path / "nothing"), "--out", str(tmp_path / "m")]

@@ -37,8 +37,8 @@ class Idle:
         return self._each(np.zeros(self._seen.shape, self._seen.dtype)), self._each({})
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-        seen, told = self.reset()
-        return seen, self._each(0.0), self._each(False), self._each(False), told
+        seen, infos = self.reset()
+        return seen, self._each(0.0), self._each(False), self._each(False), infos
 
     def close(self) -> None: ...
 

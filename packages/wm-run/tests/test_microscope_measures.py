@@ -9,6 +9,7 @@ from wm_run.microscope import errors, probe
 from wm_run.microscope.calibration import numbers, reliability
 from wm_run.microscope.codes import codes
 from wm_run.microscope.lags import gradient, powers
+from wm_run.microscope.promised import Ahead, promised
 from wm_run.microscope.recalled import recalled
 from wm_run.microscope.returns import followed
 
@@ -190,6 +191,26 @@ def test_returns_are_sums_up_to_an_end_and_unknown_before_a_limit_or_the_end_of_
             else:
                 assert found[b, t] == 0
     assert min(counts.values()) > 50
+
+
+# ---- own dreams
+
+
+def test_own_dreams_are_asked_while_in_reality_nothing_has_ended() -> None:
+    own, recorded = (Ahead(draw(40, 5, seed=k), draw(40, 5, seed=k + 1).sigmoid()) for k in (0, 2))
+    came = Ahead(draw(40, 5, seed=4), (draw(40, 5, seed=5) < 1).double())
+    begun = draw(40, seed=6) < 1
+    found = promised(own, recorded, came, begun)
+    for name, one in (("own", own), ("recorded", recorded), ("came", came)):
+        sums = [0.0, 0.0]
+        for h in range(5):
+            rows = [b for b in range(40) if begun[b] and all(came.going[b, k] for k in range(h))]
+            assert found["rows"][h] == len(rows) > 5
+            for i, (what, values) in enumerate((("reward", one.reward), ("end", 1 - one.going))):
+                mean = sum(float(values[b, h]) for b in rows) / len(rows)
+                assert found[what][name][h] == pytest.approx(mean)
+                sums[i] += mean
+        assert [found[f"{what}_{name}"] for what in ("reward", "end")] == pytest.approx(sums)
 
 
 # ---- latents

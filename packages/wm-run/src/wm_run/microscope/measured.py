@@ -18,6 +18,7 @@ from wm_run.microscope.codes import codes
 from wm_run.microscope.errors import by_horizon
 from wm_run.microscope.lags import gradient, powers, shares
 from wm_run.microscope.passing import Pass, cuts, folded, look, quiet, room, state_after
+from wm_run.microscope.promised import Ahead, promised
 from wm_run.microscope.recalled import recalled
 from wm_run.microscope.returns import followed
 from wm_run.microscope.rows import Rows
@@ -75,15 +76,21 @@ def heads(found: Pass, steps: Steps, valid: Tensor, sees: int, discount: float) 
     arrived[:, 0] = False  # of a row's first record no model knows what came before
     reward = numbers(found.reward[arrived], steps["reward"][arrived])
     after = steps["reward"][:, sees:]
-    squared = (found.reward_ahead - after).square()
+    squared = (found.ahead.reward - after).square()
     reward["paid_mae"] = _paid(found.reward[arrived], steps["reward"][arrived])
     reward["ahead"] = by_horizon(squared, valid)  # mean squared error
     reward["ahead_mean"] = by_horizon((steps["reward"][arrived].mean() - after).square(), valid)  # of the mean reward
     cont = reliability(found.cont[arrived], ~steps["terminal"][arrived])
     result: dict[str, Any] = {"reward": reward, "continue": cont, "value": None}
+    over = steps["last"] | steps["terminal"]
+    came = Ahead(after, (~over[:, sees:]).float())
+    result["own"] = None if found.own is None else promised(found.own, found.ahead, came, ~over[:, sees - 1])
     if found.value is not None and found.value.shape == steps["reward"].shape:
-        came, known = followed(steps["reward"], steps["last"] | steps["terminal"], steps["terminal"], discount)
-        result["value"] = numbers(found.value[known], came[known]) | {"steps": int(known.sum()), "discount": discount}
+        returned, known = followed(steps["reward"], over, steps["terminal"], discount)
+        result["value"] = numbers(found.value[known], returned[known]) | {
+            "steps": int(known.sum()),
+            "discount": discount,
+        }
     return result
 
 

@@ -49,7 +49,7 @@ def page(result: Mapping[str, Any], groups: Sequence[Group], films: Sequence[str
     body.append(_runs(groups))
     body.append(legend((i, one.label, len(one.runs)) for i, one in enumerate(groups)))
     body += [f'<h2>Films</h2><div class="films">{"".join(films)}</div>'] if films else []
-    body += [_openloop(groups), _probes(groups), _reward(groups), _continue(groups), _value(groups)]
+    body += [_openloop(groups), _probes(groups), _reward(groups), _continue(groups), _own(groups), _value(groups)]
     body += [_latents(groups), _recalled(groups), _past(groups)]
     return document("Microscope", body)
 
@@ -159,6 +159,30 @@ def _continue(groups: Sequence[Group]) -> str:
     charts = [svg(lines, title="went on, where so much was said", xlabel="predicted probability of going on")]
     head = ["run", "Brier score", "calibration error", "share that went on"]
     return _section("Continue", "", charts, _numbers(groups, "continue", ("brier", "ece", "rate"), head))
+
+
+def _own(groups: Sequence[Group]) -> str:
+    if not any(run["own"] for one in groups for run in one.runs):
+        return ""
+    charts = []
+    for what, title in (("reward", "reward of a step"), ("end", "how often it ends")):
+        lines = []
+        for i, one in enumerate(groups):
+            if one.each("own"):
+                lines.append(Line(f"{one.label}, own actions", i, curve(one.each("own", what, "own"))))
+                lines.append(
+                    Line(f"{one.label}, recorded actions", i + DASHED, curve(one.each("own", what, "recorded")))
+                )
+        came = next(run["own"][what]["came"] for one in groups for run in one.runs if run["own"])
+        charts.append(svg([*lines, Line("what came", GREY, curve([came]))], title=title, xlabel="steps ahead"))
+    text = (
+        "Dreams under the policy's own actions, and (dashed) under the recorded ones, where in reality no end had come yet. If the "
+        "rows are of the run's own play, own dreams that pay more or end less often than what came are errors of the model that "
+        "its policy has found. Below, sums over the steps."
+    )
+    names = [f"{what}_{name}" for what in ("reward", "end") for name in ("own", "recorded", "came")]
+    head = ["run", *(f"{what}, {name}" for what in ("reward", "ends") for name in ("own", "recorded", "came"))]
+    return _section("Own dreams", text, charts, _numbers(groups, "own", names, head))
 
 
 def _value(groups: Sequence[Group]) -> str:

@@ -20,6 +20,7 @@ from wm_core.world import bound_action, resets, stack
 
 from wm_run.microscope.errors import ahead as ahead_of
 from wm_run.microscope.errors import middle, wrong
+from wm_run.microscope.promised import Ahead
 from wm_run.microscope.rows import Rows
 
 PIECE = 16  # rows at a time
@@ -33,7 +34,7 @@ class Pass:
     sees: records of the context that it was given: a model with few positions sees the last of them alone. first: of the
     steps that it saw, of which features, post, prior, reward, cont and value are (B, sees + H, ...). Of the dream:
     imagined features (B, H, F), its rewards and ends, and by observation the errors (B, H) of model, copy and mean frame.
-    valid (B, H): the steps of the dream that lie in the episode that the context ends in.
+    own: rewards and ends of a dream under the policy's own actions, where the run learns one. valid (B, H): the steps of the dream that lie in the episode that the context ends in.
     """
 
     sees: int
@@ -45,7 +46,8 @@ class Pass:
     cont: Tensor
     value: Tensor | None
     imagined: Tensor
-    reward_ahead: Tensor
+    ahead: Ahead
+    own: Ahead | None
     errors: dict[str, dict[str, Tensor]]
     shown: dict[str, tuple[Tensor, Tensor]]  # of images: true (SHOWN, C + H, ...) and predicted (SHOWN, H, ...)
     recalled: tuple[Tensor, Tensor, Tensor] | None
@@ -136,19 +138,22 @@ def _piece(
     with draws.drawing(draws.Generator(seed, agent.device)), agent.computing():
         carry = world.prefill(None, rows)
         context = world.observe(carry, seen)
-        start, _ = world.dynamics.starts(context, 1)
-        latents = []
+        start, begun = world.dynamics.starts(context, 1)
+        at, latents = start, []
         for action in steps["action"][:, sees:].unbind(1):
-            start, latent = world.imagine(start, action)
+            at, latent = world.imagine(at, action)
             latents.append(latent)
         dream = stack(latents)
         trace = world.observe(carry, steps) if whole else context
         critic = agent.behaviour.networks().get("critic")
         scalar = {"reward": world.heads["reward"](trace.latent).mode(), "cont": world.going(trace.latent)}
-        ahead = world.heads["reward"](dream).mode()
+        ahead = _ahead(world.heads["reward"](dream).mode(), world.going(dream))
         shown = world.decoder(dream)
         value = None if critic is None else critic(trace.latent).mode()
         chosen = world.recalled(carry, seen)
+        policy = None if agent.alone else agent.behaviour.policy
+        own = None if policy is None else world.dream((start, begun), policy, dream.stoch.shape[1])
+        paid = None if own is None else _ahead(own.reward[:, 1:], world.going(own.latent)[:, 1:])
     errors, films = {}, {}
     for key, distribution in shown.items():
         said = distribution.mode()
@@ -170,7 +175,8 @@ def _piece(
         cont=scalar["cont"].float().cpu(),
         value=None if value is None else value.float().cpu(),
         imagined=features_of(dream),
-        reward_ahead=ahead.float().cpu(),
+        ahead=ahead,
+        own=paid,
         errors=errors,
         shown=films,
         recalled=None if chosen is None else (chosen.age.cpu(), (chosen.episodes != 0).cpu(), chosen.taken.cpu()),
@@ -200,6 +206,10 @@ def as_decoded(true: Tensor, said: Tensor) -> Tensor:
     return true.float() / 255 if said.ndim == 5 else true.reshape(*true.shape[:2], *said.shape[2:]).float()
 
 
+def _ahead(reward: Tensor, going: Tensor) -> Ahead:
+    return Ahead(reward.float().cpu(), going.float().cpu())
+
+
 def _joined(pieces: list[dict[str, Any]]) -> dict[str, Any]:
     """The same dictionary for all rows."""
     first, found = pieces[0], dict[str, Any]()
@@ -208,7 +218,8 @@ def _joined(pieces: list[dict[str, Any]]) -> dict[str, Any]:
         if isinstance(value, Tensor):
             found[name] = torch.cat(each)
         elif isinstance(value, tuple):
-            found[name] = tuple(torch.cat(x) for x in zip(*each, strict=True))
+            parts = [torch.cat(x) for x in zip(*each, strict=True)]
+            found[name] = Ahead(*parts) if isinstance(value, Ahead) else tuple(parts)
         elif isinstance(value, dict) and name == "errors":
             found[name] = {key: {k: torch.cat([one[key][k] for one in each]) for k in value[key]} for key in value}
         else:
