@@ -190,7 +190,8 @@ def _value(groups: Sequence[Group]) -> str:
         return ""
     text = (
         "Predicted value minus the discounted return that was recorded, up to an end within the row, as the model learns ends. "
-        "Who recorded it may have played otherwise than the run's policy: then a bias is no fault."
+        "Rows that are shorter than some episodes hold the ends of short ones alone. Who recorded them may have played otherwise "
+        "than the run's policy: then a bias is no fault."
     )
     charts = [svg(_gaps(groups, "value"), title="value - return, by tenths of the value", xlabel="tenth")]
     head = ["run", "bias", "mean absolute error", "correlation", "steps"]
