@@ -49,6 +49,7 @@ ARMS: dict[str, tuple[Any, ...]] = {
         f"dmawm {name}": ("dmawm", "--preset", "smax", "--ablation", name)
         for name in ("tc", "ip", "as", "horizon_4", "continue_at_death", "communicating")
     },
+    "dmawm masks mode": ("dmawm", "--preset", "smax", "--masks", "mode"),
     # as preset smax was before: its rows of then have these names
     "dmawm floor 0.1": ("dmawm", "--preset", "smax", "--advantage_floor", 0.1),
     "po_dreamer floor 0.1": ("po_dreamer", "--preset", "smax", "--advantage_floor", 0.1),
