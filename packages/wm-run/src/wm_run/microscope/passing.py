@@ -33,8 +33,9 @@ class Pass:
 
     sees: records of the context that it was given: a model with few positions sees the last of them alone. first: of the
     steps that it saw, of which features, post, prior, reward, cont and value are (B, sees + H, ...). Of the dream:
-    imagined features (B, H, F), its rewards and ends, and by observation the errors (B, H) of model, copy and mean frame.
-    own: rewards and ends of a dream under the policy's own actions, where the run learns one. valid (B, H): the steps of the dream that lie in the episode that the context ends in.
+    imagined features (B, H, F), in `ahead` its rewards and how likely it goes on, and by observation the errors (B, H) of model,
+    copy and mean frame. own: as `ahead`, of a dream under the policy's own actions, where the run learns one. valid (B, H): the
+    steps of the dream that lie in the episode that the context ends in.
     """
 
     sees: int
@@ -151,9 +152,10 @@ def _piece(
         shown = world.decoder(dream)
         value = None if critic is None else critic(trace.latent).mode()
         chosen = world.recalled(carry, seen)
-        policy = None if agent.alone else agent.behaviour.policy
-        own = None if policy is None else world.dream((start, begun), policy, dream.stoch.shape[1])
-        paid = None if own is None else _ahead(own.reward[:, 1:], world.going(own.latent)[:, 1:])
+        own = None
+        if whole and not agent.alone:
+            played = world.dream((start, begun), agent.behaviour.policy, dream.stoch.shape[1])
+            own = _ahead(played.reward[:, 1:], world.going(played.latent)[:, 1:])
     errors, films = {}, {}
     for key, distribution in shown.items():
         said = distribution.mode()
@@ -176,7 +178,7 @@ def _piece(
         value=None if value is None else value.float().cpu(),
         imagined=features_of(dream),
         ahead=ahead,
-        own=paid,
+        own=own,
         errors=errors,
         shown=films,
         recalled=None if chosen is None else (chosen.age.cpu(), (chosen.episodes != 0).cpu(), chosen.taken.cpu()),
