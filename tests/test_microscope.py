@@ -204,8 +204,22 @@ def test_an_end_is_what_that_model_learns_as_one(credit: str, tmp_path: Path) ->
         int(live.sum()) for live in (begun, begun & going[:, 0], begun & going[:, :2].all(1))
     ]
     assert found["own"]["end"]["came"][0] == pytest.approx((~going[begun, 0]).float().mean().item())
+
+    for weight in loaded.agent.world.heads["reward"].parameters():  # which says 0 as long as it is new
+        torch.nn.init.normal_(weight, std=0.5)
+    before, after = (other_actions(loaded, steps, rows, at) for at in (0, 1))
+    assert torch.equal(before.ahead.reward, after.ahead.reward) and not torch.equal(before.own.reward, after.own.reward)
     loaded.agent.alone = True  # a policy that is not learned has no dreams of its own
     assert measure(loaded.agent, rows, discount=0.9, seed=0)[0]["own"] is None
+
+
+def other_actions(loaded: Any, steps: Any, rows: Rows, at: int) -> Any:
+    """What is seen of rows with a policy that prefers actions otherwise, by `at`."""
+    actor = [value for name, value in loaded.agent.behaviour.networks()["actor"].named_parameters() if "out" in name]
+    for weight in actor:
+        weight.data.fill_(0.0)
+    actor[-1].data[..., 1 + at] = 9.0
+    return look(loaded.agent, steps, rows.context, sees=rows.context, seed=0, agents=3)
 
 
 def test_a_mistake_at_the_command_line_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,6 +285,13 @@ def test_what_does_not_fit_is_a_sentence(task, options, told, monkeypatch):
         make(task, **options)
 
 
+def test_what_a_module_needs_is_no_reason_to_name_another(tmp_path, monkeypatch):
+    (tmp_path / "simple_spread_of_mine.py").write_text("import nothing_of_the_kind\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(TaskError, match=r"no module 'nothing_of_the_kind' to import, or it needs that one$"):
+        make("zoo:simple_spread_of_mine")
+
+
 class Absent:
     """Who looks for pettingzoo finds none."""
 

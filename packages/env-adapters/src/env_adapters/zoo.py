@@ -166,7 +166,8 @@ def ours(module: str) -> bool:
 
 
 def _close(module: str) -> str:
-    """What was probably meant: modules of the two packages by their last name, with or without its version."""
+    """What was probably meant: modules of the two packages by their last name, with or without its version. Nothing where the
+    module is there, and it is what it needs that is not."""
     known: dict[str, str] = {}
     for root in SHIPPED:
         found = importlib.util.find_spec(root)
@@ -175,6 +176,8 @@ def _close(module: str) -> str:
                 inside = file.relative_to(place).with_suffix("").parts
                 if "test" not in inside:
                     known[inside[-1]] = ".".join(("zoo:" + root, *inside))
+    if f"zoo:{module}" in known.values():
+        return ""
     last = module.rpartition(".")[2]
     same = [one for one in known if one.rpartition("_v")[0] == last]
     close = same or difflib.get_close_matches(last, list(known), 3, 0.6)
@@ -195,9 +198,8 @@ def make_zoo(module: str, **options: Any) -> Zoo:
             raise TaskError(f"{name}: {root} is not installed: install `env-adapters[zoo]`") from error
         if ours(root):
             raise TaskError(f"{name}: {root} has no such module{_close(module)}") from error
-        raise TaskError(
-            f"{name}: there is no module {error.name!r} to import, or it needs that one{_close(module)}"
-        ) from error
+        meant = _close(module) if root == module.partition(".")[0] else ""
+        raise TaskError(f"{name}: there is no module {error.name!r} to import, or it needs that one{meant}") from error
     except (ImportError, gymnasium.error.Error) as error:
         raise TaskError(f"{name} does not load: {_line(error)}") from error
     make = getattr(found, "parallel_env", None)
