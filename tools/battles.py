@@ -50,6 +50,10 @@ ARMS: dict[str, tuple[Any, ...]] = {
         for name in ("tc", "ip", "as", "horizon_4", "continue_at_death", "communicating")
     },
     "dmawm masks mode": ("dmawm", "--preset", "smax", "--masks", "mode"),
+    "dmawm model x4": (
+        *("dmawm", "--preset", "smax", "--masks", "mode", "--model_updates", 4),
+        *("--train_ratio", 128, "--first_updates", 113, "--model_first", 113),  # as many updates of the policy as dmawm
+    ),
     # as preset smax was before: its rows of then have these names
     "dmawm floor 0.1": ("dmawm", "--preset", "smax", "--advantage_floor", 0.1),
     "po_dreamer floor 0.1": ("po_dreamer", "--preset", "smax", "--advantage_floor", 0.1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,13 @@ import dmawm.agent
 import pytest
 import torch
 from dmawm.agent import Dmawm
+from dmawm.cli import APP
 from torch import Tensor
 from wm_core import draws
 from wm_core.types import Batch, Trace
 from wm_core.world import WorldModel
 from wm_marl import Interleaved, agents_of
+from wm_run.configs import resolve
 
 Given = SimpleNamespace
 AGENTS, ACTIONS = 3, 5
@@ -148,13 +151,14 @@ def test_nothing_of_the_behaviour_reaches_the_world_model(given: Given, agent: D
 
 
 class Rows:
-    """A replay of one batch."""
+    """A replay whose every batch is another one."""
 
     def __init__(self, given: Given) -> None:
-        self.given = given
+        self.given, self.sampled = given, 0
 
     def sample(self, batch: int, length: int, past: int = 0) -> Batch:
-        found: Batch = self.given.teams(batch, length)
+        self.sampled += 1
+        found: Batch = self.given.teams(batch, length, seed=self.sampled - 1)
         return found
 
 
@@ -166,6 +170,30 @@ def test_the_model_learns_alone_at_first(given: Given) -> None:
     assert "loss/policy" not in told[-1]
     assert "loss/policy" in agent.learn(Rows(given)) and int(agent.clock.updates) == 3  # type: ignore[arg-type]
     assert any(not torch.equal(a, b) for a, b in zip(before, agent.behaviour.parameters(), strict=True))
+
+
+def test_the_model_learns_so_many_steps_an_update_and_the_policy_from_the_last_rows(given: Given) -> None:
+    agent, twin = given.small(model_updates=3), given.small()
+    agent.learn(Rows(given))  # type: ignore[arg-type]
+    rows = Rows(given)
+    for _ in range(2):
+        twin.update_model(twin.to_device(rows.sample(twin.batch, twin.length)))
+    twin.update(twin.to_device(rows.sample(twin.batch, twin.length)))
+    apart = [name for name, value in agent.state_dict().items() if not torch.equal(value, twin.state_dict()[name])]
+    assert not apart and int(agent.clock.updates) == 1
+
+
+def test_alone_the_model_takes_as_many_steps_an_update(given: Given) -> None:
+    agent, rows = given.small(model_updates=3, model_first=2), Rows(given)
+    for _ in range(2):
+        assert "loss/policy" not in agent.learn(rows)  # type: ignore[arg-type]
+    assert rows.sampled == 6 and "loss/policy" in agent.learn(rows)  # type: ignore[arg-type]
+    assert int(agent.clock.updates) == 3
+
+
+def test_a_train_ratio_counts_every_step_of_the_model(given: Given) -> None:
+    config = resolve(APP, "tiny")
+    assert replace(config, model_updates=3).replayed == 3 * config.replayed == 3 * config.batch * config.length
 
 
 def test_the_dead_count_once_and_no_more_where_there_is_no_absorbing_state(given: Given) -> None:

@@ -28,7 +28,7 @@ class Dmawm(Agent):
     """Disentangled world model of a team: agents are rows, coupled by prior, heads and critic alone.
 
     relabel: folded steps -> steps with the absent in the absorbing state. model_first: updates in which the world model
-    alone learns.
+    alone learns. model_updates: its steps in each update.
     """
 
     behaviour: PPO
@@ -45,13 +45,15 @@ class Dmawm(Agent):
         horizon: int,
         dream_last: int,
         model_first: int,
+        model_updates: int,
         scales: dict[str, float],
         **parts: Any,
     ) -> None:
         super().__init__(**parts)
         self.team, self.relabel, self.scales = team, relabel, scales
         self.batch, self.length = batch, length
-        self.horizon, self.dream_last, self.model_first = horizon, dream_last or length, model_first
+        self.horizon, self.dream_last = horizon, dream_last or length
+        self.model_first, self.model_updates = model_first, model_updates
 
     @property
     def stores(self) -> Mapping[str, int]:
@@ -71,17 +73,17 @@ class Dmawm(Agent):
         return carry, action.unflatten(0, (-1, self.team.agents)), {}
 
     def learn(self, replay: Experience) -> Metrics:
-        batch = self.to_device(replay.sample(self.batch, self.length))
+        rows = [self.to_device(replay.sample(self.batch, self.length)) for _ in range(self.model_updates)]
         young = self.model_first and int(self.clock.updates) < self.model_first  # asked of the device while it may be
         if young:
-            return self.update_world(batch)[0]
+            return self.update_world(*rows)[0]
         self.model_first = 0
-        return self.updated(batch)[0]
+        return self.updated(*rows)[0]
 
     def update(self, *batches: Batch) -> Update:
-        """One step of the world model on rows (B*N, T), then PPO's epochs on one dream from their last steps."""
-        (batch,) = batches
-        metrics, trace, steps = self.update_model(batch)
+        """A step of the world model on rows (B*N, T) for each batch, then PPO's epochs on one dream from the last steps of
+        the last rows. Metrics are those of the last."""
+        metrics, trace, steps = self.update_models(*batches)
         with draws.drawing(self.source), self.computing():
             dream = self.world.dream(self.world.starts(trace, self.dream_last), self.behaviour.policy, self.horizon)
             metrics |= self.behaviour.optimise(dream)
@@ -91,18 +93,26 @@ class Dmawm(Agent):
         return metrics | mask_metrics(seen.mask, steps["action_mask"]), {}
 
     def update_world(self, *batches: Batch) -> Update:
-        """The first of them alone."""
-        return self.update_model(*batches)[0], {}
+        """The steps of the world model alone."""
+        return self.update_models(*batches)[0], {}
 
     def ready(self, batch: Batch) -> Batch:
         """A batch of teams as rows of agents, with the absent in the absorbing state."""
         return replace(batch, steps=self.relabel(self.rows(batch.steps)))
 
-    def update_model(self, batch: Batch) -> tuple[Metrics, Trace, Steps]:
+    def update_models(self, *batches: Batch) -> tuple[Metrics, Trace, Steps]:
+        """A step for each batch, counted as one update: what the last gives."""
+        *earlier, last = batches
+        for batch in earlier:
+            self.update_model(batch, counted=False)
+        return self.update_model(last)
+
+    def update_model(self, batch: Batch, counted: bool = True) -> tuple[Metrics, Trace, Steps]:
         """Equation 3: metrics, the trace, and the steps it was learned from."""
         self.train()
         steps = self.ready(batch).steps
-        metrics, trace = model_update(self, steps, rule=self.optimiser.rules["model"], scales=self.scales)
+        model = self.optimiser.rules["model"]
+        metrics, trace = model_update(self, steps, rule=model, scales=self.scales, counted=counted)
         return metrics, trace, steps
 
 
@@ -139,5 +149,6 @@ def build(config: Config, observation_space: Any, action_spec: Any, team: Team) 
         horizon=config.horizon,
         dream_last=config.dream_last,
         model_first=config.model_first,
+        model_updates=config.model_updates,
         scales=scales,
     )

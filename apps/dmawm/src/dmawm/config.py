@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from wm_run.bounds import Bounds, Count, Horizon, LastSteps, Layers, Norm, Rate, Share
-from wm_run.config import RunConfig
+from wm_run.config import RunConfig, now
 from wm_run.unread import only
 
 WITH_BEHAVIOUR = only(behaviour=True)
@@ -107,6 +107,8 @@ class Config(RunConfig):
     """Parts in which a PPO epoch is computed, to save memory; the gradient is that of the whole."""
     model_first: Annotated[int, WITH_BEHAVIOUR] = 0
     """First updates in which the world model alone learns."""
+    model_updates: Count = now(1, was=1)
+    """Steps of the world model's optimiser in an update, each on rows of its own; the policy dreams from the last rows."""
     # optimisers
     lr: float = 1e-4
     """Adam's learning rate, of the world model."""
@@ -121,6 +123,11 @@ class Config(RunConfig):
     """Of a substrate of Melting Pot."""
     share_reward: Literal["none", "mean", "sum"] = "none"
     """What each of them is given there: its own reward, or the mean or the sum of all."""
+
+    @property
+    def replayed(self) -> int:
+        """Of all steps of the world model."""
+        return self.batch * self.length * self.model_updates
 
     @property
     def settled(self) -> Config:

@@ -55,11 +55,18 @@ def model_scales(
 
 
 def model_update(
-    agent: Agent, steps: Steps, *, rule: Rule | Together, scales: Mapping[str, float], past: Past | None = None
+    agent: Agent,
+    steps: Steps,
+    *,
+    rule: Rule | Together,
+    scales: Mapping[str, float],
+    past: Past | None = None,
+    counted: bool = True,
 ) -> tuple[Metrics, Trace]:
     """One step of `rule` on the losses of the world model alone, for whom the behaviour takes steps of its own.
 
-    steps are those of rows (B, T, ...), past what was stored of the steps before them; scales name the world's losses. Gives
+    steps are those of rows (B, T, ...), past what was stored of the steps before them; scales name the world's losses;
+    counted says whether the agent's clock counts it as an update, which one of several steps in an update is not. Gives
     metrics, and the trace from which dreams start.
     """
     world = agent.world
@@ -68,7 +75,8 @@ def model_update(
     means = averages(losses)
     optimised = rule.step(total(means, scales))
     torch.clear_autocast_cache()  # which holds the weights as they were before the step
-    agent.clock.count_update()
+    if counted:
+        agent.clock.count_update()
     shown = names.logged(means)
     metrics: Metrics = {f"loss/{shown[name]}": mean.detach() for name, mean in means.items()}
     metrics |= {f"opt/{name}/model": value for name, value in optimised.items()}
