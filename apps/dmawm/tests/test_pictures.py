@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dmawm.cli import APP
 from wm_core.images import StridedDecoder, StridedEncoder
+from wm_core.patches import PatchDecoder, PatchEncoder
 from wm_run.cli import main
 
 PAIR = """
@@ -38,16 +39,40 @@ PAIR = """
 """
 
 
-def test_a_team_in_pictures_of_44_trains_dreams_and_is_filmed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words of a command that name the pair."""
     (tmp_path / "pictured_pair.py").write_text(textwrap.dedent(PAIR))
     monkeypatch.syspath_prepend(tmp_path)
+    return ["--task", "pictured_pair:Pair", "--steps", "80"]
+
+
+def test_patches_take_the_place_of_strided_convolutions(task: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    main(APP, ["train", "--preset", "tiny", *task, "--convolutions", "patches", "--logdir", str(log)])
+    world = APP.load(log).agent.world
+    assert isinstance(world.encoder.conv, PatchEncoder) and isinstance(world.decoder.conv, PatchDecoder)
+    assert world.encoder.conv.patches.kernel_size == (4, 4)
+
+
+def test_patches_that_do_not_tile_a_picture_are_refused_in_a_sentence(
+    task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(
+            APP, ["train", "--preset", "tiny", *task, "--convolutions", "patches", "--patch", "5"]
+            + ["--logdir", str(tmp_path / "log")],
+        )  # fmt: skip
+    assert "multiples of 5: choose a --patch that divides both" in capsys.readouterr().err
+
+
+def test_a_team_in_pictures_of_44_trains_dreams_and_is_filmed(
+    task: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     filmed: list[np.ndarray] = []
     monkeypatch.setattr("wm_run.folder.write_video", lambda path, frames, fps: filmed.append(frames))
     log = tmp_path / "log"
-    task = ["--task", "pictured_pair:Pair", "--steps", "80", "--final_video", "True"]
-    main(APP, ["train", "--preset", "tiny", *task, "--logdir", str(log)])
+    main(APP, ["train", "--preset", "tiny", *task, "--final_video", "True", "--logdir", str(log)])
     told = capsys.readouterr()
     assert "no video" not in told.out + told.err
     (frames,) = filmed

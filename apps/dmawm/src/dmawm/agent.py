@@ -12,7 +12,6 @@ from torch import Tensor
 from wm_core import draws, health
 from wm_core.agent import Agent
 from wm_core.contracts import Experience, Metrics, Update
-from wm_core.images import StridedEncoder
 from wm_core.joint import model_scales, model_update
 from wm_core.observations import describe
 from wm_core.optim import Adam, NormClip, Together
@@ -119,7 +118,7 @@ class Dmawm(Agent):
 def build(config: Config, observation_space: Any, action_spec: Any, team: Team) -> Dmawm:
     """The agent of a config for the spaces of one agent of a team; UserError for a space that the encoder cannot read."""
     torch.manual_seed(config.seed)
-    seen = describe(observation_space, multiple=StridedEncoder.multiple)
+    seen = describe(observation_space, multiple=config.sides, way_out="choose a --patch that divides both")
     with torch.device(config.device):
         world = make_world(config, seen, action_spec.size, team.agents)
         behaviour = make_behaviour(config, dict(world.dynamics.widths), action_spec, team.agents)

@@ -38,6 +38,10 @@ class Config(RunConfig):
     """Layers of it."""
     depth: Annotated[Count, only(images=True)] = 32
     """Channel unit of the convolutions."""
+    convolutions: Annotated[Literal["strided", "patches"], only(images=True)] = now("strided", was="strided")
+    """Four of stride 2 and their transposes (2023's); or one for each patch of a sprite's size and one among patches."""
+    patch: Annotated[Count, only(images=True, convolutions="patches")] = now(4, was=4)
+    """Side of a patch, in pixels: Melting Pot's sprites have 4 in a view of 44x44."""
     # environment module
     predictor: Literal["transformer", "alone"] = "transformer"
     """Who tells the prior: the interaction predictor, or an MLP for each agent of as many weights (DMAWM-IP)."""
@@ -123,6 +127,11 @@ class Config(RunConfig):
     """Of a substrate of Melting Pot."""
     share_reward: Literal["none", "mean", "sum"] = "none"
     """What each of them is given there: its own reward, or the mean or the sum of all."""
+
+    @property
+    def sides(self) -> int:
+        """What an image's sides must be multiples of."""
+        return self.patch if self.convolutions == "patches" else 1
 
     @property
     def replayed(self) -> int:

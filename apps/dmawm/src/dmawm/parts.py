@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from wm_core.heads import PolicyHead
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
+from wm_core.patches import PatchDecoder, PatchEncoder
 from wm_core.rssm import RSSM, Cell
 from wm_core.twohot import TwoHot
 from wm_core.world import WorldModel
@@ -38,8 +40,9 @@ READS = {"h": ("deter",), "hz": ("deter", "stoch")}
 
 def make_world(config: Config, seen: Observations, actions: int, agents: int) -> WorldModel:
     """Every agent's own model of what it sees (equation 1), and what couples them (equation 2)."""
+    shown, drawn = convolutions(config)
     encoder = MultiEncoder(
-        seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers, images=StridedEncoder
+        seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers, images=shown
     )
     dynamics = make_dynamics(config, encoder.width, actions, agents)
     reads = READS[config.heads_input]
@@ -48,7 +51,7 @@ def make_world(config: Config, seen: Observations, actions: int, agents: int) ->
     return WorldModel(
         encoder=encoder,
         dynamics=Interleaved(dynamics, agents),
-        decoder=MultiDecoder(seen, widths=dynamics.widths, depth=config.depth, images=StridedDecoder, **sizes),
+        decoder=MultiDecoder(seen, widths=dynamics.widths, depth=config.depth, images=drawn, **sizes),
         heads=team_heads(
             mixer(config, config.team_heads, read, agents),
             actions,
@@ -59,6 +62,13 @@ def make_world(config: Config, seen: Observations, actions: int, agents: int) ->
         kl=BalancedKL(config.free_nats),
         discount=config.discount,
     )
+
+
+def convolutions(config: Config) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What makes the encoder of images, and what their decoder."""
+    if config.convolutions == "strided":
+        return StridedEncoder, StridedDecoder
+    return partial(PatchEncoder, patch=config.patch), partial(PatchDecoder, patch=config.patch)
 
 
 def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM:

@@ -1,0 +1,92 @@
+"""Images of small sprites <-> features: one convolution for each patch of the sprites' size, and one among patches.
+
+Where a world is drawn from sprites on a grid, as Melting Pot's are, a patch is one cell of it: which sprite stands in it is a
+linear function of its pixels, and where it stands needs no stack of ever coarser maps to be kept. Four strided convolutions
+of as many channels reach a 3x3 map from 44x44, and drawing one sprite out of it takes a code of sixteen cells to a channel.
+
+Sizes: N images, H W C their shape, P patch, d depth, D deter, Z stoch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wm_core.blocks import linear, truncated_normal_
+from wm_core.images import ChannelNorm
+from wm_core.precision import wide
+
+PATCH = 4
+
+
+def mixing(depth: int) -> nn.Conv2d:
+    """A convolution 3x3 among patches, without bias."""
+    layer = nn.Conv2d(depth, depth, 3, padding=1, bias=False)
+    truncated_normal_(layer.weight, 9 * depth)
+    return layer
+
+
+class PatchEncoder(nn.Module):
+    """uint8 images (..., H, W, C) -> features (..., width): [conv PxP of stride P, norm, SiLU], [conv 3x3, norm, SiLU].
+
+    The input is x / 255 - 0.5; H and W must be multiples of P. Called like the encoders of `wm_core.images`.
+
+    >>> encoder = PatchEncoder((44, 44, 3), depth=2)
+    >>> encoder(torch.zeros(2, 5, 44, 44, 3, dtype=torch.uint8)).shape, encoder.width
+    (torch.Size([2, 5, 242]), 242)
+    """
+
+    multiple = PATCH
+
+    def __init__(self, shape: tuple[int, int, int], *, depth: int, patch: int = PATCH) -> None:
+        super().__init__()
+        height, width, channels = shape
+        self.patches = nn.Conv2d(channels, depth, patch, patch, bias=False)
+        truncated_normal_(self.patches.weight, patch * patch * channels)
+        self.mixing = mixing(depth)
+        self.norms = nn.ModuleList([ChannelNorm(depth) for _ in range(2)])
+        self.width = (height // patch) * (width // patch) * depth
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.flatten(0, -4).permute(0, 3, 1, 2).div(255).sub_(0.5)
+        for layer, norm in zip((self.patches, self.mixing), self.norms, strict=True):
+            x = norm(layer(x))
+        return x.permute(0, 2, 3, 1).reshape(*image.shape[:-3], -1)
+
+
+class PatchDecoder(nn.Module):
+    """The mirror: one linear layer to d features of each patch, norm, SiLU, [conv 3x3, norm, SiLU], and each patch drawn by
+    itself; + 0.5, no sigmoid. Called like the decoders of `wm_core.images`; `units` and `blocks` say nothing here.
+
+    >>> decoder = PatchDecoder((44, 32, 3), deter=16, stoch=6, depth=2, units=0)
+    >>> decoder(torch.zeros(2, 5, 16), torch.zeros(2, 5, 6)).shape
+    torch.Size([2, 5, 44, 32, 3])
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        deter: int,
+        stoch: int,
+        depth: int,
+        units: int,
+        blocks: int = 8,
+        patch: int = PATCH,
+    ) -> None:
+        super().__init__()
+        height, width, channels = shape
+        self.grid = (height // patch, width // patch, depth)
+        self.inputs = linear(deter + stoch, self.grid[0] * self.grid[1] * depth)
+        self.mixing = mixing(depth)
+        self.norms = nn.ModuleList([ChannelNorm(depth) for _ in range(2)])
+        self.out = nn.ConvTranspose2d(depth, channels, patch, patch)
+        truncated_normal_(self.out.weight, depth)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        lead = deter.shape[:-1]
+        x = self.inputs(torch.cat([stoch, deter], -1)).reshape(-1, *self.grid).permute(0, 3, 1, 2)
+        x = self.norms[1](self.mixing(self.norms[0](x)))
+        x = wide(self.out(x)) + 0.5
+        return x.permute(0, 2, 3, 1).reshape(*lead, *x.shape[-2:], x.shape[1])
