@@ -63,7 +63,7 @@ def test_patches_that_do_not_tile_a_picture_are_refused_in_a_sentence(
             APP, ["train", "--preset", "tiny", *task, "--convolutions", "patches", "--patch", "5"]
             + ["--logdir", str(tmp_path / "log")],
         )  # fmt: skip
-    assert "multiples of 5: choose a --patch that divides both" in capsys.readouterr().err
+    assert "multiples of 5: choose a --patch that divides both, or --convolutions strided" in capsys.readouterr().err
 
 
 def test_a_team_in_pictures_of_44_trains_dreams_and_is_filmed(

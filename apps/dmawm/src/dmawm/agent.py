@@ -118,7 +118,11 @@ class Dmawm(Agent):
 def build(config: Config, observation_space: Any, action_spec: Any, team: Team) -> Dmawm:
     """The agent of a config for the spaces of one agent of a team; UserError for a space that the encoder cannot read."""
     torch.manual_seed(config.seed)
-    seen = describe(observation_space, multiple=config.sides, way_out="choose a --patch that divides both")
+    seen = describe(
+        observation_space,
+        multiple=config.sides,
+        way_out="choose a --patch that divides both, or --convolutions strided",
+    )
     with torch.device(config.device):
         world = make_world(config, seen, action_spec.size, team.agents)
         behaviour = make_behaviour(config, dict(world.dynamics.widths), action_spec, team.agents)
