@@ -187,6 +187,15 @@ def test_alone_the_model_takes_as_many_steps_an_update(given: Given) -> None:
     agent, rows = given.small(model_updates=3, model_first=2), Rows(given)
     for _ in range(2):
         assert "loss/policy" not in agent.learn(rows)  # type: ignore[arg-type]
+    twin, others = given.small(), Rows(given)
+    for _ in range(6):
+        twin.update_model(twin.to_device(others.sample(twin.batch, twin.length)))
+    apart = [
+        name
+        for name, value in agent.world.state_dict().items()
+        if not torch.equal(value, twin.world.state_dict()[name])
+    ]
+    assert not apart
     assert rows.sampled == 6 and "loss/policy" in agent.learn(rows)  # type: ignore[arg-type]
     assert int(agent.clock.updates) == 3
 
