@@ -49,10 +49,10 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_patches_take_the_place_of_strided_convolutions(task: list[str], tmp_path: Path) -> None:
     log = tmp_path / "log"
-    main(APP, ["train", "--preset", "tiny", *task, "--convolutions", "patches", "--logdir", str(log)])
+    main(APP, ["train", "--preset", "tiny", *task, "--convolutions", "patches", "--patch", "11", "--logdir", str(log)])
     world = APP.load(log).agent.world
     assert isinstance(world.encoder.conv, PatchEncoder) and isinstance(world.decoder.conv, PatchDecoder)
-    assert world.encoder.conv.patches.kernel_size == (4, 4)
+    assert world.encoder.conv.patches.kernel_size == world.decoder.conv.out.kernel_size == (11, 11)
 
 
 def test_patches_that_do_not_tile_a_picture_are_refused_in_a_sentence(

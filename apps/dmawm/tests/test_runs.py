@@ -62,7 +62,7 @@ def test_its_episodes_have_outcomes(leavers: Path) -> None:
 
 
 def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
-    options = ["--preset", "tiny", "--task", "toy:leavers", "--save-every", "40"]
+    options = ["--preset", "tiny", "--task", "toy:leavers", "--save-every", "40", "--model_updates", "2"]
     check_killed("dmawm", options, tmp_path, steps=160, kills=2, places=["checkpoint", "file"], seed=1)
 
 

@@ -10,6 +10,7 @@ from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.errors import UserError
 from wm_core.images import ConvEncoder, StridedDecoder, StridedEncoder, doubled, halved, halvings
 from wm_core.observations import describe
+from wm_core.patches import PatchDecoder, PatchEncoder
 from wm_core.types import Latent
 
 
@@ -74,15 +75,15 @@ def test_doubling_is_the_adjoint_of_halving(high: int, wide: int) -> None:
     assert torch.allclose((halved(down, x) * y).sum(), (x * doubled(up, y, high, wide)).sum(), atol=1e-12, rtol=1e-12)
 
 
-def test_gradients_in_float64() -> None:
+@pytest.mark.parametrize(
+    ("kind", "mirror", "shape"), [(StridedEncoder, StridedDecoder, (11, 6, 1)), (PatchEncoder, PatchDecoder, (8, 4, 1))]
+)
+def test_gradients_in_float64(kind: type, mirror: type, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
-    encoder, decoder = (
-        StridedEncoder((11, 6, 1), depth=1),
-        StridedDecoder((11, 6, 1), deter=2, stoch=2, depth=1, units=0),
-    )
+    encoder, decoder = kind(shape, depth=1), mirror(shape, deter=2, stoch=2, depth=1, units=0)
     for module in (encoder, decoder):
         module.double()
-    x = torch.rand(1, 11, 6, 1, dtype=torch.float64) * 255
+    x = torch.rand(1, *shape, dtype=torch.float64) * 255
     assert torch.autograd.gradcheck(encoder, x.requires_grad_(), eps=1e-3)
     latent = torch.randn(1, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda one: decoder(one, one), latent)

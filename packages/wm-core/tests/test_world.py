@@ -1,15 +1,21 @@
 """World model and behaviour together: what gradients reach, what weights do, what a fresh model predicts."""
 
+import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from wm_core import draws
 from wm_core.actor_critic import ActorCritic
+from wm_core.clock import Clock
 from wm_core.distributions import Bernoulli, HardContinue
 from wm_core.encoders import MultiDecoder, MultiEncoder
 from wm_core.heads import Head, PolicyHead
+from wm_core.joint import model_scales, model_update
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
-from wm_core.optim import LaProp, total
+from wm_core.optim import Adam, LaProp, total
 from wm_core.rssm import RSSM
 from wm_core.twohot import TwoHot
 from wm_core.types import Past
@@ -245,3 +251,18 @@ def test_missing_heads_are_named(world):
             heads={"reward": world.heads["reward"]},
             kl=BalancedKL(),
         )
+
+
+def test_a_step_of_the_model_counts_as_an_update_unless_it_is_said_not_to(world, steps):
+    """Counted or not, it is the same step."""
+    learned = []
+    for counted in (True, False):
+        twin = copy.deepcopy(world)
+        agent = SimpleNamespace(world=twin, source=draws.Fixed(), computing=nullcontext, clock=Clock())
+        scales = model_scales(["vector"])
+        model_update(agent, steps, rule=Adam(twin.parameters(), lr=1e-2), scales=scales, counted=counted)
+        assert int(agent.clock.updates) == counted
+        learned.append(twin.state_dict())
+    before = world.state_dict()
+    assert all(torch.equal(value, learned[1][name]) for name, value in learned[0].items())
+    assert any(not torch.equal(value, before[name]) for name, value in learned[0].items())

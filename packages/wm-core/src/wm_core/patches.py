@@ -1,10 +1,10 @@
 """Images of small sprites <-> features: one convolution for each patch of the sprites' size, and one among patches.
 
 Where a world is drawn from sprites on a grid, as Melting Pot's are, a patch is one cell of it: which sprite stands in it is a
-linear function of its pixels, and where it stands needs no stack of ever coarser maps to be kept. Four strided convolutions
-of as many channels reach a 3x3 map from 44x44, and drawing one sprite out of it takes a code of sixteen cells to a channel.
+linear function of its pixels, and where it stands needs no stack of ever coarser maps to be kept. Four convolutions of stride
+2 leave a 3x3 map of 44x44, each place of which has to hold what stands in some thirteen cells.
 
-Sizes: N images, H W C their shape, P patch, d depth, D deter, Z stoch.
+Sizes: H W C shape of an image, P side of a patch, d depth, D deter, Z stoch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,18 @@ from wm_core.precision import wide
 PATCH = 4
 
 
+def cells(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+    """Rows and columns of patches in images (H, W, C). Raises ValueError where patches do not tile them.
+
+    >>> cells((44, 32, 3), 4)
+    (11, 8)
+    """
+    height, width, _ = shape
+    if height % patch or width % patch:
+        raise ValueError(f"patches of {patch}x{patch} do not tile {height}x{width}")
+    return height // patch, width // patch
+
+
 def mixing(depth: int) -> nn.Conv2d:
     """A convolution 3x3 among patches, without bias."""
     layer = nn.Conv2d(depth, depth, 3, padding=1, bias=False)
@@ -29,7 +41,8 @@ def mixing(depth: int) -> nn.Conv2d:
 class PatchEncoder(nn.Module):
     """uint8 images (..., H, W, C) -> features (..., width): [conv PxP of stride P, norm, SiLU], [conv 3x3, norm, SiLU].
 
-    The input is x / 255 - 0.5; H and W must be multiples of P. Called like the encoders of `wm_core.images`.
+    The input is x / 255 - 0.5. Called like the encoders of `wm_core.images`; `multiple` is that of the P by default. Raises
+    ValueError where H or W is no multiple of P.
 
     >>> encoder = PatchEncoder((44, 44, 3), depth=2)
     >>> encoder(torch.zeros(2, 5, 44, 44, 3, dtype=torch.uint8)).shape, encoder.width
@@ -40,12 +53,13 @@ class PatchEncoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], *, depth: int, patch: int = PATCH) -> None:
         super().__init__()
-        height, width, channels = shape
+        rows, columns = cells(shape, patch)
+        channels = shape[2]
         self.patches = nn.Conv2d(channels, depth, patch, patch, bias=False)
         truncated_normal_(self.patches.weight, patch * patch * channels)
         self.mixing = mixing(depth)
         self.norms = nn.ModuleList([ChannelNorm(depth) for _ in range(2)])
-        self.width = (height // patch) * (width // patch) * depth
+        self.width = rows * columns * depth
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.flatten(0, -4).permute(0, 3, 1, 2).div(255).sub_(0.5)
@@ -55,7 +69,7 @@ class PatchEncoder(nn.Module):
 
 
 class PatchDecoder(nn.Module):
-    """The mirror: one linear layer to d features of each patch, norm, SiLU, [conv 3x3, norm, SiLU], and each patch drawn by
+    """deter (..., D) and flat stoch (..., Z) -> images (..., H, W, C), the encoder's mirror: one linear layer to d features of each patch, norm, SiLU, [conv 3x3, norm, SiLU], and each patch drawn by
     itself; + 0.5, no sigmoid. Called like the decoders of `wm_core.images`; `units` and `blocks` say nothing here.
 
     >>> decoder = PatchDecoder((44, 32, 3), deter=16, stoch=6, depth=2, units=0)
@@ -75,12 +89,12 @@ class PatchDecoder(nn.Module):
         patch: int = PATCH,
     ) -> None:
         super().__init__()
-        height, width, channels = shape
-        self.grid = (height // patch, width // patch, depth)
-        self.inputs = linear(deter + stoch, self.grid[0] * self.grid[1] * depth)
+        rows, columns = cells(shape, patch)
+        self.grid = (rows, columns, depth)
+        self.inputs = linear(deter + stoch, rows * columns * depth)
         self.mixing = mixing(depth)
         self.norms = nn.ModuleList([ChannelNorm(depth) for _ in range(2)])
-        self.out = nn.ConvTranspose2d(depth, channels, patch, patch)
+        self.out = nn.ConvTranspose2d(depth, shape[2], patch, patch)
         truncated_normal_(self.out.weight, depth)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
