@@ -54,6 +54,11 @@ ARMS: dict[str, tuple[Any, ...]] = {
         *("dmawm", "--preset", "smax", "--masks", "mode", "--model_updates", 4),
         *("--train_ratio", 128, "--first_updates", 113, "--model_first", 113),  # as many updates of the policy as dmawm
     ),
+    "dmawm horizon_4 masks mode": ("dmawm", "--preset", "smax", "--ablation", "horizon_4", "--masks", "mode"),
+    "dmawm horizon_4 model x4": (
+        *("dmawm", "--preset", "smax", "--ablation", "horizon_4", "--masks", "mode", "--model_updates", 4),
+        *("--train_ratio", 128, "--first_updates", 113, "--model_first", 113),
+    ),
     # as preset smax was before: its rows of then have these names
     "dmawm floor 0.1": ("dmawm", "--preset", "smax", "--advantage_floor", 0.1),
     "po_dreamer floor 0.1": ("po_dreamer", "--preset", "smax", "--advantage_floor", 0.1),
