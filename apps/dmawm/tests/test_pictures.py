@@ -7,10 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dmawm.cli import APP
+from dmawm.parts import make_world
+from gymnasium import spaces
+from wm_core.errors import UserError
 from wm_core.images import StridedDecoder, StridedEncoder
+from wm_core.observations import describe
+from wm_core.patch_latents import PatchCell, SpriteDecoder, SpriteEncoder
 from wm_core.patches import PatchDecoder, PatchEncoder
 from wm_run.cli import main
+from wm_run.configs import overlay, resolve
+
+PAIRED = spaces.Dict(image=spaces.Box(0, 255, (44, 44, 3), np.uint8))
 
 PAIR = """
     import numpy as np
@@ -64,6 +73,57 @@ def test_patches_that_do_not_tile_a_picture_are_refused_in_a_sentence(
             + ["--logdir", str(tmp_path / "log")],
         )  # fmt: skip
     assert "multiples of 5: choose a --patch that divides both, or --convolutions strided" in capsys.readouterr().err
+
+
+OF_PATCHES = ["--convolutions", "patches", "--latents", "patches", "--cell", "block", "--map_features", "4"]
+
+
+def test_a_team_with_latents_of_patches_trains_is_killed_resumes_and_dreams(task: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    words = ["train", "--preset", "tiny", *task, *OF_PATCHES, "--logdir", str(log)]
+    main(APP, [*words, "--steps", "40"])
+    main(APP, [*words, "--steps", "80"])
+    world = APP.load(log).agent.world
+    assert isinstance(world.encoder.conv, SpriteEncoder) and isinstance(world.decoder.conv, SpriteDecoder)
+    assert isinstance(world.dynamics.dynamics.cell, PatchCell) and world.dynamics.dynamics.shape[0] == 121
+    main(APP, ["dream", str(log)])
+
+
+@pytest.mark.parametrize(("predictor", "heard"), [("transformer", True), ("alone", False)])
+def test_with_latents_of_patches_the_prior_of_an_agent_hears_of_the_other_by_the_predictor(
+    predictor: str, heard: bool
+) -> None:
+    words = {
+        "convolutions": "patches",
+        "latents": "patches",
+        "cell": "block",
+        "map_features": 4,
+        "predictor": predictor,
+    }
+    config = overlay(resolve(APP, "tiny"), words, "test")
+    world = make_world(config, describe(PAIRED, multiple=4), 3, 2)
+    deter = torch.randn(2, world.dynamics.widths["deter"])
+    was = world.dynamics.prior_logits(deter)
+    deter[1] += torch.randn_like(deter[1])
+    now = world.dynamics.prior_logits(deter)
+    assert ((now - was)[0].abs().max() > 1e-4) == heard and (now - was)[1].abs().max() > 1e-3
+
+
+def test_latents_of_patches_and_what_does_not_go_with_them(
+    task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, sentence in (
+        (["--latents", "patches", "--cell", "block"], "add --convolutions patches, or leave out --latents patches"),
+        ([*OF_PATCHES, "--cell", "gru"], "not gru: add --cell block"),
+        ([*OF_PATCHES, "--map_features", "5"], "map_features is 5, of which half"),
+    ):
+        with pytest.raises(SystemExit):
+            main(APP, ["train", "--preset", "tiny", *task, *words, "--logdir", str(tmp_path / "log")])
+        assert sentence in capsys.readouterr().err
+    config = overlay(resolve(APP, "tiny"), {"convolutions": "patches", "latents": "patches", "cell": "block"}, "test")
+    both = spaces.Dict(PAIRED.spaces, ready=spaces.Box(0, 1, (1,), np.float32))
+    with pytest.raises(UserError, match="'ready' is none: leave out --latents patches"):
+        make_world(config, describe(both, multiple=4), 3, 2)
 
 
 def test_a_team_in_pictures_of_44_trains_dreams_and_is_filmed(

@@ -15,8 +15,8 @@ from wm_core.fast import product
 from wm_core.fast.scan import posterior_scan
 from wm_core.images import UpConv
 from wm_core.norm import RMSNorm, norm_silu
+from wm_core.posterior import Posterior
 from wm_core.returns import accumulate
-from wm_core.rssm import Posterior
 
 N, B, T, A, E, D, S, K, H, G = 5, 3, 6, 2, 7, 16, 4, 3, 8, 4
 

@@ -12,7 +12,7 @@ from wm_core.blocks import BlockGRU
 from wm_core.distributions import sample_mixed
 from wm_core.fast.resting import once, resting
 from wm_core.fast.scan import posterior_scan
-from wm_core.rssm import Posterior
+from wm_core.posterior import Posterior
 from wm_core.twohot import TwoHot
 from wm_core.types import Latent
 

@@ -10,6 +10,7 @@ from wm_run.config import RunConfig, now
 from wm_run.unread import only
 
 WITH_BEHAVIOUR = only(behaviour=True)
+PATCHED = only(images=True, latents="patches")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Config(RunConfig):
     """Width of the recurrent and the representation model's hidden layer."""
     blocks: Annotated[Count, only(cell="block")] = 8
     """Blocks of the block-diagonal GRU."""
-    stoch: Count = 32
+    latents: Annotated[Literal["whole", "patches"], only(images=True)] = now("whole", was="whole")
+    """What a latent is of: all that an agent sees, or one patch of its image, `convolutions = "patches"`."""
+    stoch: Annotated[Count, only(latents="whole"), only(images=False)] = 32
     """Discrete latents of an agent."""
     classes: Count = 32
     """Classes of each."""
@@ -42,6 +45,10 @@ class Config(RunConfig):
     """Four of stride 2 and their transposes (2023's); or one for each patch of a sprite's size and one among patches."""
     patch: Annotated[Count, only(images=True, convolutions="patches")] = now(4, was=4)
     """Side of a patch, in pixels: Melting Pot's sprites have 4 in a view of 44x44."""
+    map_features: Annotated[Count, PATCHED] = now(32, was=32)
+    """Of each place, in the state: half of what stood there, half of what the action carries there."""
+    patch_units: Annotated[Count, PATCHED] = now(64, was=64)
+    """Width of the layers that places share."""
     # environment module
     predictor: Literal["transformer", "alone"] = "transformer"
     """Who tells the prior: the interaction predictor, or an MLP for each agent of as many weights (DMAWM-IP)."""
@@ -127,6 +134,19 @@ class Config(RunConfig):
     """Of a substrate of Melting Pot."""
     share_reward: Literal["none", "mean", "sum"] = "none"
     """What each of them is given there: its own reward, or the mean or the sum of all."""
+
+    @property
+    def mistake(self) -> str:
+        """What latents of patches need."""
+        if self.latents == "patches" and self.convolutions != "patches":
+            return (
+                "latents of patches are read from patches: add --convolutions patches, or leave out --latents patches"
+            )
+        if self.latents == "patches" and self.cell != "block":
+            return f"latents of patches have a block-diagonal GRU beside their map, not {self.cell}: add --cell block"
+        if self.latents == "patches" and self.map_features % 2:
+            return f"map_features is {self.map_features}, of which half are what stood in a place: give an even number"
+        return ""
 
     @property
     def sides(self) -> int:

@@ -9,17 +9,20 @@ from typing import Any
 from torch import Tensor
 from wm_core.contracts import ScalarDistribution
 from wm_core.encoders import MultiDecoder, MultiEncoder
+from wm_core.errors import UserError
 from wm_core.heads import PolicyHead
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
-from wm_core.patches import PatchDecoder, PatchEncoder
+from wm_core.patch_latents import PatchCell, PatchPosterior, PatchPrior, SpriteDecoder, SpriteEncoder
+from wm_core.patches import PatchDecoder, PatchEncoder, cells
 from wm_core.rssm import RSSM, Cell
 from wm_core.twohot import TwoHot
 from wm_core.world import WorldModel
 from wm_marl import (
     MASKS,
     PPO,
+    AcrossAgents,
     AgentTransformer,
     Alone,
     Interleaved,
@@ -44,7 +47,15 @@ def make_world(config: Config, seen: Observations, actions: int, agents: int) ->
     encoder = MultiEncoder(
         seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers, images=shown
     )
-    dynamics = make_dynamics(config, encoder.width, actions, agents)
+    if config.latents == "patches" and seen.images:
+        if beside := [key for key in seen.keys if key not in seen.images]:
+            raise UserError(
+                f"latents of patches are of images alone, and {beside[0]!r} is none: leave out --latents patches"
+            )
+        shape = next(iter(seen.images.values()))
+        dynamics = patch_dynamics(config, cells(shape, config.patch), encoder.width, actions, agents)
+    else:
+        dynamics = make_dynamics(config, encoder.width, actions, agents)
     reads = READS[config.heads_input]
     read = sum(dynamics.widths[name] for name in reads)
     sizes: dict[str, Any] = {"units": config.head_units, "layers": config.head_layers}
@@ -68,7 +79,9 @@ def convolutions(config: Config) -> tuple[Callable[..., Any], Callable[..., Any]
     """What makes the encoder of images, and what their decoder."""
     if config.convolutions == "strided":
         return StridedEncoder, StridedDecoder
-    return partial(PatchEncoder, patch=config.patch), partial(PatchDecoder, patch=config.patch)
+    alone = config.latents == "patches"
+    encoder, decoder = (SpriteEncoder, SpriteDecoder) if alone else (PatchEncoder, PatchDecoder)
+    return partial(encoder, patch=config.patch), partial(decoder, patch=config.patch)
 
 
 def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM:
@@ -96,6 +109,34 @@ def make_dynamics(config: Config, embed: int, actions: int, agents: int) -> RSSM
             units=config.head_units,
             layers=config.head_layers,
         ),
+    )
+
+
+def patch_dynamics(config: Config, grid: tuple[int, int], embed: int, actions: int, agents: int) -> RSSM:
+    """The same with a latent for each patch: `deter` numbers that remember and a map, of which the interaction predictor is told
+    all."""
+    sizes: dict[str, Any] = {"grid": grid, "classes": config.classes, "features": config.map_features}
+    cell = PatchCell(config.deter, action=actions, hidden=config.hidden, blocks=config.blocks, **sizes)
+    prior = PatchPrior(
+        config.deter,
+        units=config.patch_units,
+        hidden=config.head_units,
+        layers=config.head_layers,
+        mixer=mixer(config, config.predictor, cell.deter, agents),
+        **sizes,
+    )
+    places = grid[0] * grid[1]
+    return RSSM(
+        deter=cell.deter,
+        stoch=(places, config.classes),
+        embed=embed,
+        action=actions,
+        hidden=config.hidden,
+        unimix=config.unimix,
+        cell=cell,
+        prior=AcrossAgents(prior, agents),
+        posterior=PatchPosterior(embed, places=places, classes=config.classes, units=config.patch_units),
+        mode=True,
     )
 
 

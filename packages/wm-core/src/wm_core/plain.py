@@ -8,7 +8,7 @@ another order; tests/test_plain.py holds them to these lines, values and gradien
 |---|---|
 | `posterior_scan` | `wm_core.fast.scan.posterior_scan` |
 | `block_gru` | `wm_core.blocks.BlockGRU`, from `drive` or by `advance` |
-| `posterior` | `wm_core.rssm.Posterior` |
+| `posterior` | `wm_core.posterior.Posterior` |
 | `layer`, `norm_silu` | `wm_core.blocks.MLP`, `wm_core.norm.norm_silu` |
 | `linear`, `blocks` | `wm_core.fast.product` |
 | `up_convolution` | `wm_core.images.UpConv` |
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # they import the fast paths, and those this file
     from wm_core.blocks import MLP, BlockGRU
     from wm_core.images import UpConv
     from wm_core.norm import RMSNorm
-    from wm_core.rssm import Posterior
+    from wm_core.posterior import Posterior
 
 
 def posterior_scan(

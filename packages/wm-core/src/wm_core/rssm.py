@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from wm_core import draws
 from wm_core.blocks import MLP, BlockGRU, linear
 from wm_core.distributions import mixed_logits, sample_mixed, unimix_logits
-from wm_core.fast import product
 from wm_core.fast.scan import posterior_scan
-from wm_core.norm import norm_silu
+from wm_core.posterior import Posterior
 from wm_core.precision import wide
 from wm_core.types import Carry, Latent, Past, Start, Trace
 
@@ -41,29 +40,6 @@ class Prior(nn.Sequential):
 
     def __init__(self, deter: int, stoch: int, *, hidden: int, layers: int = 2) -> None:
         super().__init__(MLP(deter, hidden, layers), linear(hidden, stoch))
-
-
-class Posterior(nn.Module):
-    """[deter, embed] -> one hidden layer -> logits (..., S*K), `wm_core.plain.posterior` in two halves.
-
-    The embedding's half of the first layer does not depend on the state: `drive(embed)` runs it for all steps at
-    once, outside the time loop.
-    """
-
-    def __init__(self, deter: int, embed: int, stoch: int, *, hidden: int) -> None:
-        super().__init__()
-        self.deter = deter
-        self.mix, self.out = MLP(deter + embed, hidden, 1), linear(hidden, stoch)
-
-    def drive(self, embed: Tensor) -> Tensor:
-        """What the embedding (..., E) adds before the norm, and the bias: (..., hidden)."""
-        first = self.mix[0]
-        return product.linear(embed, first.weight[:, self.deter :], first.bias)  # type: ignore[arg-type,index]
-
-    def forward(self, deter: Tensor, driven: Tensor) -> Tensor:
-        """deter (N, D), driven (N, hidden) -> logits (N, S*K)."""
-        weight = self.mix[0].weight[:, : self.deter]  # type: ignore[index]
-        return self.out(norm_silu(torch.addmm(driven, deter, weight.t()), self.mix[1]))  # type: ignore[arg-type]
 
 
 def draw_latent(flat: Tensor, shape: tuple[int, int], unimix: float) -> Tensor:
@@ -115,7 +91,9 @@ class RSSM(nn.Module):
         unimix: share of the uniform mixed into posterior and prior alike.
         cell: in the place of a BlockGRU with state (D, S*K).
         prior: in the place of `Prior`; any module deter (..., D) -> logits (..., S*K).
-        posterior: in the place of `Posterior`.
+        posterior: in the place of `Posterior`; any module of its two calls.
+        mode: z_t is the posterior's likeliest class, with straight-through gradients, instead of a sample; the posterior is
+            then that class for certain, but for the uniform share.
 
     Raises:
         ValueError: `blocks` do not divide D.
@@ -141,10 +119,11 @@ class RSSM(nn.Module):
         unimix: float = 0.01,
         cell: Cell | None = None,
         prior: nn.Module | None = None,
-        posterior: Posterior | None = None,
+        posterior: Any = None,
+        mode: bool = False,
     ) -> None:
         super().__init__()
-        self.deter, self.shape, self.unimix = deter, stoch, unimix
+        self.deter, self.shape, self.unimix, self.mode = deter, stoch, unimix, mode
         flat = stoch[0] * stoch[1]
         self.widths = {"deter": deter, "stoch": flat}
         self.stores = {"deter": 1, "stoch": 1}
@@ -166,13 +145,14 @@ class RSSM(nn.Module):
         keep = (~reset).t()[..., None].to(carry["deter"].dtype)  # (T, B, 1); time leads inside the scan
         driven = self.cell.drive(action * keep.transpose(0, 1)).transpose(0, 1)
         seen = self.posterior.drive(embed["obs"]).transpose(0, 1)
-        noise = draws.exponential((*keep.shape[:2], *self.shape), action.device).to(keep.dtype)
+        shape = *keep.shape[:2], *self.shape
+        noise = keep.new_ones(shape) if self.mode else draws.exponential(shape, action.device).to(keep.dtype)
         state = torch.cat([carry["deter"], carry["stoch"].flatten(-2)], -1)
         found = posterior_scan([self], state, driven[:, :, None], seen[:, :, None], keep, noise, self.unimix)
         prior = self.prior_logits(found[0]).transpose(0, 1)
         deter, stoch, probs = (x.transpose(0, 1).contiguous() for x in found)
         carry = {"deter": deter[:, -1], "stoch": stoch[:, -1]}
-        return Trace(Latent(deter, stoch), mixed_logits(probs, self.unimix), prior, carry)
+        return Trace(Latent(deter, stoch), mixed_logits(stoch if self.mode else probs, self.unimix), prior, carry)
 
     def stored(self, trace: Trace) -> dict[str, Tensor]:
         return {"deter": trace.latent.deter.detach().half(), "stoch": stoch_index(trace.latent.stoch)}

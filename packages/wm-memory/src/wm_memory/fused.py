@@ -17,7 +17,8 @@ from wm_core import draws
 from wm_core.blocks import BlockGRU
 from wm_core.distributions import mixed_logits, unimix_logits
 from wm_core.fast.scan import posterior_scan
-from wm_core.rssm import RSSM, Posterior, Prior, draw_latent, remembered, stoch_index
+from wm_core.posterior import Posterior
+from wm_core.rssm import RSSM, Prior, draw_latent, remembered, stoch_index
 from wm_core.types import Carry, Latent, Past, Recollection, Start, Trace
 
 from wm_memory.diagnostics import diagnose, recollection

@@ -21,19 +21,20 @@ from torch.nn import functional as F
 from wm_core import plain
 from wm_core.blocks import BlockGRU
 from wm_core.norm import EPS
+from wm_core.posterior import Posterior
 from wm_core.precision import wide
 
 
 def posterior_scan(
     branches: Sequence[Any], state: Tensor, driven: Tensor, seen: Tensor, keep: Tensor, noise: Tensor, unimix: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`plain.posterior_scan` with its gradient written out, where every cell is a BlockGRU over (deter, stoch); else that
-    itself. Same arguments.
+    """`plain.posterior_scan` with its gradient written out, where every cell is a BlockGRU over (deter, stoch) and every
+    posterior a `Posterior`; else that itself. Same arguments.
 
     The gradient is first order only. An act, a single step without gradient, does not lay a branch's weights side by side.
     """
     act = len(keep) == len(branches) == 1 and not torch.is_grad_enabled()
-    if act or not all(type(branch.cell) is BlockGRU and len(branch.cell.inputs) == 2 for branch in branches):
+    if act or not all(written_out(branch) for branch in branches):
         return plain.posterior_scan(branches, state, driven, seen, keep, noise, unimix)
     kind = state.device.type
     low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state.dtype
@@ -41,6 +42,11 @@ def posterior_scan(
     with torch.autocast(kind, enabled=False):
         found: tuple[Tensor, Tensor, Tensor] = _Scan.apply(state, driven, seen, keep, noise, unimix, *weights)
     return found
+
+
+def written_out(branch: Any) -> bool:
+    """Whether a branch is of the kind whose gradient stands below."""
+    return type(branch.cell) is BlockGRU and len(branch.cell.inputs) == 2 and type(branch.posterior) is Posterior
 
 
 def packed(branches: Sequence[Any]) -> list[Tensor]:
