@@ -35,6 +35,8 @@ PAGE = ROWS.with_suffix(".md")
 MEASURE = "wm_run.measures:logged"
 EPISODES = 128
 RATES = (0.02, 0.05, 0.1, 0.2)  # win rates whose cost is told
+DRAWN = "dmawm horizon 10, masks drawn"
+TEN, MASKS = ("--horizon", 10), ("--masks", "sample")
 ARMS: dict[str, tuple[Any, ...]] = {
     "mappo": ("mappo", "--preset", "smax"),
     "mappo of the paper": ("mappo", "--preset", "paper"),
@@ -45,22 +47,19 @@ ARMS: dict[str, tuple[Any, ...]] = {
     "Dreamer*": ("po_dreamer", "--preset", "smax", "--ablation", "co-only"),
     "po_dreamer decentralised": ("po_dreamer", "--preset", "smax", "--policy", "decentralised"),
     "po_dreamer this-episode": ("po_dreamer", "--preset", "smax", "--ablation", "this-episode"),
-    **{
-        f"dmawm {name}": ("dmawm", "--preset", "smax", "--ablation", name)
-        for name in ("tc", "ip", "as", "horizon_4", "continue_at_death", "communicating")
-    },
-    "dmawm masks mode": ("dmawm", "--preset", "smax", "--masks", "mode"),
     "dmawm model x4": (
-        *("dmawm", "--preset", "smax", "--masks", "mode", "--model_updates", 4),
+        *("dmawm", "--preset", "smax", "--model_updates", 4),
         *("--train_ratio", 128, "--first_updates", 113, "--model_first", 113),  # as many updates of the policy as dmawm
     ),
-    "dmawm horizon_4 masks mode": ("dmawm", "--preset", "smax", "--ablation", "horizon_4", "--masks", "mode"),
-    "dmawm horizon_4 model x4": (
-        *("dmawm", "--preset", "smax", "--ablation", "horizon_4", "--masks", "mode", "--model_updates", 4),
-        *("--train_ratio", 128, "--first_updates", 113, "--model_first", 113),
-    ),
     # as preset smax was before: its rows of then have these names
-    "dmawm floor 0.1": ("dmawm", "--preset", "smax", "--advantage_floor", 0.1),
+    DRAWN: ("dmawm", "--preset", "smax", *TEN, *MASKS),
+    **{
+        f"{DRAWN}, {name}": ("dmawm", "--preset", "smax", "--ablation", name, *TEN, *MASKS)
+        for name in ("tc", "ip", "as", "continue_at_death", "communicating")
+    },
+    "dmawm masks drawn": ("dmawm", "--preset", "smax", *MASKS),
+    "dmawm horizon 10": ("dmawm", "--preset", "smax", *TEN),
+    "dmawm floor 0.1": ("dmawm", "--preset", "smax", "--advantage_floor", 0.1, *TEN, *MASKS),
     "po_dreamer floor 0.1": ("po_dreamer", "--preset", "smax", "--advantage_floor", 0.1),
     "Dreamer* floor 0.1": ("po_dreamer", "--preset", "smax", "--ablation", "co-only", "--advantage_floor", 0.1),
 }
