@@ -140,3 +140,20 @@ def test_a_team_in_pictures_of_44_trains_dreams_and_is_filmed(
     assert (log / "dream" / "80.json").exists()
     agent = APP.load(log).agent
     assert isinstance(agent.world.encoder.conv, StridedEncoder) and isinstance(agent.world.decoder.conv, StridedDecoder)
+
+
+def test_latents_of_patches_are_of_all_images_together_which_need_not_be_square() -> None:
+    words = {"convolutions": "patches", "latents": "patches", "cell": "block"}
+    both = spaces.Dict(
+        image=spaces.Box(0, 255, (44, 36, 3), np.uint8),
+        depth=spaces.Box(0, 255, (44, 36, 1), np.uint8),
+    )
+    world = make_world(overlay(resolve(APP, "tiny"), words, "test"), describe(both, multiple=4), 3, 2)
+    steps = {name: torch.zeros(2, 5, *box.shape, dtype=torch.uint8) for name, box in both.items()}
+    steps |= {"first": torch.zeros(2, 5, dtype=torch.bool), "action": torch.zeros(2, 5, 3)}
+    trace = world.observe(world.prefill(None, 2), steps)
+    assert trace.post.shape[2] == 11 * 9
+    assert {name: tuple(said.mode().shape[2:]) for name, said in world.decoder(trace.latent).items()} == {
+        "image": (44, 36, 3),
+        "depth": (44, 36, 1),
+    }

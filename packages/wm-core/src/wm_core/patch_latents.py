@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from wm_core.blocks import MLP, BlockGRU, linear, truncated_normal_
 from wm_core.images import ChannelNorm
 from wm_core.norm import RMSNorm, norm_silu
-from wm_core.patches import PATCH, cells
+from wm_core.patches import PATCH, cells, drawing, reading
 from wm_core.precision import wide
 
 Grid = tuple[int, int]
@@ -47,8 +47,8 @@ class PatchCell(nn.Module):
     a_i W_i) e, where W_i, (S, S) for each entry i of the action, says from which place to which it carries; W begins as the
     identity. A step or a turn of who sees is a permutation of places, which W_i can hold for all that may stand there.
 
-    No gradient goes back into z: codes are learned for what they draw. Those that were also pulled by what follows from them
-    changed places by the dozen in one update, and the picture with them.
+    No gradient goes back into z: codes are learned for what they draw. With such gradients, and a representation loss, the
+    error of what was drawn leapt tenfold now and then, as codes changed their meaning.
 
     Args:
         dense: D.
@@ -225,8 +225,7 @@ class SpriteEncoder(nn.Module):
     def __init__(self, shape: tuple[int, int, int], *, depth: int, patch: int = PATCH) -> None:
         super().__init__()
         rows, columns = cells(shape, patch)
-        self.patches = nn.Conv2d(shape[2], depth, patch, patch, bias=False)
-        truncated_normal_(self.patches.weight, patch * patch * shape[2])
+        self.patches = reading(shape[2], depth, patch)
         self.norm = ChannelNorm(depth)
         self.width = rows * columns * depth
 
@@ -265,9 +264,7 @@ class SpriteDecoder(nn.Module):
         if over:
             raise ValueError(f"latents of {stoch} numbers are not as many for each of {math.prod(self.grid)} patches")
         self.inputs, self.norm = linear(classes, depth), ChannelNorm(depth)
-        self.out = nn.ConvTranspose2d(depth, shape[2], patch, patch)
-        truncated_normal_(self.out.weight, depth)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.out = drawing(depth, shape[2], patch)
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
         x = self.inputs(stoch.reshape(-1, *self.grid, self.inputs.in_features)).permute(0, 3, 1, 2)

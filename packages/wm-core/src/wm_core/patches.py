@@ -31,6 +31,21 @@ def cells(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
     return height // patch, width // patch
 
 
+def reading(channels: int, depth: int, patch: int) -> nn.Conv2d:
+    """A convolution of each patch to d features, without bias."""
+    layer = nn.Conv2d(channels, depth, patch, patch, bias=False)
+    truncated_normal_(layer.weight, patch * patch * channels)
+    return layer
+
+
+def drawing(depth: int, channels: int, patch: int) -> nn.ConvTranspose2d:
+    """Its mirror, with a bias that begins at 0."""
+    layer = nn.ConvTranspose2d(depth, channels, patch, patch)
+    truncated_normal_(layer.weight, depth)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
 def mixing(depth: int) -> nn.Conv2d:
     """A convolution 3x3 among patches, without bias."""
     layer = nn.Conv2d(depth, depth, 3, padding=1, bias=False)
@@ -54,9 +69,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, shape: tuple[int, int, int], *, depth: int, patch: int = PATCH) -> None:
         super().__init__()
         rows, columns = cells(shape, patch)
-        channels = shape[2]
-        self.patches = nn.Conv2d(channels, depth, patch, patch, bias=False)
-        truncated_normal_(self.patches.weight, patch * patch * channels)
+        self.patches = reading(shape[2], depth, patch)
         self.mixing = mixing(depth)
         self.norms = nn.ModuleList([ChannelNorm(depth) for _ in range(2)])
         self.width = rows * columns * depth
@@ -94,9 +107,7 @@ class PatchDecoder(nn.Module):
         self.inputs = linear(deter + stoch, rows * columns * depth)
         self.mixing = mixing(depth)
         self.norms = nn.ModuleList([ChannelNorm(depth) for _ in range(2)])
-        self.out = nn.ConvTranspose2d(depth, shape[2], patch, patch)
-        truncated_normal_(self.out.weight, depth)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.out = drawing(depth, shape[2], patch)
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Tensor:
         lead = deter.shape[:-1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,16 @@ class Cell(Protocol):
 
     def advance(self, deter: Tensor, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """The same in one call, for a single step with action (N, A)."""
+
+
+class Recognition(Protocol):
+    """q(z | h, e) in two halves: `Posterior`, or any module of the same calls."""
+
+    def drive(self, embed: Tensor) -> Tensor:
+        """What the embedding (..., E) adds, for all steps at once."""
+
+    def __call__(self, deter: Tensor, driven: Tensor) -> Tensor:
+        """deter (N, D) and what `drive` gave -> logits (N, S*K)."""
 
 
 class Prior(nn.Sequential):
@@ -119,7 +129,7 @@ class RSSM(nn.Module):
         unimix: float = 0.01,
         cell: Cell | None = None,
         prior: nn.Module | None = None,
-        posterior: Any = None,
+        posterior: Recognition | None = None,
         mode: bool = False,
     ) -> None:
         super().__init__()
@@ -130,7 +140,7 @@ class RSSM(nn.Module):
         self.cell: Cell = cell or BlockGRU(
             deter=deter, state=(deter, flat), action=action, hidden=hidden, blocks=blocks
         )
-        self.posterior = posterior or Posterior(deter, embed, flat, hidden=hidden)
+        self.posterior: Recognition = posterior or Posterior(deter, embed, flat, hidden=hidden)
         self.prior = prior or Prior(deter, flat, hidden=hidden)
 
     def initial(self, *lead: int) -> Carry:
