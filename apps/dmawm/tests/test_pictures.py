@@ -89,9 +89,10 @@ def test_a_team_with_latents_of_patches_trains_is_killed_resumes_and_dreams(task
     main(APP, ["dream", str(log)])
 
 
+@pytest.mark.parametrize("ask", [True, False])
 @pytest.mark.parametrize(("predictor", "heard"), [("transformer", True), ("alone", False)])
 def test_with_latents_of_patches_the_prior_of_an_agent_hears_of_the_other_by_the_predictor(
-    predictor: str, heard: bool
+    predictor: str, heard: bool, ask: bool
 ) -> None:
     words = {
         "convolutions": "patches",
@@ -99,6 +100,7 @@ def test_with_latents_of_patches_the_prior_of_an_agent_hears_of_the_other_by_the
         "cell": "block",
         "map_features": 4,
         "predictor": predictor,
+        "places_ask": ask,
     }
     config = overlay(resolve(APP, "tiny"), words, "test")
     world = make_world(config, describe(PAIRED, multiple=4), 3, 2)

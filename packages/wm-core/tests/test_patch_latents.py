@@ -187,6 +187,32 @@ def test_a_mixer_is_told_the_whole_state_and_heard_by_every_place() -> None:
     assert moved((made(deter) - was)[1].view(S, K)) == list(range(S)) and torch.equal(made(deter)[0], was[0])
 
 
+def test_what_makes_places_hear_is_given_their_widths_and_each_place_what_it_makes_for_it() -> None:
+    made_of: list[tuple[int, int]] = []
+
+    class Third(nn.Module):
+        width = 1
+
+        def __init__(self, places: int, tokens: int) -> None:
+            super().__init__()
+            made_of.append((places, tokens))
+
+        def forward(self, places: Tensor, tokens: Tensor) -> Tensor:
+            heard = torch.zeros(*places.shape[:-1], 1, dtype=places.dtype)
+            heard[..., 3, 0] = tokens[..., 0] * places[..., 3, 0]
+            return heard
+
+    torch.manual_seed(4)
+    made = PatchPrior(D, units=8, hidden=8, layers=1, hearing=Third, **MAPPED).double()
+    assert made_of == [(FEATURES + 8, D)]
+    nn.init.zeros_(made.logits.whole.weight)
+    nn.init.zeros_(made.near.weight)  # what is left tells a place of itself and of what it hears
+    deter = torch.randn(1, D + S * FEATURES).double()
+    was = made(deter).view(S, K)
+    deter[0, 0] += 1
+    assert moved(made(deter).view(S, K) - was) == [3]
+
+
 def test_a_latent_draws_its_patch_and_the_deter_is_not_asked() -> None:
     torch.manual_seed(5)
     made = SpriteDecoder((12, 20, 3), deter=D, stoch=S * K, depth=5, units=0).double()

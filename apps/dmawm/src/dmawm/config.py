@@ -49,6 +49,8 @@ class Config(RunConfig):
     """Of each place, in the state: half of what stood there, half of what the action carries there."""
     patch_units: Annotated[Count, PATCHED] = now(64, was=64)
     """Width of the layers that places share."""
+    places_ask: Annotated[bool, PATCHED] = now(True, was=False)
+    """Whether each place of a view asks the agents what they do, by attention, or only the whole view is told."""
     # environment module
     predictor: Literal["transformer", "alone"] = "transformer"
     """Who tells the prior: the interaction predictor, or an MLP for each agent of as many weights (DMAWM-IP)."""

@@ -14,7 +14,7 @@ from wm_core.heads import PolicyHead
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
-from wm_core.patch_latents import PatchCell, PatchPosterior, PatchPrior, SpriteDecoder, SpriteEncoder
+from wm_core.patch_latents import Hearing, PatchCell, PatchPosterior, PatchPrior, SpriteDecoder, SpriteEncoder
 from wm_core.patches import PatchDecoder, PatchEncoder, cells
 from wm_core.rssm import RSSM, Cell
 from wm_core.twohot import TwoHot
@@ -26,6 +26,8 @@ from wm_marl import (
     AgentTransformer,
     Alone,
     Interleaved,
+    PlacesAsk,
+    PlacesHearOne,
     Squared,
     alone_like,
     interaction_predictor,
@@ -123,6 +125,7 @@ def patch_dynamics(config: Config, grid: tuple[int, int], embed: int, actions: i
         hidden=config.head_units,
         layers=config.head_layers,
         mixer=mixer(config, config.predictor, cell.deter, agents),
+        hearing=hearing(config) if config.places_ask else None,
         **sizes,
     )
     places = grid[0] * grid[1]
@@ -138,6 +141,13 @@ def patch_dynamics(config: Config, grid: tuple[int, int], embed: int, actions: i
         posterior=PatchPosterior(embed, places=places, classes=config.classes, units=config.patch_units),
         mode=True,
     )
+
+
+def hearing(config: Config) -> Callable[[int, int], Hearing]:
+    """What makes that by which places hear of agents, or what takes its place in the ablation IP."""
+    if config.predictor == "alone":
+        return partial(PlacesHearOne, width=config.patch_units)
+    return partial(PlacesAsk, width=config.patch_units, heads=config.attention_heads)
 
 
 def mixer(config: Config, kind: str, inputs: int, agents: int) -> AgentTransformer | Alone:

@@ -16,7 +16,7 @@ Sizes: N rows, A action, D dense, R x C places (S of them), F features, K classe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -38,6 +38,16 @@ class Mixer(Protocol):
 
     def __call__(self, deter: Tensor) -> Tensor:
         """deter (..., D + S*F) -> (..., width)."""
+
+
+class Hearing(Protocol):
+    """What tells each place more than the whole does: any module of this call, a `PlacesAsk` for one. I is as wide as the
+    dense part and what the mixer tells."""
+
+    width: int
+
+    def __call__(self, places: Tensor, tokens: Tensor) -> Tensor:
+        """places (..., S, J), tokens (..., I) -> (..., S, width)."""
 
 
 class PatchCell(nn.Module):
@@ -169,6 +179,7 @@ class PatchPrior(nn.Module):
         units: U.
         hidden, layers: of the MLP.
         mixer: what the whole is told besides the dense part.
+        hearing: makes from J and I what each place is told besides.
 
     >>> PatchPrior(16, (2, 3), classes=5, features=4, units=8, hidden=8, layers=1)(torch.zeros(7, 16 + 6 * 4)).shape
     torch.Size([7, 30])
@@ -185,22 +196,26 @@ class PatchPrior(nn.Module):
         hidden: int,
         layers: int,
         mixer: Mixer | None = None,
+        hearing: Callable[[int, int], Hearing] | None = None,
     ) -> None:
         super().__init__()
         self.dense, self.grid, self.mixer = dense, grid, mixer
-        heard = 0 if mixer is None else mixer.width
-        self.mlp = MLP(heard + dense, hidden, layers)
+        own, token = features + units, dense + (0 if mixer is None else mixer.width)
+        self.mlp = MLP(token, hidden, layers)
         self.near = nn.Conv2d(features, units, 3, padding=1, bias=False)
         truncated_normal_(self.near.weight, 9 * features)
         self.norm = ChannelNorm(units)
-        self.logits = PatchLogits(
-            self.mlp.width, features + units, places=math.prod(grid), classes=classes, units=units
-        )
+        self.hearing = None if hearing is None else hearing(own, token)
+        own += 0 if self.hearing is None else self.hearing.width
+        self.logits = PatchLogits(self.mlp.width, own, places=math.prod(grid), classes=classes, units=units)
 
     def forward(self, deter: Tensor) -> Tensor:
         dense, places = deter[..., : self.dense], deter[..., self.dense :].unflatten(-1, (math.prod(self.grid), -1))
-        whole = self.mlp(dense if self.mixer is None else torch.cat([self.mixer(deter), dense], -1))
-        found: Tensor = self.logits(whole, torch.cat([places, self.around(places)], -1))
+        token = dense if self.mixer is None else torch.cat([self.mixer(deter), dense], -1)
+        own = torch.cat([places, self.around(places)], -1)
+        if self.hearing is not None:
+            own = torch.cat([own, self.hearing(own, token)], -1)
+        found: Tensor = self.logits(self.mlp(token), own)
         return found
 
     def around(self, places: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from wm_marl.absent import absent, absorbed, muted
 from wm_marl.across import AcrossAgents
 from wm_marl.alone import Alone, alone_like
+from wm_marl.asking import PlacesAsk, PlacesHearOne
 from wm_marl.critic import Squared, team_critic
 from wm_marl.interaction import interaction_predictor
 from wm_marl.interleaved import Interleaved, by_moments, by_rows
@@ -28,6 +29,8 @@ __all__ = [
     "MATDecoder",
     "MATEncoder",
     "MATPolicy",
+    "PlacesAsk",
+    "PlacesHearOne",
     "SampledBernoullis",
     "Squared",
     "TeamHead",
