@@ -65,7 +65,7 @@ def seen(image: Any) -> Any:
     return (np.asarray(image)[..., 0, :, :] > 0).any(-1).argmax(-1)
 
 
-def told(batch: Batch, knows: Any = None) -> Tensor:
+def told(batch: Batch, dream: int, knows: Any = None) -> Tensor:
     """Views by the rule of the ring, from the last one that was observed; knows (N, N) bool: whose actions each agent knows."""
     places, action = seen(batch.steps["image"]), batch.steps["action"].numpy().argmax(-1)
     knows = np.ones((AGENTS, AGENTS), bool) if knows is None else knows
@@ -81,11 +81,12 @@ def played(folder: pathlib.Path, env: Any = Ring, streams: int = 4, records: int
     return recording.record(folder, records, recording.played(envs, 0, records))
 
 
-def compared(held_out: recording.Recording, predict: Any, starts: tuple[int, ...] = (0, 7)) -> rivals.Errors:
+def compared(held_out: recording.Recording, predict: Any, starts: tuple[int, ...] = (0, 7), dreams: int = 1) -> Any:
     shows = np.ones((held_out.streams, held_out.records, AGENTS), bool)
     shows[1:] = False
     mean = rivals.mean_views(held_out, 1)
-    return rivals.compared(predict, held_out, mean, shows, context=CONTEXT, ahead=AHEAD, starts=starts)
+    found = rivals.compared(predict, held_out, mean, shows, context=CONTEXT, ahead=AHEAD, starts=starts, dreams=dreams)
+    return found if dreams > 1 else found[0]
 
 
 def test_a_model_that_knows_the_truth_is_below_all_its_rivals(tmp_path: pathlib.Path) -> None:
@@ -99,12 +100,12 @@ def test_a_model_that_knows_the_truth_is_below_all_its_rivals(tmp_path: pathlib.
 
 def test_a_model_is_not_above_itself_where_it_knows_nothing_of_what_is_borrowed(tmp_path: pathlib.Path) -> None:
     held_out = played(tmp_path / "some", streams=12)
-    deaf = compared(held_out, lambda batch: told(batch, np.zeros((AGENTS, AGENTS), bool)))
+    deaf = compared(held_out, lambda *asked: told(*asked, np.zeros((AGENTS, AGENTS), bool)))
     for rival in ("own", "others", "copy"):  # a model that knows no action repeats the last view
         assert torch.equal(deaf.of[rival], deaf.of["model"]) and deaf.margin(rival)[1].max() == 0
-    alone = compared(held_out, lambda batch: told(batch, np.eye(AGENTS, dtype=bool)))
+    alone = compared(held_out, lambda *asked: told(*asked, np.eye(AGENTS, dtype=bool)))
     assert torch.equal(alone.of["others"], alone.of["model"]) and (alone.margin("own")[0] > 0).all()
-    blind = compared(held_out, lambda batch: told(batch, ~np.eye(AGENTS, dtype=bool)))
+    blind = compared(held_out, lambda *asked: told(*asked, ~np.eye(AGENTS, dtype=bool)))
     assert torch.equal(blind.of["own"], blind.of["model"]) and (blind.margin("others")[0] > 0).all()
 
 
@@ -130,6 +131,22 @@ def test_every_error_is_that_of_plain_loops(tmp_path: pathlib.Path) -> None:
             assert errors.of[name][s, episode, agent, ahead - 1].item() == pytest.approx(value, abs=1e-6), name
     shown = errors.of["copy"][:, 0].mean(0)  # `shows` has the first episode alone
     torch.testing.assert_close(errors.mean("copy", shown=True), shown)
+
+
+def test_dreams_err_by_the_mean_of_their_errors_and_their_mean_by_less(tmp_path: pathlib.Path) -> None:
+    held_out, off = played(tmp_path / "some"), (0.3, -0.1, 0.1)
+
+    def predict(batch: Batch, dream: int) -> Tensor:
+        return told(batch, dream) + off[dream]
+
+    one, mean = compared(held_out, predict, dreams=3)
+    assert one.of["model"].numpy() == pytest.approx(np.full(one.of["model"].shape, (0.09 + 0.01 + 0.01) / 3), abs=1e-6)
+    assert mean.of["model"].numpy() == pytest.approx(np.full(mean.of["model"].shape, 0.1**2), abs=1e-6)
+    assert torch.equal(one.of["copy"], mean.of["copy"]) and torch.equal(
+        one.of["copy"], compared(held_out, told).of["copy"]
+    )
+    for name in ("own", "others"):  # what is off is so of the borrowed dreams, too
+        assert (one.of[name] >= mean.of[name]).all() and one.of[name].shape == mean.of[name].shape
 
 
 def test_standard_errors_are_those_of_the_mean_of_episodes() -> None:
@@ -201,7 +218,7 @@ def test_a_measure_is_a_row_a_page_and_a_film(tool: Any, tmp_path: pathlib.Path)
     (tmp_path / "pixels.md").write_text(f"What it says.\n\n{pixels.BELOW}\nold\n")
     tool("measure", task)
     row, mean = map(json.loads, (tmp_path / "pixels.jsonl").read_text().splitlines())
-    assert (row["dreams"], mean["dreams"]) == pixels.DREAMS
+    assert [(each["dreams"], each["repeats"]) for each in (row, mean)] == [(1, pixels.DREAMS), (pixels.DREAMS, 1)]
     for same in ("copy", "mean"):  # a rival that dreams nothing
         assert row["whole"]["errors"][same] == mean["whole"]["errors"][same]
     one, several = (np.array(each["whole"]["errors"]["model"]) for each in (row, mean))
@@ -216,6 +233,7 @@ def test_a_measure_is_a_row_a_page_and_a_film(tool: Any, tmp_path: pathlib.Path)
     assert 0.5 < row["share_shown"] < 1 and row["whole"] != row["shown"]
     page = (tmp_path / "pixels.md").read_text()
     assert page.startswith("What it says.") and "old" not in page and "| others' actions borrowed |" in page
+    assert page.count("errors are means over 8 dreams.") == 1
     assert page.index("## One dream") < page.index("## The mean of 8 dreams")
     assert (tmp_path / "pixels-openloop.mp4").stat().st_size and (tmp_path / "pixels-openloop.png").stat().st_size
 

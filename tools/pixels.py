@@ -13,8 +13,8 @@ mean     that agent's mean view in the recorded episodes,
 own      the same dreams, where that agent's actions are those of a row of another episode,
 others   the same dreams, where every other agent's actions are.
 
-Dreams that are compared draw the same random numbers. A dream is a sample, so all of it is told twice: of one dream, and of
-the mean of several, which is what the model expects. In a second reckoning only those views count that show another agent.
+Dreams that are compared draw the same random numbers. A dream is a sample, so all of it is told twice, of eight dreams: by
+how much one of them is wrong, in their mean, and by how much the mean view is, which is what the model expects. In a second reckoning only those views count that show another agent.
 Standard errors are over episodes. Recorded episodes and models lie in runs/pixels.
 """
 
@@ -66,7 +66,7 @@ STREAMS, RECORDED, HELD_OUT = 20, 2_400, 400  # episodes held out, and records o
 HELD_OUT_SEED = 1_000
 SAVED_EVERY, LOGGED_EVERY = 200, 100  # updates
 CONTEXT, AHEAD, STARTS = 9, 15, 16  # records observed, and imagined; rows of each episode
-DREAMS = (1, 8)  # of how many the mean is compared
+DREAMS = 8
 FPS = 3.0
 
 
@@ -149,17 +149,14 @@ class Model:
 
 
 @torch.no_grad()
-def measured(model: Model, recording: Recording, held_out: Recording, dreams: int) -> Errors:
-    """The errors of what a model dreams of held-out rows, in the mean of so many dreams, and of its rivals."""
+def measured(model: Model, recording: Recording, held_out: Recording) -> tuple[Errors, Errors]:
+    """The errors of what a model dreams of held-out rows, and of its rivals: of one dream, and of the mean of several."""
 
-    def dreamed(batch: Batch, seed: int) -> Tensor:
+    def predict(batch: Batch, dream: int) -> Tensor:
+        seed = int(batch.index.start[0]) * DREAMS + dream
         return agents_of(openloop(model.agent, batch, CONTEXT, seed=seed)["image"].predicted, model.agent.team.agents)
 
-    def predict(batch: Batch) -> Tensor:
-        first = int(batch.index.start[0]) * dreams
-        return sum((dreamed(batch, first + i) for i in range(1, dreams)), dreamed(batch, first)) / dreams
-
-    lengths: dict[str, Any] = {"context": CONTEXT, "ahead": AHEAD, "starts": starts_of(held_out)}
+    lengths: dict[str, Any] = {"context": CONTEXT, "ahead": AHEAD, "starts": starts_of(held_out), "dreams": DREAMS}
     return compared(predict, held_out, mean_views(recording), shown_in(recording, held_out), **lengths)
 
 
@@ -215,8 +212,8 @@ def about(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["task"], row["updates"], row["cpu_seconds"], row["commit"]
 
 
-def measure(model: Model, config: Any, recording: Recording, held_out: Recording, dreams: int) -> dict[str, Any]:
-    """What was saved, as a row."""
+def measure(model: Model, config: Any, recording: Recording, held_out: Recording) -> list[dict[str, Any]]:
+    """What was saved, as a row for one dream and one for the mean of several."""
     here = describe_environment()
     training = {
         "updates": model.updates,
@@ -232,10 +229,11 @@ def measure(model: Model, config: Any, recording: Recording, held_out: Recording
         "context": CONTEXT,
         **recorded_as,
         **training,
-        "dreams": dreams,
     }
     where = {"commit": here["commit"], "hardware": here["hardware"]}
-    return setting | row_of(measured(model, recording, held_out, dreams)) | where
+    kinds = ({"dreams": 1, "repeats": DREAMS}, {"dreams": DREAMS, "repeats": 1})
+    found = zip(kinds, measured(model, recording, held_out), strict=True)
+    return [setting | kind | row_of(errors) | where for kind, errors in found]
 
 
 def page(row: dict[str, Any]) -> str:
@@ -248,6 +246,7 @@ def page(row: dict[str, Any]) -> str:
     )
     dreams = row.get("dreams", 1)
     heading = "One dream" if dreams == 1 else f"The mean of {dreams} dreams"
+    summary += f"; errors are means over {row['repeats']} dreams" if row.get("repeats", 1) > 1 else ""
     lines = [f"## {heading}", "", summary + ".", ""]
     for name, of in (("whole", "all views"), ("shown", f"the {row['share_shown']:.0%} that show another agent")):
         errors = {key: np.array(value) for key, value in row[name]["errors"].items()}
@@ -317,7 +316,7 @@ def done(asked: argparse.Namespace) -> None:
             return
         if not model.updates:
             raise UserError(f"{model.folder} holds no model: `pixels.py train` makes one")
-        found = [measure(model, config, recording, held_out, dreams) for dreams in DREAMS]
+        found = measure(model, config, recording, held_out)
         with ROWS.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)
         filmed(model, held_out, shown_in(recording, held_out), ROWS.with_name("pixels-openloop"))

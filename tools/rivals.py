@@ -15,7 +15,8 @@ from recording import Recording
 from torch import Tensor
 from wm_core.types import Batch
 
-Predict = Callable[[Batch], Tensor]  # a batch of E teams -> views (E, T, N, H, W, C) in [0, 1]
+Predict = Callable[[Batch, int], Tensor]  # a batch of E teams, and which dream -> views (E, T, N, H, W, C) in [0, 1]
+Pair = tuple[Tensor, Tensor]
 RIVALS = ("copy", "mean", "own", "others")
 
 
@@ -60,10 +61,12 @@ def compared(
     context: int,
     ahead: int,
     starts: Sequence[int],
-) -> Errors:
-    """The errors of a model and its rivals. mean: (N, H, W, C) in [0, 1]. shows: (E, R, N) of the recording, which of its
-    views show another agent. A row of one episode borrows the actions of the next one's, so that they are of the same time
-    in another game. Raises ValueError where a row spans two episodes."""
+    dreams: int = 1,
+) -> tuple[Errors, Errors]:
+    """The errors of a model and its rivals: those of a dream, in the mean of so many, and those of the mean of the dreams.
+    mean: (N, H, W, C) in [0, 1]. shows: (E, R, N) of the recording, which of its views show another agent. A row of one
+    episode borrows the actions of the next one's, so that they are of the same time in another game. Raises ValueError where
+    a row spans two episodes."""
     length, found, shown = context + ahead, [], []
     for start in starts:
         batch = held_out.rows(range(held_out.streams), [start] * held_out.streams, length)
@@ -71,23 +74,26 @@ def compared(
             raise ValueError(
                 f"the rows from record {start} on span two episodes: record longer ones, or start elsewhere"
             )
-        found.append(_compared(predict, batch, mean, context))
+        found.append(_compared(predict, batch, mean, context, dreams))
         shown.append(torch.from_numpy(shows[:, start + context : start + length]).transpose(1, 2))
-    return Errors({name: torch.stack([one[name] for one in found]) for name in found[0]}, torch.stack(shown))
+    of, both = torch.stack(shown), range(2)
+    one, several = ({name: torch.stack([each[name][i] for each in found]) for name in found[0]} for i in both)
+    return Errors(one, of), Errors(several, of)
 
 
-def _compared(predict: Predict, batch: Batch, mean: Tensor, context: int) -> dict[str, Tensor]:
-    """Of one batch: (E, N, A) each."""
+def _compared(predict: Predict, batch: Batch, mean: Tensor, context: int, dreams: int) -> dict[str, Pair]:
+    """Of one batch: (E, N, A) of a dream, and as many of the mean of all."""
     true = batch.steps["image"].float() / 255
 
     def error(said: Tensor) -> Tensor:
         return (said - true)[:, context:].square().flatten(3).mean(-1).transpose(1, 2)
 
-    errors = {
-        "model": error(predict(batch)),
-        "copy": error(true[:, context - 1 : context]),
-        "mean": error(mean[None, None]),
-    }
+    def dreamed(batch: Batch) -> Pair:
+        said = [predict(batch, dream) for dream in range(dreams)]
+        return torch.stack([error(one) for one in said]).mean(0), error(torch.stack(said).mean(0))
+
+    copy, mean = error(true[:, context - 1 : context]), error(mean[None, None])
+    errors = {"model": dreamed(batch), "copy": (copy, copy), "mean": (mean, mean)}
     action = batch.steps["action"]
     borrowed = action.clone()
     borrowed[:, context:] = action[:, context:].roll(1, 0)
@@ -97,8 +103,9 @@ def _compared(predict: Predict, batch: Batch, mean: Tensor, context: int) -> dic
             theirs = torch.arange(action.shape[2]) == agent
             theirs = theirs if name == "own" else ~theirs
             steps = batch.steps | {"action": torch.where(theirs[:, None], borrowed, action)}
-            each.append(error(predict(dataclasses.replace(batch, steps=steps)))[:, agent])
-        errors[name] = torch.stack(each, 1)
+            each.append([one[:, agent] for one in dreamed(dataclasses.replace(batch, steps=steps))])
+        one, several = (torch.stack(part, 1) for part in zip(*each, strict=True))
+        errors[name] = one, several
     return errors
 
 
