@@ -14,6 +14,7 @@ from gymnasium import spaces
 from wm_core.errors import UserError
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.observations import describe
+from wm_core.patch_book import BookDecoder, BookEncoder
 from wm_core.patch_latents import PatchCell, SpriteDecoder, SpriteEncoder
 from wm_core.patches import PatchDecoder, PatchEncoder
 from wm_run.cli import main
@@ -78,13 +79,22 @@ def test_patches_that_do_not_tile_a_picture_are_refused_in_a_sentence(
 OF_PATCHES = ["--convolutions", "patches", "--latents", "patches", "--cell", "block", "--map_features", "4"]
 
 
-def test_a_team_with_latents_of_patches_trains_is_killed_resumes_and_dreams(task: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("codes", "encoder", "decoder"),
+    [("nearest", BookEncoder, BookDecoder), ("learned", SpriteEncoder, SpriteDecoder)],
+)
+def test_a_team_with_latents_of_patches_trains_is_killed_resumes_and_dreams(
+    codes: str, encoder: type, decoder: type, task: list[str], tmp_path: Path
+) -> None:
     log = tmp_path / "log"
-    words = ["train", "--preset", "tiny", *task, *OF_PATCHES, "--logdir", str(log)]
-    main(APP, [*words, "--steps", "40"])
+    words = ["train", "--preset", "tiny", *task, *OF_PATCHES, "--codes", codes, "--logdir", str(log)]
+    main(APP, [*words, "--steps", "60"])
     main(APP, [*words, "--steps", "80"])
     world = APP.load(log).agent.world
-    assert isinstance(world.encoder.conv, SpriteEncoder) and isinstance(world.decoder.conv, SpriteDecoder)
+    assert isinstance(world.encoder.conv, encoder) and isinstance(world.decoder.conv, decoder)
+    if codes == "nearest":  # black, grey and light; one book, saved and read
+        book = world.encoder.conv.book
+        assert book is world.decoder.conv.book and book.count > 2
     assert isinstance(world.dynamics.dynamics.cell, PatchCell) and world.dynamics.dynamics.shape[0] == 121
     main(APP, ["dream", str(log)])
 

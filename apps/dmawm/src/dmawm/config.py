@@ -11,6 +11,7 @@ from wm_run.unread import only
 
 WITH_BEHAVIOUR = only(behaviour=True)
 PATCHED = only(images=True, latents="patches")
+NEAREST = only(images=True, latents="patches", codes="nearest")
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,17 @@ class Config(RunConfig):
     """Width of the observation encoder's layers."""
     encoder_layers: Annotated[Layers, only(vectors=True)] = 2
     """Layers of it."""
-    depth: Annotated[Count, only(images=True)] = 32
+    depth: Annotated[Count, only(images=True, latents="whole"), only(images=True, codes="learned")] = 32
     """Channel unit of the convolutions."""
     convolutions: Annotated[Literal["strided", "patches"], only(images=True)] = now("strided", was="strided")
     """Four of stride 2 and their transposes (2023's); or one for each patch of a sprite's size and one among patches."""
     patch: Annotated[Count, only(images=True, convolutions="patches")] = now(4, was=4)
     """Side of a patch, in pixels: Melting Pot's sprites have 4 in a view of 44x44."""
+    codes: Annotated[Literal["nearest", "learned"], PATCHED] = now("nearest", was="learned")
+    """Which class a patch is: that of the nearest in a book of patches that were met, or what nets learn together with
+    drawings."""
+    novel: Annotated[float, Bounds(above=0), NEAREST] = now(0.005, was=0.005)
+    """By how much a patch differs from all in the book to be taken up: squares summed over its numbers, x / 255."""
     map_features: Annotated[Count, PATCHED] = now(32, was=32)
     """Of each place, in the state: half of what stood there, half of what the action carries there."""
     patch_units: Annotated[Count, PATCHED] = now(64, was=64)

@@ -14,9 +14,10 @@ from wm_core.heads import PolicyHead
 from wm_core.images import StridedDecoder, StridedEncoder
 from wm_core.kl import BalancedKL
 from wm_core.observations import Observations
+from wm_core.patch_book import BookDecoder, BookEncoder, BookPosterior, PatchBook
 from wm_core.patch_latents import Hearing, PatchCell, PatchPosterior, PatchPrior, SpriteDecoder, SpriteEncoder
 from wm_core.patches import PatchDecoder, PatchEncoder, cells
-from wm_core.rssm import RSSM, Cell
+from wm_core.rssm import RSSM, Cell, Recognition
 from wm_core.twohot import TwoHot
 from wm_core.world import WorldModel
 from wm_marl import (
@@ -45,7 +46,7 @@ READS = {"h": ("deter",), "hz": ("deter", "stoch")}
 
 def make_world(config: Config, seen: Observations, actions: int, agents: int) -> WorldModel:
     """Every agent's own model of what it sees (equation 1), and what couples them (equation 2)."""
-    shown, drawn = convolutions(config)
+    shown, drawn = images_of(config, seen)
     encoder = MultiEncoder(
         seen, units=config.encoder_units, depth=config.depth, layers=config.encoder_layers, images=shown
     )
@@ -77,10 +78,15 @@ def make_world(config: Config, seen: Observations, actions: int, agents: int) ->
     )
 
 
-def convolutions(config: Config) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def images_of(config: Config, seen: Observations) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What makes the encoder of images, and what their decoder."""
-    if config.convolutions == "strided":
+    if config.convolutions == "strided" or not seen.images:
         return StridedEncoder, StridedDecoder
+    if config.latents == "patches" and config.codes == "nearest":
+        height, width, _ = next(iter(seen.images.values()))
+        shape = height, width, sum(channels for _, _, channels in seen.images.values())
+        book = PatchBook(shape, classes=config.classes, patch=config.patch, novel=config.novel)
+        return partial(BookEncoder, book=book), partial(BookDecoder, book=book)
     alone = config.latents == "patches"
     encoder, decoder = (SpriteEncoder, SpriteDecoder) if alone else (PatchEncoder, PatchDecoder)
     return partial(encoder, patch=config.patch), partial(decoder, patch=config.patch)
@@ -129,6 +135,9 @@ def patch_dynamics(config: Config, grid: tuple[int, int], embed: int, actions: i
         **sizes,
     )
     places = grid[0] * grid[1]
+    posterior: Recognition = BookPosterior()
+    if config.codes == "learned":
+        posterior = PatchPosterior(embed, places=places, classes=config.classes, units=config.patch_units)
     return RSSM(
         deter=cell.deter,
         stoch=(places, config.classes),
@@ -138,7 +147,7 @@ def patch_dynamics(config: Config, grid: tuple[int, int], embed: int, actions: i
         unimix=config.unimix,
         cell=cell,
         prior=AcrossAgents(prior, agents),
-        posterior=PatchPosterior(embed, places=places, classes=config.classes, units=config.patch_units),
+        posterior=posterior,
         mode=True,
     )
 
